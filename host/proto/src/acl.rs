@@ -60,9 +60,7 @@ impl Acl {
     pub fn decode_all(r: &mut Reader) -> Result<Vec<Self>, DecodeError> {
         let count = r.count(12)?;
         (0..count)
-            .map(|_| {
-                Ok(Self { perms: r.int()?, id: Id { scheme: r.string()?, id: r.string()? } })
-            })
+            .map(|_| Ok(Self { perms: r.int()?, id: Id { scheme: r.string()?, id: r.string()? } }))
             .collect()
     }
 
