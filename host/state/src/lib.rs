@@ -1,1 +1,38 @@
-//! placeholder
+//! The replicated state machine: the znode tree, its sessions and settings, over an ordered store.
+//!
+//! Deterministic: the state after log index *i* is a function of the log up to *i*. This crate
+//! knows no clock, no randomness, no raft, no sockets and no configuration; time, passwords and
+//! identities arrive inside the commands.
+//!
+//! Read [`apply`] first ([`State::apply`] is the only code that changes replicated state), then
+//! one file in `ops`.
+
+pub mod command;
+
+pub mod apply;
+mod ops;
+mod txn;
+
+pub mod access;
+mod quota;
+pub mod znode;
+
+pub mod change;
+pub mod hooks;
+pub mod view;
+
+mod acls;
+mod cache;
+pub mod keys;
+pub mod store;
+
+pub mod fault;
+
+pub use apply::{Applied, State};
+pub use change::{Answer, Change, Outcome};
+pub use command::{Batch, Command, Op, Settings, Tagged};
+pub use fault::Fault;
+pub use hooks::{Hooks, NoHooks};
+pub use store::{FjallStore, MemoryStore, Store, StoreOptions};
+pub use view::View;
+pub use znode::Znode;

@@ -1,0 +1,129 @@
+//! Decoded znodes in memory, each valid from some log index on.
+//!
+//! Invariants:
+//! * A reader with a view of index *v* sees the newest version that is not newer than *v*; where
+//!   the cache holds only newer ones, the reader asks its own picture of the store.
+//! * Every row that an entry changes is put here before the entry is published.
+//! * Nothing newer than the oldest view alive is thrown out: a reader that puts what it read can
+//!   then never hide a change that was thrown out in between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::znode::Znode;
+
+const SHARDS: usize = 64;
+
+type Version = (u64, Option<Arc<Znode>>);
+
+struct Entry {
+    /// The newest version.
+    newest: Version,
+    /// Older ones that a view may still ask for, newest first.
+    older: Vec<Version>,
+    /// Whether it was asked for since it was last passed over for eviction.
+    used: bool,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// Looked up, never iterated: its order decides nothing.
+    entries: HashMap<Box<str>, Entry>,
+    queue: VecDeque<Box<str>>,
+    bytes: usize,
+}
+
+/// The cache, shared by the one that applies and all that read.
+pub(crate) struct NodeCache {
+    shards: Vec<Mutex<Shard>>,
+    shard_bytes_max: usize,
+    /// No view older than this is alive.
+    oldest: AtomicU64,
+}
+
+impl NodeCache {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shard_bytes_max: bytes_max / SHARDS,
+            oldest: AtomicU64::new(0),
+        }
+    }
+
+    fn shard(&self, path: &str) -> &Mutex<Shard> {
+        &self.shards[xxh3_64(path.as_bytes()) as usize % SHARDS]
+    }
+
+    /// The znode at `path` as of `index`: `None` where the store must be asked, `Some(None)` where
+    /// there was none.
+    pub(crate) fn get(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
+        let mut shard = self.shard(path).lock();
+        let entry = shard.entries.get_mut(path)?;
+        entry.used = true;
+        if entry.newest.0 <= index {
+            return Some(entry.newest.1.clone());
+        }
+        let version = entry.older.iter().find(|(from, _)| *from <= index)?;
+        Some(version.1.clone())
+    }
+
+    /// Keeps what a view of `index` read from the store.
+    pub(crate) fn put_read(&self, path: &str, index: u64, node: Option<Arc<Znode>>) {
+        let mut shard = self.shard(path).lock();
+        if !shard.entries.contains_key(path) {
+            self.insert(&mut shard, path, (index, node));
+        }
+    }
+
+    /// Keeps what the entry at `index` wrote.
+    pub(crate) fn put_written(&self, path: &str, index: u64, node: Option<Arc<Znode>>) {
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        let mut shard = self.shard(path).lock();
+        let Some(entry) = shard.entries.get_mut(path) else {
+            return self.insert(&mut shard, path, (index, node));
+        };
+        let before = std::mem::replace(&mut entry.newest, (index, node));
+        entry.older.insert(0, before);
+        // One version at or below the oldest view is all that such views need.
+        if let Some(at) = entry.older.iter().position(|(from, _)| *from <= oldest) {
+            entry.older.truncate(at + 1);
+        }
+    }
+
+    /// Tells that no view older than `index` is alive.
+    pub(crate) fn set_oldest(&self, index: u64) {
+        self.oldest.store(index, Ordering::Relaxed);
+    }
+
+    fn insert(&self, shard: &mut Shard, path: &str, newest: Version) {
+        shard.bytes += entry_bytes(path, &newest);
+        shard.queue.push_back(path.into());
+        shard.entries.insert(path.into(), Entry { newest, older: Vec::new(), used: false });
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        // A few steps for each insertion keep the bound without ever stalling anyone.
+        for _ in 0..4 {
+            if shard.bytes <= self.shard_bytes_max {
+                return;
+            }
+            let Some(path) = shard.queue.pop_front() else { return };
+            let Some(entry) = shard.entries.get_mut(&path) else { continue };
+            if entry.used || entry.newest.0 > oldest {
+                entry.used = false;
+                shard.queue.push_back(path);
+                continue;
+            }
+            let bytes = entry_bytes(&path, &entry.newest);
+            shard.entries.remove(&path);
+            shard.bytes = shard.bytes.saturating_sub(bytes);
+        }
+    }
+}
+
+fn entry_bytes(path: &str, version: &Version) -> usize {
+    2 * path.len() + 160 + version.1.as_ref().map_or(0, |node| node.memory_bytes())
+}

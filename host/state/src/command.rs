@@ -1,0 +1,211 @@
+//! What stands in the log: batches of commands, with an encoding of their own.
+//!
+//! The log outlives programs. A batch begins with its format's number; a reader that does not know
+//! it must wait for a newer program, never skip the entry.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+
+/// The newest format of a batch that this program reads, and the one that it writes.
+pub const BATCH_FORMAT: u32 = 1;
+
+/// One log entry: all commands that the leader had in hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The leader's clock, in milliseconds since the epoch.
+    pub time_ms: i64,
+    /// The servers that the commands came from: (server id, boot).
+    pub origins: Vec<(u32, u64)>,
+    /// Sets of identities, (scheme, id), that commands refer to.
+    pub identities: Vec<Vec<(String, String)>>,
+    /// The commands, in order.
+    pub commands: Vec<Tagged>,
+}
+
+/// A command and where it came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tagged {
+    /// Which of [`Batch::origins`].
+    pub origin: u32,
+    /// Its number there; apply takes exactly the next one.
+    pub sequence: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of an ensemble.
+    Bootstrap {
+        /// Names the ensemble.
+        cluster_id: u64,
+        /// The cluster settings it starts with.
+        settings: Settings,
+    },
+    /// A server starts to number its commands from 1, under a new boot.
+    Origin,
+    /// Makes a session.
+    OpenSession {
+        /// Its id, chosen by the server.
+        session: i64,
+        /// Its password, drawn by the server.
+        password: [u8; 16],
+        /// Its negotiated timeout.
+        timeout_ms: i32,
+    },
+    /// Moves a session to a new connection.
+    AttachSession {
+        /// Its id.
+        session: i64,
+        /// Its password.
+        password: [u8; 16],
+        /// Its newly negotiated timeout.
+        timeout_ms: i32,
+    },
+    /// Closes a session and deletes its ephemerals, up to a bound an entry.
+    CloseSession {
+        /// Its id.
+        session: i64,
+        /// The attach generation that asks for it; `None` for an expiry.
+        generation: Option<u32>,
+    },
+    /// Deletes the next ephemerals of a closing session.
+    ContinueClose {
+        /// Its id.
+        session: i64,
+    },
+    /// A client's write.
+    Write {
+        /// Whose session.
+        session: i64,
+        /// The session's attach generation.
+        generation: u32,
+        /// Which of [`Batch::identities`].
+        identities: u32,
+        /// What it asks for.
+        op: Op,
+    },
+    /// Deletes a container or a TTL node, if it still may be.
+    Reap {
+        /// Its path.
+        path: String,
+    },
+    /// Replaces the cluster settings.
+    ChangeSettings(Settings),
+}
+
+/// A client's write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// Any of the four creates.
+    Create {
+        /// Which of the four.
+        kind: CreateKind,
+        /// The path, without a suffix.
+        path: String,
+        /// The data.
+        data: Option<Bytes>,
+        /// The ACL as given: (permissions, scheme, id).
+        acl: Vec<(i32, String, String)>,
+        /// The flags as given.
+        flags: i32,
+        /// The time to live in ms, or -1.
+        ttl_ms: i64,
+    },
+    /// `delete`.
+    Delete {
+        /// Which znode.
+        path: String,
+        /// Its version, or -1.
+        version: i32,
+    },
+    /// `setData`.
+    SetData {
+        /// Which znode.
+        path: String,
+        /// The new data.
+        data: Option<Bytes>,
+        /// Its version, or -1.
+        version: i32,
+    },
+    /// `setACL`.
+    SetAcl {
+        /// Which znode.
+        path: String,
+        /// The new ACL.
+        acl: Vec<(i32, String, String)>,
+        /// Its ACL version, or -1.
+        version: i32,
+    },
+    /// `check`, in a multi only.
+    Check {
+        /// Which znode.
+        path: String,
+        /// Its version, or -1.
+        version: i32,
+    },
+    /// `multi`.
+    Multi(Vec<Op>),
+    /// A write that was refused before it came here; it takes a zxid all the same.
+    Refused(i32),
+}
+
+/// Which of the four creates, hence which form of reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CreateKind {
+    /// `create`.
+    Create,
+    /// `create2`.
+    Create2,
+    /// `createContainer`.
+    Container,
+    /// `createTTL`.
+    Ttl,
+}
+
+/// What decides outcomes and is the same on every server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Whether TTL nodes may be created.
+    pub ttl_nodes: bool,
+    /// Whether hard quotas are enforced.
+    pub enforce_quota: bool,
+    /// Whether ACLs are not checked at all.
+    pub skip_acl: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { ttl_nodes: true, enforce_quota: false, skip_acl: false }
+    }
+}
+
+impl Batch {
+    /// The bytes that stand in the log.
+    ///
+    /// # Panics
+    /// Never: every value of a batch can be encoded.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = BATCH_FORMAT.to_be_bytes().to_vec();
+        rmp_serde::encode::write(&mut out, self).expect("a batch can always be encoded");
+        out
+    }
+
+    /// Reads the bytes of a log entry.
+    ///
+    /// # Errors
+    /// [`Fault::Newer`] for a newer format, [`Fault::Damaged`] if it is not a batch at all.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let damaged = |why: String| Fault::Damaged { keyspace: "log", why };
+        let (format, rest) =
+            bytes.split_first_chunk::<4>().ok_or_else(|| damaged("shorter than 4 bytes".into()))?;
+        let found = u32::from_be_bytes(*format);
+        if found > BATCH_FORMAT {
+            return Err(Fault::Newer { what: "a log entry", found, known: BATCH_FORMAT });
+        }
+        rmp_serde::from_slice(rest).map_err(|e| damaged(e.to_string()))
+    }
+}

@@ -1,0 +1,119 @@
+//! `create`, `create2`, `createContainer`, `createTTL`.
+
+use bytes::Bytes;
+use proto::{CreateMode, ErrorCode, OpCode, Perms, Reply};
+
+use crate::access;
+use crate::change::Change;
+use crate::command::CreateKind;
+use crate::hooks::Touch;
+use crate::keys::{self, Keyspace};
+use crate::ops::{Context, Stop, raw_parent};
+use crate::quota;
+use crate::txn::Txn;
+use crate::znode::{Data, Owner, Znode};
+
+/// The longest time to live, in milliseconds: 40 bits (`EphemeralType.TTL`).
+const TTL_MS_MAX: i64 = (1 << 40) - 1;
+
+/// What a create was given.
+pub(crate) struct New<'a> {
+    pub(crate) kind: CreateKind,
+    pub(crate) path: &'a str,
+    pub(crate) data: &'a Option<Bytes>,
+    pub(crate) acl: &'a [(i32, String, String)],
+    pub(crate) flags: i32,
+    pub(crate) ttl_ms: i64,
+}
+
+pub(crate) fn create(
+    txn: &mut Txn<'_>,
+    cx: &mut Context<'_>,
+    new: &New<'_>,
+) -> Result<Reply, Stop> {
+    let mode = CreateMode::from_flags(new.flags).ok_or(ErrorCode::BadArguments)?;
+    if mode.is_ttl() && !txn.settings.ttl_nodes {
+        return Err(ErrorCode::Unimplemented.into());
+    }
+    let ttl_fits = (1..=TTL_MS_MAX).contains(&new.ttl_ms);
+    if (mode.is_ttl() && !ttl_fits) || (!mode.is_ttl() && new.ttl_ms >= 0) {
+        return Err(ErrorCode::BadArguments.into());
+    }
+    let parent_path = raw_parent(new.path)?;
+    let acl = access::resolve(new.acl, cx.identities)?;
+    let mut parent = (*txn.node(parent_path)?.ok_or(ErrorCode::NoNode)?).clone();
+    cx.may(txn, &parent, Perms::CREATE)?;
+    let path = if mode.is_sequential() {
+        format!("{}{:010}", new.path, parent.creates)
+    } else {
+        new.path.to_owned()
+    };
+    proto::path::validate(&path).map_err(|_| ErrorCode::BadArguments)?;
+    if txn.node(&path)?.is_some() {
+        return Err(ErrorCode::NodeExists.into());
+    }
+    if matches!(parent.owner, Owner::Session(_)) {
+        return Err(ErrorCode::NoChildrenForEphemerals.into());
+    }
+    let bytes = new.data.as_ref().map_or(0, |data| data.len() as i64);
+    quota::check(txn, cx.quotas, &path, bytes, 1)?;
+    let touch = Touch {
+        opcode: OpCode::Create as i32,
+        path: &path,
+        data: new.data.as_deref(),
+        identities: cx.identities,
+        session: cx.session,
+    };
+    cx.hooks.guard(&touch)?;
+
+    let owner = match new.kind {
+        CreateKind::Container => Owner::Container,
+        CreateKind::Ttl if mode.is_ttl() => Owner::Ttl(new.ttl_ms),
+        _ if mode.is_ephemeral() => Owner::Session(cx.session),
+        _ if mode.is_ttl() => Owner::Ttl(new.ttl_ms),
+        _ => Owner::Persistent,
+    };
+    let (acl_id, acl) = txn.intern(acl)?;
+    let mut node = Znode {
+        czxid: txn.zxid,
+        mzxid: txn.zxid,
+        pzxid: txn.zxid,
+        ctime: txn.time_ms,
+        mtime: txn.time_ms,
+        version: 0,
+        creates: 0,
+        aversion: 0,
+        children: 0,
+        owner,
+        acl_id,
+        acl: acl.clone(),
+        data: Data::Inline(None),
+        data_hash: 0,
+    };
+    if let Some(long) = node.set_data(new.data.clone()) {
+        txn.put_data(&path, Some(long));
+    }
+    let stat = node.stat();
+    txn.put_node(&path, Some(node))?;
+    parent.creates = parent.creates.wrapping_add(1);
+    parent.children += 1;
+    parent.pzxid = txn.zxid;
+    let parent_acl = parent.acl.clone();
+    txn.put_node(parent_path, Some(parent))?;
+    if let Owner::Session(session) = owner {
+        let key = keys::number_path(session, &path);
+        txn.put_row(Keyspace::Ephemerals, key, Some(Bytes::new()))?;
+    }
+    cx.quotas.created(&path);
+    quota::recount(txn, &path)?;
+    quota::add(txn, cx.quotas, &path, bytes, 1)?;
+    cx.hooks.observe(&touch);
+    let changed = path.as_str().into();
+    txn.changes.push(Change::Created { path: changed, acl, parent_acl });
+    Ok(match new.kind {
+        CreateKind::Create => Reply::Path(path),
+        CreateKind::Create2 | CreateKind::Container | CreateKind::Ttl => {
+            Reply::PathStat(path, stat)
+        }
+    })
+}

@@ -1,0 +1,49 @@
+//! `multi`: all or nothing, in one zxid.
+
+use proto::{ErrorCode, MultiResult, Reply};
+
+use crate::command::Op;
+use crate::ops::{Context, Stop, single};
+use crate::txn::Txn;
+
+/// Runs the operations in order; each sees what those before it did. A failed multi is a reply, not
+/// an error: every operation has its result, 0 before the one that failed.
+pub(crate) fn multi(txn: &mut Txn<'_>, cx: &mut Context<'_>, ops: &[Op]) -> Result<Reply, Stop> {
+    let mark = txn.mark();
+    let mut results = Vec::with_capacity(ops.len());
+    for (at, op) in ops.iter().enumerate() {
+        match single(txn, cx, op) {
+            Ok(reply) => results.push(result(op, reply)),
+            Err(Stop::Fault(fault)) => return Err(fault.into()),
+            Err(Stop::Rejected(code)) => {
+                txn.rollback(&mark);
+                cx.quotas.rollback();
+                cx.hooks.rolled_back();
+                return Ok(Reply::Multi(failed(ops.len(), at, code)));
+            }
+        }
+    }
+    Ok(Reply::Multi(results))
+}
+
+fn result(op: &Op, reply: Reply) -> MultiResult {
+    match (op, reply) {
+        (_, Reply::Path(path)) => MultiResult::Create(path),
+        (_, Reply::PathStat(path, stat)) => MultiResult::Create2(path, stat),
+        (_, Reply::Stat(stat)) => MultiResult::SetData(stat),
+        (Op::Delete { .. }, _) => MultiResult::Delete,
+        _ => MultiResult::Check,
+    }
+}
+
+fn failed(count: usize, at: usize, code: ErrorCode) -> Vec<MultiResult> {
+    (0..count)
+        .map(|i| match i.cmp(&at) {
+            std::cmp::Ordering::Less => MultiResult::Error(0),
+            std::cmp::Ordering::Equal => MultiResult::Error(code.code()),
+            std::cmp::Ordering::Greater => {
+                MultiResult::Error(ErrorCode::RuntimeInconsistency.code())
+            }
+        })
+        .collect()
+}

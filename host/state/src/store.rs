@@ -1,0 +1,239 @@
+//! The ordered store: a trait, and its two implementations. The only file that names fjall.
+//!
+//! Invariants:
+//! * A batch is written whole or not at all, across keyspaces.
+//! * A view never changes, and sees every batch committed before it was taken and none after.
+//! * A commit is not durable until [`Store::sync`]; after a crash the store may have lost the last
+//!   batches, but never one in the middle: the log replays the rest.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::{Database, KeyspaceCreateOptions, PersistMode, Readable};
+use imbl::OrdMap;
+
+use crate::fault::Fault;
+use crate::keys::Keyspace;
+
+/// One change of a batch; no value deletes the key.
+pub type Write = (Keyspace, Vec<u8>, Option<Bytes>);
+
+/// An immutable picture of the store.
+pub trait ReadView: Send + Sync {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails.
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Fault>;
+
+    /// Up to `most` pairs in `[from, to)`, in the order of keys.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails.
+    fn range(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Fault>;
+}
+
+/// An ordered key-value store with atomic batches.
+pub trait Store: Send {
+    /// The store as it is now.
+    fn view(&self) -> Arc<dyn ReadView>;
+
+    /// Writes a batch; the operating system has it, the disk not yet.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails; it must then be reopened.
+    fn commit(&mut self, batch: Vec<Write>) -> Result<(), Fault>;
+
+    /// Makes every batch before it durable. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails; it must then be reopened.
+    fn sync(&self) -> Result<(), Fault>;
+
+    /// A handle that syncs from another thread, where the store can do that.
+    fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>>;
+}
+
+/// How much memory and disk the store may take.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The block cache, in bytes.
+    pub cache_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 32 << 20 }
+    }
+}
+
+/// The store on disk.
+pub struct FjallStore {
+    database: Database,
+    keyspaces: Arc<[fjall::Keyspace; 7]>,
+}
+
+impl FjallStore {
+    /// Opens the store in a directory, or makes it.
+    ///
+    /// # Errors
+    /// [`Fault::InUse`] if another process has it open, [`Fault::Store`] if it cannot be read.
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, Fault> {
+        let database = Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .worker_threads(2)
+            .max_journaling_size(64 << 20)
+            .manual_journal_persist(true)
+            .open()
+            .map_err(|e| match e {
+                fjall::Error::Locked => Fault::InUse,
+                other => store_fault(other),
+            })?;
+        let open = |keyspace: Keyspace| {
+            database.keyspace(keyspace.name(), || {
+                let memtable_bytes = match keyspace {
+                    Keyspace::Nodes | Keyspace::Data => 16 << 20,
+                    _ => 4 << 20,
+                };
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(memtable_bytes)
+                    .manual_journal_persist(true)
+            })
+        };
+        let keyspaces: Vec<_> =
+            Keyspace::ALL.into_iter().map(open).collect::<Result<_, _>>().map_err(store_fault)?;
+        let Ok(keyspaces) = keyspaces.try_into() else { unreachable!("one for each of ALL") };
+        Ok(Self { database, keyspaces: Arc::new(keyspaces) })
+    }
+}
+
+struct FjallView {
+    snapshot: fjall::Snapshot,
+    keyspaces: Arc<[fjall::Keyspace; 7]>,
+}
+
+impl ReadView for FjallView {
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let keyspace = &self.keyspaces[keyspace as usize];
+        let value = self.snapshot.get(keyspace, key).map_err(store_fault)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn range(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        let keyspace = &self.keyspaces[keyspace as usize];
+        self.snapshot
+            .range::<&[u8], _>(keyspace, (Bound::Included(from), Bound::Excluded(to)))
+            .take(most)
+            .map(|guard| {
+                let (key, value) = guard.into_inner().map_err(store_fault)?;
+                Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+            })
+            .collect()
+    }
+}
+
+impl Store for FjallStore {
+    fn view(&self) -> Arc<dyn ReadView> {
+        let snapshot = self.database.snapshot();
+        Arc::new(FjallView { snapshot, keyspaces: Arc::clone(&self.keyspaces) })
+    }
+
+    fn commit(&mut self, writes: Vec<Write>) -> Result<(), Fault> {
+        let mut batch = self.database.batch();
+        for (keyspace, key, value) in writes {
+            let keyspace = &self.keyspaces[keyspace as usize];
+            match value {
+                Some(value) => batch.insert(keyspace, key, &value[..]),
+                None => batch.remove(keyspace, key),
+            }
+        }
+        batch.commit().map_err(store_fault)
+    }
+
+    fn sync(&self) -> Result<(), Fault> {
+        self.database.persist(PersistMode::SyncData).map_err(store_fault)
+    }
+
+    fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>> {
+        let database = self.database.clone();
+        Some(Box::new(move || database.persist(PersistMode::SyncData).map_err(store_fault)))
+    }
+}
+
+fn store_fault(error: fjall::Error) -> Fault {
+    Fault::Store(error.to_string())
+}
+
+type Tables = [OrdMap<Vec<u8>, Bytes>; 7];
+
+/// The store in memory, for tests: a crash loses what was not synced.
+#[derive(Default, Clone)]
+pub struct MemoryStore {
+    tables: Tables,
+    synced: Arc<parking_lot::Mutex<Tables>>,
+}
+
+impl MemoryStore {
+    /// What is left after a crash: the store as of its last sync.
+    pub fn crashed(&self) -> Self {
+        let tables = self.synced.lock().clone();
+        Self { synced: Arc::new(parking_lot::Mutex::new(tables.clone())), tables }
+    }
+}
+
+impl ReadView for Tables {
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self[keyspace as usize].get(key).cloned())
+    }
+
+    fn range(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        let range = self[keyspace as usize].range(from.to_vec()..to.to_vec());
+        Ok(range.take(most).map(|(k, v)| (Bytes::from(k.clone()), v.clone())).collect())
+    }
+}
+
+impl Store for MemoryStore {
+    fn view(&self) -> Arc<dyn ReadView> {
+        Arc::new(self.tables.clone())
+    }
+
+    fn commit(&mut self, writes: Vec<Write>) -> Result<(), Fault> {
+        for (keyspace, key, value) in writes {
+            let table = &mut self.tables[keyspace as usize];
+            match value {
+                Some(value) => table.insert(key, value),
+                None => table.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Fault> {
+        *self.synced.lock() = self.tables.clone();
+        Ok(())
+    }
+
+    fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>> {
+        None
+    }
+}
