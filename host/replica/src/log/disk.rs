@@ -9,7 +9,7 @@
 //! * A new, renamed or removed name survives power loss only after `sync_dir`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,12 @@ pub trait Disk: Send + 'static {
     /// # Errors
     /// What the disk answered.
     fn sync_dir(&self) -> io::Result<()>;
+
+    /// A number nobody can guess, for the id of a new log.
+    ///
+    /// # Errors
+    /// What the system answered.
+    fn random(&self) -> io::Result<u64>;
 }
 
 /// An open file of a [`Disk`]. Every call blocks.
@@ -157,6 +163,12 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
     }
 }
 

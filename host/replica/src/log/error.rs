@@ -18,40 +18,6 @@ pub struct Broken {
     pub reason: String,
 }
 
-/// Why entries or a term cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The index was trimmed away; a snapshot has it.
-    #[error("index {index} is trimmed: the log begins at {first}")]
-    Compacted {
-        /// The index asked for.
-        index: u64,
-        /// The first index the log still has.
-        first: u64,
-    },
-    /// The index is past the end.
-    #[error("index {index} is not in the log: it ends at {last}")]
-    Unavailable {
-        /// The index asked for.
-        index: u64,
-        /// The last index of the log.
-        last: u64,
-    },
-    /// A record that was whole when the log was opened or written no longer verifies.
-    #[error("entry {index} in segment {segment} at byte {offset} does not verify any more")]
-    Damaged {
-        /// The entry's index.
-        index: u64,
-        /// The segment that holds it.
-        segment: u64,
-        /// Where the record begins in the segment, in bytes.
-        offset: u64,
-    },
-    /// The disk could not read, or the log had already failed.
-    #[error(transparent)]
-    Broken(#[from] Broken),
-}
-
 /// Proof that the log lost or changed something it had promised to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
@@ -75,9 +41,9 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Why a log could not be opened or created.
+/// Why the log refused a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum LogError {
     /// There is no log in the directory; it has yet to be created.
     #[error("there is no log in this directory")]
     Missing,
@@ -92,7 +58,7 @@ pub enum OpenError {
         "{file} has format version {found}, this program knows up to {known}; \
          use the newer program, nothing was changed"
     )]
-    Newer {
+    NewerVersion {
         /// The file.
         file: String,
         /// Its version.
@@ -103,7 +69,29 @@ pub enum OpenError {
     /// The log is damaged: the server must not vote with it.
     #[error("the log is damaged: {0}")]
     Damaged(Box<Damage>),
-    /// The disk failed; opening may be tried again.
+    /// The state store and the log do not belong together: damage, here or there.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The index was trimmed away; a snapshot has it.
+    #[error("index {index} is trimmed: the log begins at {first}")]
+    Compacted {
+        /// The index asked for.
+        index: u64,
+        /// The first index the log still has.
+        first: u64,
+    },
+    /// The index is past the end.
+    #[error("index {index} is not in the log: it ends at {last}")]
+    Unavailable {
+        /// The index asked for.
+        index: u64,
+        /// The last index of the log.
+        last: u64,
+    },
+    /// The log has failed for good.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The disk failed while the log was opened or created; that may be tried again.
     #[error("opening the log: {what} failed: {reason}")]
     Io {
         /// The step that failed, with the file's name.
@@ -113,7 +101,7 @@ pub enum OpenError {
     },
 }
 
-impl OpenError {
+impl LogError {
     /// For `map_err`: names the step an I/O error belongs to.
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
@@ -126,12 +114,6 @@ impl Broken {
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |error| Self { what, reason: error.to_string() }
-    }
-}
-
-impl From<Broken> for OpenError {
-    fn from(broken: Broken) -> Self {
-        Self::Io { what: broken.what, reason: broken.reason }
     }
 }
 

@@ -165,8 +165,7 @@ impl EntryRef<'_> {
 impl<'a> Record<'a> {
     /// Reads a payload; `None` if it is not one of that kind.
     pub(super) fn decode(kind: Kind, payload: &'a [u8]) -> Option<Self> {
-        let position =
-            |bytes: &[u8]| Position { index: u64_at(bytes, 0), term: u64_at(bytes, 8) };
+        let position = |bytes: &[u8]| Position { index: u64_at(bytes, 0), term: u64_at(bytes, 8) };
         Some(match kind {
             Kind::Entry => {
                 let (head, rest) = payload.split_at_checked(ENTRY_BYTES)?;
