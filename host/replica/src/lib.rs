@@ -1,1 +1,38 @@
-//! placeholder
+//! One server as values: no sockets, no clocks, no threads.
+//!
+//! A write, end to end:
+//!
+//! 1. [`connection::Connection`] decodes a request, takes the next slot of its [`outbox::Outbox`],
+//!    and gives an [`input::Input`].
+//! 2. [`node::Node`] gathers inputs, packs all writes in hand into one batch, proposes it to raft
+//!    (`raft.rs`), and syncs its [`log`] once.
+//! 3. What is committed goes to the [`machine::Machine`], which applies it to the state.
+//! 4. [`publish::Published`] swaps the view, queues the events of watches ([`watches`]) and fills
+//!    the slots of the writes, under one lock.
+//! 5. The connection drains its outbox into bytes.
+//!
+//! A read never enters the Node: the connection takes a view and a slot in one step, under the same
+//! lock, when all earlier writes of its session are published.
+
+pub mod input;
+
+mod liveness;
+pub mod log;
+pub mod node;
+pub mod raft;
+
+pub mod machine;
+pub mod publish;
+pub mod watches;
+
+pub mod connection;
+pub mod outbox;
+mod reads;
+mod writes;
+
+pub use connection::{Authenticator, Connection, Policy, Sasl, SaslStep};
+pub use input::{Input, Report, Work};
+pub use machine::Machine;
+pub use node::{Node, NodeConfig};
+pub use outbox::Outbox;
+pub use publish::Published;

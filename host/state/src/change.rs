@@ -36,7 +36,10 @@ pub enum Answer {
     /// It had no effect: out of order, or of an earlier boot.
     Skipped,
     /// A close that deletes more ephemerals than fit an entry goes on.
-    Closing,
+    Closing {
+        /// Which session.
+        session: i64,
+    },
     /// Done.
     Done,
 }

@@ -27,18 +27,18 @@ pub(crate) struct QuotaPaths {
 impl QuotaPaths {
     /// Takes notice of a znode that was created.
     pub(crate) fn created(&mut self, path: &str) {
-        if let Some(limited) = limited(path, LIMITS) {
-            if self.paths.insert(limited.to_owned()) {
-                self.undo.push((limited.to_owned(), true));
-            }
+        if let Some(limited) = limited(path, LIMITS)
+            && self.paths.insert(limited.to_owned())
+        {
+            self.undo.push((limited.to_owned(), true));
         }
     }
 
     pub(crate) fn deleted(&mut self, path: &str) {
-        if let Some(limited) = limited(path, LIMITS) {
-            if self.paths.remove(limited) {
-                self.undo.push((limited.to_owned(), false));
-            }
+        if let Some(limited) = limited(path, LIMITS)
+            && self.paths.remove(limited)
+        {
+            self.undo.push((limited.to_owned(), false));
         }
     }
 

@@ -129,7 +129,7 @@ pub(crate) fn go_on_closing(
         }
     }
     if found.len() > EPHEMERALS_PER_ENTRY {
-        return Ok(Answer::Closing);
+        return Ok(Answer::Closing { session });
     }
     put(txn, sessions, session, None)?;
     txn.changes.push(Change::SessionClosed { session });

@@ -1,0 +1,465 @@
+//! One client's connection: requests in, bytes out.
+//!
+//! Invariants (ZooKeeper's order):
+//! * Requests take effect and are answered in the order sent. Writes may follow each other without
+//!   waiting; a read waits until every earlier write of its session is published, and a write waits
+//!   for a read that waits.
+//! * Nothing is decided here about the tree: writes become inputs of the Node, reads are answered
+//!   from a view.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use proto::codec::Reader as Decoder;
+use proto::connect::PASSWORD_BYTES;
+use proto::header::{XID_AUTH, XID_PING};
+use proto::{
+    ClientInfo, ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Id, OpCode, Perms, Reply,
+    ReplyHeader, Request, RequestHeader, WatchEvent,
+};
+use state::{Command, access};
+
+use crate::input::Input;
+use crate::outbox::{Outbox, Slot, Waits};
+use crate::publish::Published;
+use crate::reads::{self, Reader, Stop};
+use crate::writes;
+
+/// Resolves credentials; part of the process, because it needs configuration and randomness.
+pub trait Authenticator: Send + Sync {
+    /// Who somebody with these credentials is; `None` if they are wrong or the scheme is unknown.
+    fn authenticate(&self, scheme: &str, auth: &[u8], remote: IpAddr) -> Option<Vec<Id>>;
+
+    /// Begins a SASL exchange; `None` if SASL is not set up.
+    fn sasl(&self) -> Option<Box<dyn Sasl>>;
+}
+
+/// The server's side of one SASL exchange.
+pub trait Sasl: Send {
+    /// Takes the client's token.
+    fn step(&mut self, token: &[u8]) -> SaslStep;
+}
+
+/// What comes of a client's token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SaslStep {
+    /// Send this and go on.
+    Challenge(Vec<u8>),
+    /// Send this; the client is these.
+    Done(Vec<u8>, Vec<Id>),
+    /// The credentials are wrong.
+    Failed,
+}
+
+/// What a server demands of its clients.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The shortest session timeout, in milliseconds.
+    pub timeout_ms_min: i32,
+    /// The longest session timeout, in milliseconds.
+    pub timeout_ms_max: i32,
+    /// Schemes of which a client must have authenticated by one; empty: none is needed.
+    pub required_schemes: Vec<String>,
+    /// Whether a client whose SASL exchange failed may stay.
+    pub sasl_failures_allowed: bool,
+    /// Whether `reconfig` is switched on.
+    pub reconfig_enabled: bool,
+}
+
+/// Counters of one connection, for operators.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionStats {
+    /// Packets from the client.
+    pub received: u64,
+    /// Packets to the client.
+    pub sent: u64,
+    /// The last operation.
+    pub last_op: Option<OpCode>,
+    /// The last xid.
+    pub last_xid: i32,
+    /// The last zxid in a reply.
+    pub last_zxid: i64,
+}
+
+/// Whether there may be more to drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// The connection stays.
+    Open,
+    /// Send what there is, then close.
+    Close,
+}
+
+/// A client's connection as a value.
+pub struct Connection {
+    published: Arc<Published>,
+    outbox: Arc<Outbox>,
+    authenticator: Arc<dyn Authenticator>,
+    policy: Arc<Policy>,
+    remote: IpAddr,
+    identities: Arc<Vec<Id>>,
+    sasl: Option<Box<dyn Sasl>>,
+    connecting: bool,
+    closing: bool,
+    queue: VecDeque<(RequestHeader, Request)>,
+    stats: ConnectionStats,
+}
+
+impl Connection {
+    /// A connection that has said nothing yet. `identities` are those that it has from the start:
+    /// its address, its certificate.
+    pub fn new(
+        published: Arc<Published>,
+        outbox: Arc<Outbox>,
+        authenticator: Arc<dyn Authenticator>,
+        policy: Arc<Policy>,
+        remote: IpAddr,
+        identities: Vec<Id>,
+    ) -> Self {
+        Self {
+            published,
+            outbox,
+            authenticator,
+            policy,
+            remote,
+            identities: Arc::new(identities),
+            sasl: None,
+            connecting: true,
+            closing: false,
+            queue: VecDeque::new(),
+            stats: ConnectionStats::default(),
+        }
+    }
+
+    /// Its outbox.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &ConnectionStats {
+        &self.stats
+    }
+
+    /// Whether the first packet has not come yet.
+    pub fn is_new(&self) -> bool {
+        self.connecting
+    }
+
+    /// How many requests were taken and not answered yet.
+    pub fn outstanding(&self) -> usize {
+        self.queue.len() + self.outbox.inner.lock().pending
+    }
+
+    /// The session, its attach generation and its timeout in ms, once it is there.
+    pub fn session(&self) -> Option<(i64, u32, i32)> {
+        self.outbox.inner.lock().attached
+    }
+
+    /// Takes the first packet. `new_session` gives the id and password of a session to make.
+    ///
+    /// # Errors
+    /// [`DecodeError`]: close the connection.
+    pub fn connect(
+        &mut self,
+        payload: Bytes,
+        new_session: impl FnOnce() -> (i64, [u8; PASSWORD_BYTES]),
+        inputs: &mut Vec<Input>,
+    ) -> Result<(), DecodeError> {
+        let request = ConnectRequest::decode(payload)?;
+        self.connecting = false;
+        self.stats.received += 1;
+        let zxid = self.published.view().zxid;
+        if request.last_zxid_seen > zxid {
+            // The client has seen a later state than this server: it must go elsewhere.
+            tracing::info!(
+                seen = format_args!("{:#x}", request.last_zxid_seen),
+                here = format_args!("{zxid:#x}"),
+                "refused a client that has seen later changes than this server has"
+            );
+            self.outbox.push(Slot::Close);
+            return Ok(());
+        }
+        let Policy { timeout_ms_min, timeout_ms_max, .. } = *self.policy;
+        let timeout_ms = request.timeout_ms.min(timeout_ms_max).max(timeout_ms_min);
+        let read_only = request.read_only.map(|_| false);
+        let (command, session, password) = if request.session_id == 0 {
+            let (session, password) = new_session();
+            (Command::OpenSession { session, password, timeout_ms }, session, password)
+        } else {
+            let session = request.session_id;
+            let Ok(password) = <[u8; PASSWORD_BYTES]>::try_from(&request.password[..]) else {
+                self.outbox.push(Slot::Refused { read_only });
+                self.outbox.push(Slot::Close);
+                return Ok(());
+            };
+            (Command::AttachSession { session, password, timeout_ms }, session, password)
+        };
+        let ticket = self.outbox.push_pending(Waits::Connect { session, password, read_only });
+        inputs.push(Input::Command { command, ticket: Some(ticket) });
+        Ok(())
+    }
+
+    /// Takes a packet after the first. What cannot be decoded behind its header is answered, in its
+    /// turn, as ZooKeeper answers it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if not even a header is there: close the connection.
+    pub fn receive(&mut self, payload: Bytes) -> Result<(), DecodeError> {
+        let mut decoder = Decoder::new(payload);
+        let header = RequestHeader::decode(&mut decoder)?;
+        self.stats.received += 1;
+        self.stats.last_xid = header.xid;
+        let request = match OpCode::from_i32(header.opcode) {
+            None | Some(OpCode::Check | OpCode::CreateSession | OpCode::DeleteContainer) => {
+                // ZooKeeper answers and hangs up; the zxid of such an answer is -1.
+                return self.enqueue(header, Request::CreateSession);
+            }
+            Some(op) => {
+                self.stats.last_op = Some(op);
+                Request::decode(op, &mut decoder)
+            }
+        };
+        match request {
+            Ok(request) => self.enqueue(header, request),
+            Err(error) => {
+                tracing::info!(%error, opcode = header.opcode, "a request cannot be decoded");
+                let path = String::new();
+                // An impossible mode makes the read fail with the right error, in its turn.
+                self.enqueue(header, Request::AddWatch { path, mode: i32::MIN })
+            }
+        }
+    }
+
+    fn enqueue(&mut self, header: RequestHeader, request: Request) -> Result<(), DecodeError> {
+        self.queue.push_back((header, request));
+        Ok(())
+    }
+
+    /// Goes through the queue as far as the order allows: writes become `inputs`, reads are
+    /// answered. Call it after [`Self::receive`], and when the outbox wakes.
+    pub fn advance(&mut self, inputs: &mut Vec<Input>) {
+        while !self.closing {
+            let (pending, attached) = {
+                let inner = self.outbox.inner.lock();
+                (inner.pending, inner.attached)
+            };
+            let Some((session, generation, _)) = attached else { return };
+            let Some((header, request)) = self.queue.front() else { return };
+            let xid = header.xid;
+            if self.must_authenticate(request) {
+                self.reply(xid, 0, Err(ErrorCode::SessionClosedRequireSaslAuth));
+                return self.hang_up();
+            }
+            if let Some(op) = writes::op(request, self.policy.reconfig_enabled) {
+                self.queue.pop_front();
+                let ticket = self.outbox.push_pending(Waits::Write { xid });
+                let identities = Arc::clone(&self.identities);
+                inputs.push(Input::Write { session, generation, identities, op, ticket });
+                continue;
+            }
+            if pending > 0 {
+                return;
+            }
+            let Some((_, request)) = self.queue.pop_front() else { return };
+            match request {
+                Request::Ping => self.reply(XID_PING, self.published.view().zxid, Ok(Reply::Empty)),
+                Request::WhoAmI => {
+                    let zxid = self.published.view().zxid;
+                    let reply = Reply::WhoAmI(who(&self.identities));
+                    self.reply(xid, zxid, Ok(reply));
+                }
+                Request::Auth { scheme, auth } => self.authenticate(&scheme, &auth),
+                Request::Sasl { token } => self.sasl(xid, &token),
+                Request::CreateSession => {
+                    self.reply(xid, -1, Err(ErrorCode::Unimplemented));
+                    self.hang_up();
+                }
+                Request::CloseSession => {
+                    self.closing = true;
+                    let ticket = self.outbox.push_pending(Waits::Close { xid });
+                    let generation = Some(generation);
+                    let command = Command::CloseSession { session, generation };
+                    inputs.push(Input::Command { command, ticket: Some(ticket) });
+                }
+                read => self.read(xid, session, &read),
+            }
+        }
+    }
+
+    /// Takes a view, a slot and a watch in one step, then answers.
+    fn read(&mut self, xid: i32, session: i64, request: &Request) {
+        let reader = |view: &_| {
+            let (identities, outbox) = (&self.identities[..], &self.outbox);
+            Reader { view, identities, session, outbox }.read(request, None)
+        };
+        let (zxid, result) = if reads::wants_watch(request) {
+            // We read under the shared lock, so that a watch need never be withdrawn: what such
+            // reads touch is nearly always in memory.
+            self.published.with_view(|view| {
+                let (identities, outbox) = (&self.identities[..], &self.outbox);
+                let mut watches = self.published.watches();
+                let reader = Reader { view, identities, session, outbox };
+                let result = reader.read(request, Some(&mut watches));
+                let slot = reply_slot(xid, view.zxid, result);
+                self.outbox.push(slot);
+                (0, None)
+            })
+        } else {
+            let view = self.published.view();
+            (view.zxid, Some(reader(&view)))
+        };
+        if let Some(result) = result {
+            self.outbox.push(reply_slot(xid, zxid, result));
+        }
+    }
+
+    fn reply(&mut self, xid: i32, zxid: i64, result: Result<Reply, ErrorCode>) {
+        self.outbox.push(Slot::Reply { xid, zxid, result });
+    }
+
+    fn hang_up(&mut self) {
+        self.closing = true;
+        self.outbox.push(Slot::Close);
+    }
+
+    fn must_authenticate(&self, request: &Request) -> bool {
+        let required = &self.policy.required_schemes;
+        let free = matches!(
+            request,
+            Request::Auth { .. } | Request::Sasl { .. } | Request::Ping | Request::CloseSession
+        );
+        !required.is_empty()
+            && !free
+            && !self.identities.iter().any(|id| required.contains(&id.scheme))
+    }
+
+    fn authenticate(&mut self, scheme: &str, auth: &[u8]) {
+        match self.authenticator.authenticate(scheme, auth, self.remote) {
+            Some(ids) => {
+                self.identify(ids);
+                self.reply(XID_AUTH, 0, Ok(Reply::Empty));
+            }
+            None => {
+                tracing::warn!(scheme, remote = %self.remote, "authentication failed");
+                self.reply(XID_AUTH, 0, Err(ErrorCode::AuthFailed));
+                self.hang_up();
+            }
+        }
+    }
+
+    fn identify(&mut self, ids: Vec<Id>) {
+        let mut identities = (*self.identities).clone();
+        identities.extend(ids.into_iter().filter(|id| !self.identities.contains(id)));
+        self.identities = Arc::new(identities);
+    }
+
+    fn sasl(&mut self, xid: i32, token: &[u8]) {
+        if self.sasl.is_none() {
+            self.sasl = self.authenticator.sasl();
+        }
+        let step = self.sasl.as_mut().map_or(SaslStep::Failed, |sasl| sasl.step(token));
+        match step {
+            SaslStep::Challenge(token) => {
+                self.reply(xid, 0, Ok(Reply::Sasl(Some(token.into()))));
+            }
+            SaslStep::Done(token, ids) => {
+                self.identify(ids);
+                self.sasl = None;
+                self.reply(xid, 0, Ok(Reply::Sasl(Some(token.into()))));
+            }
+            SaslStep::Failed => {
+                tracing::warn!(remote = %self.remote, "a SASL exchange failed");
+                self.sasl = None;
+                if self.policy.sasl_failures_allowed {
+                    return self.reply(xid, 0, Ok(Reply::Sasl(None)));
+                }
+                let required = self.policy.required_schemes.iter().any(|scheme| scheme == "sasl");
+                let code = match required {
+                    true => ErrorCode::SessionClosedRequireSaslAuth,
+                    false => ErrorCode::AuthFailed,
+                };
+                self.reply(xid, 0, Err(code));
+                self.hang_up();
+            }
+        }
+    }
+
+    /// Writes everything that is decided to `out`, in order; at most about `bytes_max`.
+    pub fn drain(&mut self, out: &mut BytesMut, bytes_max: usize) -> Drained {
+        let skip_acl = self.published.view().settings.skip_acl;
+        let mut inner = self.outbox.inner.lock();
+        if inner.dead {
+            return Drained::Close;
+        }
+        while out.len() < bytes_max {
+            match inner.slots.front() {
+                None | Some(Slot::Pending { .. }) => return Drained::Open,
+                Some(Slot::Close) => return Drained::Close,
+                Some(_) => {}
+            }
+            let Some(slot) = inner.slots.pop_front() else { return Drained::Open };
+            match slot {
+                Slot::Pending { .. } | Slot::Close => {}
+                Slot::Event { kind, path, zxid, acl } => {
+                    if !skip_acl && !access::allowed(&acl, Perms::READ, &self.identities) {
+                        continue;
+                    }
+                    WatchEvent::encode(kind, &path, zxid, out);
+                }
+                Slot::Reply { xid, zxid, result: Ok(reply) } => {
+                    self.stats.last_zxid = zxid;
+                    reply.encode(ReplyHeader { xid, zxid, err: 0 }, out);
+                }
+                Slot::Reply { xid, zxid, result: Err(code) } => {
+                    self.stats.last_zxid = zxid;
+                    Reply::encode_error(ReplyHeader { xid, zxid, err: code.code() }, out);
+                }
+                Slot::Connected { session, timeout_ms, password, read_only } => {
+                    let session_id = session;
+                    ConnectResponse { timeout_ms, session_id, password, read_only }.encode(out);
+                }
+                Slot::Refused { read_only } => ConnectResponse::expired(read_only).encode(out),
+            }
+            self.stats.sent += 1;
+        }
+        Drained::Open
+    }
+
+    /// Whether there is something to drain now.
+    pub fn has_output(&self) -> bool {
+        let inner = self.outbox.inner.lock();
+        inner.dead || !matches!(inner.slots.front(), None | Some(Slot::Pending { .. }))
+    }
+
+    /// Forgets the connection. Its session lives on until it times out or attaches elsewhere.
+    pub fn disconnect(&self) {
+        self.published.disconnect(&self.outbox);
+    }
+}
+
+fn reply_slot(xid: i32, zxid: i64, result: Result<Reply, Stop>) -> Slot {
+    match result {
+        Ok(reply) => Slot::Reply { xid, zxid, result: Ok(reply) },
+        Err(Stop::Code(code)) => Slot::Reply { xid, zxid, result: Err(code) },
+        Err(Stop::Fault(fault)) => {
+            tracing::error!(%fault, "a read failed; its connection is closed");
+            Slot::Close
+        }
+    }
+}
+
+fn who(identities: &[Id]) -> Vec<ClientInfo> {
+    let shown = identities.iter().filter(|id| id.scheme != "super");
+    shown
+        .map(|id| ClientInfo {
+            scheme: id.scheme.clone(),
+            user: match (id.scheme.as_str(), id.id.split_once(':')) {
+                ("digest", Some((user, _))) => user.to_owned(),
+                _ => id.id.clone(),
+            },
+        })
+        .collect()
+}

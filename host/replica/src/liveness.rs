@@ -1,0 +1,57 @@
+//! Which sessions are heard from. The leader counts silence and proposes the close; apply never
+//! decides that time passed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::outbox::Outbox;
+
+struct Alive {
+    timeout_ms: i64,
+    expires_ms: i64,
+    outbox: Option<Arc<Outbox>>,
+}
+
+/// The sessions and when each would expire, by the caller's monotonic clock.
+#[derive(Default)]
+pub(crate) struct Liveness {
+    sessions: BTreeMap<i64, Alive>,
+}
+
+impl Liveness {
+    pub(crate) fn attached(
+        &mut self,
+        session: i64,
+        timeout_ms: i32,
+        outbox: Option<Arc<Outbox>>,
+        now_ms: i64,
+    ) {
+        let timeout_ms = i64::from(timeout_ms);
+        let alive = Alive { timeout_ms, expires_ms: now_ms + timeout_ms, outbox };
+        self.sessions.insert(session, alive);
+    }
+
+    pub(crate) fn closed(&mut self, session: i64) {
+        self.sessions.remove(&session);
+    }
+
+    /// The sessions that have been silent for longer than their timeouts. Each is named once.
+    pub(crate) fn expired(&mut self, now_ms: i64) -> Vec<i64> {
+        let mut expired = Vec::new();
+        for (session, alive) in &mut self.sessions {
+            if alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard()) {
+                alive.expires_ms = now_ms + alive.timeout_ms;
+            } else if now_ms > alive.expires_ms {
+                expired.push(*session);
+            }
+        }
+        for session in &expired {
+            self.sessions.remove(session);
+        }
+        expired
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+}

@@ -1,0 +1,305 @@
+//! The Node: raft, the log, proposals, the liveness of sessions. A value that is stepped and
+//! flushed; its thread only moves inputs and work.
+//!
+//! Invariants:
+//! * Commands of this server are numbered without a gap, in the order in which they came.
+//! * All writes in hand go out as one entry, up to [`BATCH_COMMANDS_MAX`] and [`BATCH_BYTES_MAX`].
+//! * Nothing more is proposed while [`BACKLOG_ENTRIES_MAX`] entries wait to be applied.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use proto::Id;
+use state::{Batch, Command, Op, Settings, Tagged, View};
+use thiserror::Error;
+
+use crate::input::{Input, Report, Work};
+use crate::liveness::Liveness;
+use crate::log::{Disk, Log, LogError, Position};
+use crate::outbox::Ticket;
+use crate::raft::Raft;
+
+/// How many commands one entry holds.
+pub const BATCH_COMMANDS_MAX: usize = 1024;
+/// How many bytes of payload one entry holds; one command may be longer.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How many entries may wait to be applied before nothing more is proposed.
+pub const BACKLOG_ENTRIES_MAX: u64 = 64;
+/// The raft id of a server that is alone.
+const RAFT_ID: u64 = 1;
+
+/// Who this server is, and its share of the configuration.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The server's id, 0 to 254.
+    pub server: u32,
+    /// A random number of this start.
+    pub boot: u64,
+    /// A random number that names the ensemble if this start founds it.
+    pub cluster_id: u64,
+    /// The cluster settings to found the ensemble with.
+    pub settings: Settings,
+    /// The log is trimmed when it is longer than this, in bytes.
+    pub log_keep_bytes: u64,
+}
+
+/// Why a Node cannot go on.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The log failed; it must be reopened.
+    #[error("{0}")]
+    Log(#[from] LogError),
+    /// Raft refused to start.
+    #[error("raft cannot start: {0}")]
+    Raft(String),
+}
+
+enum Queued {
+    Write { session: i64, generation: u32, identities: Arc<Vec<Id>>, op: Op },
+    Command(Command),
+}
+
+/// One server's part in the ensemble.
+pub struct Node<D: Disk> {
+    raft: Raft<D>,
+    config: NodeConfig,
+    liveness: Liveness,
+    queue: VecDeque<(Queued, Option<Ticket>)>,
+    sequence: u64,
+    begun: bool,
+    found: bool,
+    time_ms: i64,
+    committed: u64,
+    applied: u64,
+    durable: u64,
+    now_ms: i64,
+}
+
+impl<D: Disk> Node<D> {
+    /// A node over a log and the state that goes with it (its view and its meta row).
+    ///
+    /// # Errors
+    /// [`NodeError::Log`] if the state is not of this log.
+    pub fn new(
+        mut log: Log<D>,
+        meta: &state::apply::Meta,
+        sessions: Vec<(i64, state::apply::SessionRow)>,
+        config: NodeConfig,
+        now_ms: i64,
+    ) -> Result<Self, NodeError> {
+        let at = Position { index: meta.applied, term: meta.term };
+        log.reconcile(at)?;
+        let raft = Raft::new(log, RAFT_ID, meta.voters.clone(), meta.applied);
+        let raft = raft.map_err(|e| NodeError::Raft(e.to_string()))?;
+        let mut liveness = Liveness::default();
+        let mut queue = VecDeque::new();
+        for (session, row) in sessions {
+            if row.closing {
+                queue.push_back((Queued::Command(Command::ContinueClose { session }), None));
+            } else {
+                // After a start every session has its full timeout.
+                liveness.attached(session, row.timeout_ms, None, now_ms);
+            }
+        }
+        Ok(Self {
+            raft,
+            config,
+            liveness,
+            queue,
+            sequence: 0,
+            begun: false,
+            found: meta.cluster_id == 0,
+            time_ms: meta.time_ms,
+            committed: meta.applied,
+            applied: meta.applied,
+            durable: 0,
+            now_ms,
+        })
+    }
+
+    /// Takes one input.
+    pub fn step(&mut self, input: Input) {
+        match input {
+            Input::Write { session, generation, identities, op, ticket } => {
+                let write = Queued::Write { session, generation, identities, op };
+                self.queue.push_back((write, Some(ticket)));
+            }
+            Input::Command { command, ticket } => {
+                self.queue.push_back((Queued::Command(command), ticket));
+            }
+            Input::Durable(index) => self.durable = self.durable.max(index),
+            Input::Report(report) => self.report(report),
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Applied(index) => {
+                self.applied = index;
+                self.raft.applied(index);
+            }
+            Report::Attached { session, timeout_ms, outbox } => {
+                self.liveness.attached(session, timeout_ms, outbox, self.now_ms);
+            }
+            Report::Closed(session) => self.liveness.closed(session),
+            Report::Closing(session) => {
+                self.liveness.closed(session);
+                let command = Queued::Command(Command::ContinueClose { session });
+                self.queue.push_back((command, None));
+            }
+        }
+    }
+
+    /// A tick of raft and of the sessions, every 50 ms. `now_ms` is a monotonic clock.
+    ///
+    /// # Errors
+    /// [`NodeError::Log`]: stop the server.
+    pub fn tick(&mut self, now_ms: i64) -> Result<(), NodeError> {
+        self.now_ms = now_ms;
+        self.raft.tick();
+        for session in self.liveness.expired(now_ms) {
+            tracing::info!(session = format_args!("{session:#x}"), "a session expired");
+            let command = Command::CloseSession { session, generation: None };
+            self.queue.push_back((Queued::Command(command), None));
+        }
+        let index = self.durable.min(self.applied);
+        if self.raft.log().bytes() > self.config.log_keep_bytes
+            && index > self.raft.log().first_index() + 1
+        {
+            self.raft.trim(index)?;
+        }
+        Ok(())
+    }
+
+    /// How many sessions are alive.
+    pub fn sessions(&self) -> usize {
+        self.liveness.count()
+    }
+
+    /// Whether everything that was taken in is committed and applied.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.applied == self.committed
+    }
+
+    /// Proposes what is in hand, syncs the log once, and gives what is committed. `clock_ms` is the
+    /// wall clock.
+    ///
+    /// # Errors
+    /// [`NodeError::Log`]: stop the server; nothing is retried on a file whose state is unknown.
+    pub fn flush(&mut self, clock_ms: i64) -> Result<Work, NodeError> {
+        let mut work = Work::default();
+        if !self.begun && self.raft.is_leader() {
+            self.begun = true;
+            self.begin(clock_ms);
+        }
+        while self.begun
+            && !self.queue.is_empty()
+            && self.committed.saturating_sub(self.applied) < BACKLOG_ENTRIES_MAX
+        {
+            let before = self.queue.len();
+            self.propose(clock_ms, &mut work.expect);
+            if self.queue.len() == before {
+                break;
+            }
+            work.entries.extend(self.raft.flush()?);
+            self.committed = work.entries.last().map_or(self.committed, |(index, _, _)| *index);
+        }
+        work.entries.extend(self.raft.flush()?);
+        self.committed = work.entries.last().map_or(self.committed, |(index, _, _)| *index);
+        Ok(work)
+    }
+
+    /// The first commands of a start: who numbers them, and, once ever, who the ensemble is.
+    fn begin(&mut self, clock_ms: i64) {
+        let commands = [Some(Command::Origin), self.found.then(|| self.bootstrap())];
+        let origins = vec![(self.config.server, self.config.boot)];
+        let commands = commands.into_iter().flatten().enumerate();
+        let commands: Vec<Tagged> = commands
+            .map(|(at, command)| Tagged { origin: 0, sequence: at as u64, command })
+            .collect();
+        self.sequence = commands.len() as u64 - 1;
+        self.time_ms = self.time_ms.max(clock_ms);
+        let batch = Batch { time_ms: self.time_ms, origins, identities: Vec::new(), commands };
+        let proposed = self.raft.propose(batch.encode());
+        self.begun = proposed.is_ok();
+    }
+
+    fn bootstrap(&self) -> Command {
+        let (cluster_id, settings) = (self.config.cluster_id, self.config.settings.clone());
+        Command::Bootstrap { cluster_id, settings }
+    }
+
+    fn propose(&mut self, clock_ms: i64, expect: &mut Vec<(u64, Ticket)>) {
+        self.time_ms = self.time_ms.max(clock_ms);
+        let mut identities: Vec<Vec<(String, String)>> = Vec::new();
+        let mut known: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut commands = Vec::new();
+        let mut tickets = Vec::new();
+        let mut bytes = 0;
+        let mut sequence = self.sequence;
+        while commands.len() < BATCH_COMMANDS_MAX {
+            let Some((queued, _)) = self.queue.front() else { break };
+            let size = queued.bytes();
+            if !commands.is_empty() && bytes + size > BATCH_BYTES_MAX {
+                break;
+            }
+            bytes += size;
+            let Some((queued, ticket)) = self.queue.pop_front() else { break };
+            sequence += 1;
+            let command = match queued {
+                Queued::Command(command) => command,
+                Queued::Write { session, generation, identities: who, op } => {
+                    let set = *known.entry(Arc::as_ptr(&who) as usize).or_insert_with(|| {
+                        let set = who.iter().map(|id| (id.scheme.clone(), id.id.clone()));
+                        identities.push(set.collect());
+                        identities.len() as u32 - 1
+                    });
+                    Command::Write { session, generation, identities: set, op }
+                }
+            };
+            tickets.extend(ticket.map(|ticket| (sequence, ticket)));
+            commands.push(Tagged { origin: 0, sequence, command });
+        }
+        let origins = vec![(self.config.server, self.config.boot)];
+        let batch = Batch { time_ms: self.time_ms, origins, identities, commands };
+        // One voter has no uncommitted entries here: each batch is flushed before the next.
+        if let Err(error) = self.raft.propose(batch.encode()) {
+            tracing::error!(%error, "raft refused a batch; its clients are disconnected");
+            tickets.iter().for_each(|(_, ticket)| ticket.outbox.kill());
+            return;
+        }
+        self.sequence = sequence;
+        expect.extend(tickets);
+    }
+
+    /// Containers and TTL nodes that may go, up to `most`.
+    pub fn reap(&mut self, view: &View, clock_ms: i64, most: usize) -> Result<(), state::Fault> {
+        for path in view.due(clock_ms, most)? {
+            self.queue.push_back((Queued::Command(Command::Reap { path }), None));
+        }
+        Ok(())
+    }
+}
+
+impl Queued {
+    /// Roughly how many bytes it takes in the log.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Write { op, .. } => op_bytes(op),
+            Self::Command(_) => 64,
+        }
+    }
+}
+
+fn op_bytes(op: &Op) -> usize {
+    match op {
+        Op::Create { path, data, .. } | Op::SetData { path, data, .. } => {
+            64 + path.len() + data.as_ref().map_or(0, bytes::Bytes::len)
+        }
+        Op::Delete { path, .. } | Op::SetAcl { path, .. } | Op::Check { path, .. } => {
+            64 + path.len()
+        }
+        Op::Multi(ops) => ops.iter().map(op_bytes).sum(),
+        Op::Refused(_) => 16,
+    }
+}

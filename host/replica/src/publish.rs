@@ -1,0 +1,199 @@
+//! The published view, and the lock that makes three things one step: to swap the view, to queue
+//! the events of a change, and to fill the slots of its writes.
+//!
+//! A read takes its view, its slot and its watch under the shared side. So a watch is registered
+//! before or after a change as a whole, together with the view that was read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use proto::{Acl, EventType};
+use state::{Answer, Change, Outcome, View};
+
+use crate::input::Report;
+use crate::outbox::{Outbox, Slot, Ticket};
+use crate::watches::{Table, WatchTable};
+
+/// What the connections of a server see.
+pub struct Published {
+    view: RwLock<Arc<View>>,
+    watches: Mutex<WatchTable>,
+    /// The connection of each session that is served here.
+    sessions: Mutex<HashMap<i64, Arc<Outbox>>>,
+    /// Clients that wait for the end of a close that takes several entries.
+    closing: Mutex<HashMap<i64, Ticket>>,
+}
+
+impl Published {
+    /// Publishes a first view.
+    pub fn new(view: Arc<View>) -> Arc<Self> {
+        Arc::new(Self {
+            view: RwLock::new(view),
+            watches: Mutex::default(),
+            sessions: Mutex::default(),
+            closing: Mutex::default(),
+        })
+    }
+
+    /// The view as it is now.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// Runs `step` with the view while no change can be published.
+    pub(crate) fn with_view<T>(&self, step: impl FnOnce(&Arc<View>) -> T) -> T {
+        step(&self.view.read())
+    }
+
+    /// The watch table.
+    pub fn watches(&self) -> parking_lot::MutexGuard<'_, WatchTable> {
+        self.watches.lock()
+    }
+
+    /// The sessions that are connected here.
+    pub fn connected(&self) -> Vec<(i64, Arc<Outbox>)> {
+        let mut all: Vec<_> =
+            self.sessions.lock().iter().map(|(id, outbox)| (*id, Arc::clone(outbox))).collect();
+        all.sort_by_key(|(id, _)| *id);
+        all
+    }
+
+    /// Forgets a connection that has ended.
+    pub fn disconnect(&self, outbox: &Arc<Outbox>) {
+        let _exclusive = self.view.write();
+        self.watches.lock().disconnect(outbox.id);
+        let attached = outbox.inner.lock().attached;
+        if let Some((session, _, _)) = attached {
+            let mut sessions = self.sessions.lock();
+            if sessions.get(&session).is_some_and(|known| known.id == outbox.id) {
+                sessions.remove(&session);
+            }
+        }
+    }
+
+    /// Publishes what one entry did. `waiting` are the commands of this server (`me`) whose answers
+    /// are expected, in order.
+    pub(crate) fn publish(
+        &self,
+        view: Arc<View>,
+        outcomes: Vec<Outcome>,
+        me: (u32, u64),
+        waiting: &mut VecDeque<(u64, Ticket)>,
+        reports: &mut Vec<Report>,
+    ) {
+        let mut wake: Vec<Arc<Outbox>> = Vec::new();
+        let mut current = self.view.write();
+        // The old view is dropped after the lock: freeing it takes time.
+        let old = std::mem::replace(&mut *current, view);
+        let mut watches = self.watches.lock();
+        for outcome in outcomes {
+            let ticket = match waiting.front() {
+                Some((sequence, _)) if outcome.origin == me && *sequence == outcome.sequence => {
+                    waiting.pop_front().map(|(_, ticket)| ticket)
+                }
+                _ => None,
+            };
+            for change in &outcome.changes {
+                self.change(
+                    change,
+                    outcome.zxid,
+                    ticket.as_ref(),
+                    &mut watches,
+                    &mut wake,
+                    reports,
+                );
+            }
+            if let Answer::Closing { session } = outcome.answer {
+                reports.push(Report::Closing(session));
+                // Its client is answered with the last of the ephemerals.
+                self.closing.lock().extend(ticket.map(|ticket| (session, ticket)));
+                continue;
+            }
+            if let Some(ticket) = ticket {
+                ticket.fill(outcome.zxid, outcome.answer);
+                wake.push(ticket.outbox);
+            }
+        }
+        drop(watches);
+        drop(current);
+        drop(old);
+        for outbox in wake {
+            outbox.wake();
+        }
+    }
+
+    fn change(
+        &self,
+        change: &Change,
+        zxid: i64,
+        ticket: Option<&Ticket>,
+        watches: &mut WatchTable,
+        wake: &mut Vec<Arc<Outbox>>,
+        reports: &mut Vec<Report>,
+    ) {
+        let mut tell = |to: Vec<Arc<Outbox>>, kind, path: &Arc<str>, acl: &Arc<[Acl]>| {
+            for outbox in to {
+                let (path, acl) = (Arc::clone(path), Arc::clone(acl));
+                outbox.insert_event(Slot::Event { kind, path, zxid, acl });
+                wake.push(outbox);
+            }
+        };
+        let parent = |path: &str| -> Arc<str> {
+            proto::path::split(path).map_or("/", |(parent, _)| parent).into()
+        };
+        match change {
+            Change::Created { path, acl, parent_acl } => {
+                let data = watches.fire(Table::Data, path, EventType::NodeCreated, &[]);
+                tell(data, EventType::NodeCreated, path, acl);
+                let parent = parent(path);
+                let kind = EventType::NodeChildrenChanged;
+                tell(watches.fire(Table::Child, &parent, kind, &[]), kind, &parent, parent_acl);
+            }
+            Change::Deleted { path, acl, parent_acl } => {
+                let kind = EventType::NodeDeleted;
+                let data = watches.fire(Table::Data, path, kind, &[]);
+                let child = watches.fire(Table::Child, path, kind, &data);
+                tell(data, kind, path, acl);
+                tell(child, kind, path, acl);
+                let parent = parent(path);
+                let kind = EventType::NodeChildrenChanged;
+                tell(watches.fire(Table::Child, &parent, kind, &[]), kind, &parent, parent_acl);
+            }
+            Change::DataSet { path, acl } => {
+                let kind = EventType::NodeDataChanged;
+                tell(watches.fire(Table::Data, path, kind, &[]), kind, path, acl);
+            }
+            Change::SessionAttached { session, timeout_ms, .. } => {
+                let outbox = ticket.map(|ticket| Arc::clone(&ticket.outbox));
+                let mut sessions = self.sessions.lock();
+                let before = match &outbox {
+                    Some(outbox) => sessions.insert(*session, Arc::clone(outbox)),
+                    None => sessions.remove(session),
+                };
+                if let Some(before) = before {
+                    before.inner.lock().dead = true;
+                    wake.push(before);
+                }
+                let (session, timeout_ms) = (*session, *timeout_ms);
+                reports.push(Report::Attached { session, timeout_ms, outbox });
+            }
+            Change::SessionClosing { .. } => {}
+            Change::SessionClosed { session } => {
+                reports.push(Report::Closed(*session));
+                let asked = self.closing.lock().remove(session);
+                if let Some(asked) = &asked {
+                    asked.fill(zxid, Answer::Done);
+                }
+                if let Some(outbox) = self.sessions.lock().remove(session) {
+                    // Its own close is answered first; any other end of the session is an expiry.
+                    if asked.or_else(|| ticket.cloned()).is_none_or(|t| t.outbox.id != outbox.id) {
+                        outbox.inner.lock().dead = true;
+                    }
+                    wake.push(outbox);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Drives raft-rs over our log. The only file that names raft-rs.
+//!
+//! Invariants:
+//! * No vote and no append acknowledgement leaves before its sender's own sync (here: nothing is
+//!   given out as committed before the log is synced).
+//! * `commit` is written with or before what applies it.
+//! * Between `ready` and `advance` nothing else is done with raft.
+
+use bytes::Bytes;
+use raft::prelude::{ConfState, Config, EntryType, RawNode, Snapshot};
+use raft::{GetEntriesContext, RaftState, StateRole, Storage, StorageError};
+
+use crate::log::{Disk, Entry, HardState, Log, LogError};
+
+struct LogStorage<D: Disk> {
+    log: Log<D>,
+    voters: Vec<u64>,
+}
+
+fn read_error(error: LogError) -> raft::Error {
+    match error {
+        LogError::Compacted { .. } => StorageError::Compacted.into(),
+        LogError::Unavailable { .. } => StorageError::Unavailable.into(),
+        other => StorageError::Other(Box::new(other)).into(),
+    }
+}
+
+impl<D: Disk> Storage for LogStorage<D> {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let HardState { term, vote, commit } = self.log.hard_state();
+        let mut hard_state = raft::prelude::HardState::default();
+        hard_state.set_term(term);
+        hard_state.set_vote(vote);
+        hard_state.set_commit(commit);
+        let mut conf_state = ConfState::default();
+        conf_state.set_voters(self.voters.clone());
+        Ok(RaftState { hard_state, conf_state })
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        bytes_max: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<raft::prelude::Entry>> {
+        let bytes_max = bytes_max.into().unwrap_or(u64::MAX);
+        let entries = self.log.entries(low, high, bytes_max).map_err(read_error)?;
+        Ok(entries.into_iter().map(to_raft).collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.log.term(index).ok_or_else(|| match index < self.log.first_index() {
+            true => StorageError::Compacted.into(),
+            false => StorageError::Unavailable.into(),
+        })
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.log.first_index())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.log.last_index())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}
+
+fn to_raft(entry: Entry) -> raft::prelude::Entry {
+    let mut out = raft::prelude::Entry::default();
+    out.set_index(entry.index);
+    out.set_term(entry.term);
+    out.set_entry_type(match entry.kind {
+        0 => EntryType::EntryNormal,
+        1 => EntryType::EntryConfChange,
+        _ => EntryType::EntryConfChangeV2,
+    });
+    out.data = entry.data;
+    out.context = entry.context;
+    out
+}
+
+fn to_log(entry: raft::prelude::Entry) -> Entry {
+    let kind = match entry.get_entry_type() {
+        EntryType::EntryNormal => 0,
+        EntryType::EntryConfChange => 1,
+        EntryType::EntryConfChangeV2 => 2,
+    };
+    let (index, term) = (entry.get_index(), entry.get_term());
+    Entry { index, term, kind, data: entry.data, context: entry.context }
+}
+
+/// A raft node over its log.
+pub(crate) struct Raft<D: Disk> {
+    node: RawNode<LogStorage<D>>,
+}
+
+impl<D: Disk> Raft<D> {
+    /// A node that has applied up to `applied`.
+    pub(crate) fn new(
+        log: Log<D>,
+        id: u64,
+        voters: Vec<u64>,
+        applied: u64,
+    ) -> Result<Self, raft::Error> {
+        // Every value is set: the defaults are unsafe.
+        let config = Config {
+            id,
+            election_tick: 10,
+            heartbeat_tick: 1,
+            applied,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            min_election_tick: 10,
+            max_election_tick: 20,
+            read_only_option: raft::ReadOnlyOption::Safe,
+            skip_bcast_commit: false,
+            batch_append: false,
+            priority: 0,
+            max_uncommitted_size: 64 << 20,
+            max_committed_size_per_ready: 16 << 20,
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut node = RawNode::new(&config, LogStorage { log, voters: voters.clone() }, &logger)?;
+        if voters == [id] {
+            // Nobody else can lead.
+            node.campaign()?;
+        }
+        Ok(Self { node })
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.node.tick();
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// Proposes an entry; gives it back if raft has too much in hand.
+    pub(crate) fn propose(&mut self, payload: Vec<u8>) -> Result<(), raft::Error> {
+        self.node.propose(Vec::new(), payload)
+    }
+
+    pub(crate) fn applied(&mut self, index: u64) {
+        self.node.advance_apply_to(index);
+    }
+
+    /// The log's size in bytes, entries and all.
+    pub(crate) fn log(&self) -> &Log<D> {
+        &self.node.store().log
+    }
+
+    pub(crate) fn trim(&mut self, index: u64) -> Result<(), LogError> {
+        self.node.mut_store().log.trim(index)
+    }
+
+    /// Writes and syncs what raft has decided, and gives what is committed.
+    pub(crate) fn flush(&mut self) -> Result<Vec<(u64, u64, Bytes)>, LogError> {
+        let mut committed = Vec::new();
+        while self.node.has_ready() {
+            // 1. What raft has decided.
+            let mut ready = self.node.ready();
+            // 2. Messages that need not wait for the disk: none, with one voter.
+            drop(ready.take_messages());
+            // 3. A snapshot: none comes, with one voter.
+            // 4. What was committed before.
+            take(&mut committed, ready.take_committed_entries());
+            // 5. Entries and the hard state, made durable by one sync.
+            let entries: Vec<Entry> = ready.take_entries().into_iter().map(to_log).collect();
+            let log = &mut self.node.mut_store().log;
+            log.append(&entries);
+            if let Some(hard_state) = ready.hs() {
+                let (term, vote) = (hard_state.get_term(), hard_state.get_vote());
+                log.set_hard_state(HardState { term, vote, commit: hard_state.get_commit() });
+            }
+            if ready.must_sync() {
+                log.sync()?;
+            }
+            // 6. Messages that had to wait for it: none, with one voter.
+            drop(ready.take_persisted_messages());
+            // 7. What that commits.
+            let mut light = self.node.advance_append(ready);
+            if let Some(commit) = light.commit_index() {
+                let log = &mut self.node.mut_store().log;
+                // Goes out with the next sync; a state that is ahead of it raises it at open.
+                log.set_hard_state(HardState { commit, ..log.hard_state() });
+            }
+            take(&mut committed, light.take_committed_entries());
+        }
+        Ok(committed)
+    }
+}
+
+fn take(committed: &mut Vec<(u64, u64, Bytes)>, entries: Vec<raft::prelude::Entry>) {
+    committed.extend(entries.into_iter().map(|e| (e.get_index(), e.get_term(), e.data)));
+}
