@@ -1,1 +1,15 @@
-//! placeholder
+//! The process: sockets, threads, time, configuration, the command line. It moves bytes and time
+//! into `replica`'s values, and decides nothing about the tree.
+
+pub mod cli;
+pub mod config;
+pub mod digest;
+
+pub mod serve;
+mod threads;
+
+mod auth;
+mod client;
+
+mod four_letter;
+mod stats;

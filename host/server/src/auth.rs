@@ -1,0 +1,58 @@
+//! Who a client is: turns credentials into identities, by this server's configuration. The
+//! identities then travel with the client's commands, so that apply reads no configuration.
+
+use std::net::IpAddr;
+
+use proto::Id;
+use replica::{Authenticator, Sasl};
+
+use crate::config::{Auth, Provider};
+use crate::digest::digest_id;
+
+/// The schemes that this server knows.
+pub(crate) struct Schemes {
+    auth: Auth,
+}
+
+impl Schemes {
+    pub(crate) fn new(auth: &Auth) -> Self {
+        Self { auth: auth.clone() }
+    }
+
+    fn digest(&self, auth: &[u8]) -> Option<Vec<Id>> {
+        if !self.auth.digest_enabled {
+            return None;
+        }
+        let digest = digest_id(&self.auth.digest_alg, auth).ok()?;
+        let mut ids = vec![Id::new("digest", digest.clone())];
+        if self.auth.super_digest.as_ref() == Some(&digest) {
+            ids.insert(0, Id::new("super", ""));
+        }
+        Some(ids)
+    }
+}
+
+impl Authenticator for Schemes {
+    fn authenticate(&self, scheme: &str, auth: &[u8], remote: IpAddr) -> Option<Vec<Id>> {
+        match scheme {
+            "digest" => self.digest(auth),
+            "ip" => Some(vec![Id::new("ip", remote.to_canonical().to_string())]),
+            "ensemble" => {
+                let name = String::from_utf8_lossy(auth);
+                let expected = self.auth.providers.iter().find_map(|provider| match provider {
+                    Provider::Ensemble(names) => Some(names),
+                    _ => None,
+                })?;
+                // It gives no identity: it only refuses clients of another ensemble.
+                let fits =
+                    name.is_empty() || expected.is_empty() || expected.iter().any(|n| *n == name);
+                fits.then(Vec::new)
+            }
+            _ => None,
+        }
+    }
+
+    fn sasl(&self) -> Option<Box<dyn Sasl>> {
+        None
+    }
+}

@@ -1,0 +1,341 @@
+//! Client connections: an accept loop, and one task for each client that moves bytes between its
+//! socket and its `Connection`.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use crossbeam_channel::Sender;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use proto::frame::next_frame;
+use proto::{Id, four_letter as words};
+use replica::connection::Drained;
+use replica::{Authenticator, Connection, Input, Outbox, Policy, Published};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+
+use crate::four_letter::{self, Asked};
+use crate::stats::{Stats, Told};
+use crate::threads::clock_ms;
+
+/// Bytes that may wait for a client to read them before nothing more is read from it.
+const OUT_BYTES_MAX: usize = 1 << 20;
+/// How much one read takes from a socket.
+const READ_BYTES: usize = 64 << 10;
+
+/// The bounds that a client meets.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientLimits {
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) per_address_max: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) outstanding_max: usize,
+    pub(crate) sessionless: Duration,
+    pub(crate) slow: Duration,
+}
+
+/// What all clients' tasks share.
+pub(crate) struct Clients {
+    pub(crate) inputs: Sender<Input>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) limits: ClientLimits,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) four_letter: four_letter::Answers,
+    pub(crate) next_session: AtomicU64,
+    pub(crate) next_connection: AtomicU64,
+    pub(crate) addresses: Mutex<HashMap<std::net::IpAddr, usize>>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Accepts clients until the server stops.
+pub(crate) async fn accept(listener: TcpListener, clients: Arc<Clients>) {
+    let mut stopping = clients.stopping.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.changed() => return,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: give others time to leave.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was refused");
+        }
+        let clients = Arc::clone(&clients);
+        let Some(place) = Place::take(&clients, remote) else {
+            clients.stats.rejected.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%remote, "too many connections; one was refused");
+            continue;
+        };
+        tokio::spawn(async move {
+            let (reader, writer) = stream.into_split();
+            serve(reader, writer, remote, Vec::new(), &clients).await;
+            drop(place);
+        });
+    }
+}
+
+/// A connection's place under the limits; given back when dropped.
+struct Place {
+    clients: Arc<Clients>,
+    remote: std::net::IpAddr,
+}
+
+impl Place {
+    fn take(clients: &Arc<Clients>, remote: SocketAddr) -> Option<Self> {
+        let limits = &clients.limits;
+        let mut addresses = clients.addresses.lock();
+        let all: usize = addresses.values().sum();
+        let here = addresses.entry(remote.ip()).or_default();
+        let over = |count: usize, max: usize| max != 0 && count >= max;
+        if over(*here, limits.per_address_max) || over(all, limits.connections_max) {
+            return None;
+        }
+        *here += 1;
+        Some(Self { clients: Arc::clone(clients), remote: remote.ip() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut addresses = self.clients.addresses.lock();
+        if let Some(count) = addresses.get_mut(&self.remote) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&self.remote);
+            }
+        }
+    }
+}
+
+async fn serve(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    remote: SocketAddr,
+    mut identities: Vec<Id>,
+    clients: &Clients,
+) {
+    let notify = Arc::new(Notify::new());
+    let wake = Arc::clone(&notify);
+    let id = clients.next_connection.fetch_add(1, Ordering::Relaxed);
+    let outbox = Outbox::new(id, Box::new(move || wake.notify_one()));
+    let ip = remote.ip().to_canonical();
+    identities.insert(0, Id::new("ip", ip.to_string()));
+    let connection = Connection::new(
+        Arc::clone(&clients.published),
+        outbox,
+        Arc::clone(&clients.authenticator),
+        Arc::clone(&clients.policy),
+        ip,
+        identities,
+    );
+    let told = Told { remote: remote.to_string(), since_ms: clock_ms(), ..Told::default() };
+    let told = clients.stats.connected(id, told);
+    let mut task = Task {
+        connection,
+        clients,
+        told,
+        remote,
+        input: BytesMut::new(),
+        output: BytesMut::new(),
+        inputs: Vec::new(),
+        asked: VecDeque::new(),
+        counted: (0, 0),
+        outstanding: 0,
+    };
+    let end = task.run(&mut reader, &mut writer, &notify).await;
+    tracing::debug!(%remote, ?end, "a connection ended");
+    task.count(0);
+    task.connection.disconnect();
+    clients.stats.disconnected(id);
+    // What was said is sent as far as the client takes it.
+    let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The client left, or the network failed.
+    Gone,
+    /// The server is done with it.
+    Done,
+    /// It sent what is not the protocol.
+    Malformed,
+    /// It did not begin a session in time.
+    Silent,
+}
+
+struct Task<'a> {
+    connection: Connection,
+    clients: &'a Clients,
+    told: Arc<Mutex<Told>>,
+    remote: SocketAddr,
+    input: BytesMut,
+    output: BytesMut,
+    inputs: Vec<Input>,
+    /// When requests came: (how many packets had come by then, when).
+    asked: VecDeque<(u64, Instant)>,
+    /// Packets received and sent that the server's counters know of.
+    counted: (u64, u64),
+    outstanding: usize,
+}
+
+impl Task<'_> {
+    async fn run(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+        notify: &Notify,
+    ) -> End {
+        let deadline = tokio::time::Instant::now() + self.clients.limits.sessionless;
+        let mut stopping = self.clients.stopping.clone();
+        loop {
+            let attached = self.connection.session().is_some();
+            let has_room = self.output.len() < OUT_BYTES_MAX
+                && self.outstanding < self.clients.limits.outstanding_max;
+            self.input.reserve(READ_BYTES);
+            tokio::select! {
+                biased;
+                written = writer.write_buf(&mut self.output), if !self.output.is_empty() => {
+                    if !written.is_ok_and(|bytes| bytes > 0) {
+                        return End::Gone;
+                    }
+                }
+                () = notify.notified() => {}
+                read = reader.read_buf(&mut self.input), if has_room => {
+                    if !read.is_ok_and(|bytes| bytes > 0) {
+                        return End::Gone;
+                    }
+                    match self.take_frames() {
+                        Ok(None) => {}
+                        Ok(Some(asked)) => {
+                            let words = &self.clients.four_letter;
+                            let answer = words.answer(&asked, self.remote, self.clients);
+                            let _ = writer.write_all(answer.as_bytes()).await;
+                            return End::Done;
+                        }
+                        Err(end) => {
+                            // What was answered before is still sent.
+                            let _ = writer.write_all_buf(&mut self.output).await;
+                            return end;
+                        }
+                    }
+                }
+                _ = stopping.changed() => return End::Done,
+                () = tokio::time::sleep_until(deadline), if !attached => return End::Silent,
+            }
+            self.connection.advance(&mut self.inputs);
+            for input in self.inputs.drain(..) {
+                if self.clients.inputs.send(input).is_err() {
+                    return End::Done;
+                }
+            }
+            let drained = self.connection.drain(&mut self.output, OUT_BYTES_MAX);
+            self.count(self.connection.outstanding());
+            if drained == Drained::Close {
+                let flush = writer.write_all_buf(&mut self.output);
+                let _ = tokio::time::timeout(Duration::from_secs(5), flush).await;
+                return End::Done;
+            }
+        }
+    }
+
+    fn take_frames(&mut self) -> Result<Option<Asked>, End> {
+        if self.connection.is_new()
+            && let Some(first) = self.input.first_chunk::<4>()
+            && let Some(word) = words::parse(*first)
+        {
+            self.input.advance(4);
+            return Ok(Some(Asked { word, argument: self.input.split().freeze() }));
+        }
+        let malformed = |error: proto::DecodeError, remote: &SocketAddr| {
+            tracing::info!(%error, %remote, "a malformed packet; its connection is closed");
+            End::Malformed
+        };
+        let mut heard = false;
+        loop {
+            let frame = next_frame(&mut self.input, self.clients.limits.frame_bytes_max);
+            let Some(payload) = frame.map_err(|e| malformed(e, &self.remote))? else { break };
+            heard = true;
+            let result = if self.connection.is_new() {
+                let clients = self.clients;
+                let new = || new_session(clients);
+                self.connection.connect(payload, new, &mut self.inputs)
+            } else {
+                self.connection.receive(payload)
+            };
+            result.map_err(|e| malformed(e, &self.remote))?;
+        }
+        if heard {
+            self.connection.outbox().hear();
+            self.asked.push_back((self.connection.stats().received, Instant::now()));
+        }
+        Ok(None)
+    }
+
+    /// Brings the server's counters up to date.
+    fn count(&mut self, outstanding: usize) {
+        let stats = self.connection.stats();
+        let server = &self.clients.stats;
+        let (received, sent) = (stats.received - self.counted.0, stats.sent - self.counted.1);
+        let outstanding_change = outstanding as i64 - self.outstanding as i64;
+        self.outstanding = outstanding;
+        if received == 0 && sent == 0 && outstanding_change == 0 {
+            return;
+        }
+        server.received.fetch_add(received, Ordering::Relaxed);
+        server.sent.fetch_add(sent, Ordering::Relaxed);
+        server.outstanding.fetch_add(outstanding_change, Ordering::Relaxed);
+        let answered = stats.received - outstanding as u64;
+        let mut before = stats.received - received;
+        while let Some((upto, at)) = self.asked.front().copied() {
+            if upto > answered {
+                break;
+            }
+            self.asked.pop_front();
+            let took = at.elapsed();
+            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            server.answered(upto.saturating_sub(before).max(1), us);
+            before = upto;
+            if took > self.clients.limits.slow {
+                let op = stats.last_op.map_or("connect", proto::OpCode::name);
+                let remote = self.remote;
+                tracing::warn!(%remote, op, took_ms = us / 1000, "a slow request");
+            }
+        }
+        self.counted = (stats.received, stats.sent);
+        let mut told = self.told.lock();
+        told.queued = outstanding;
+        told.received += received;
+        told.sent += sent;
+        if let Some((session, _, timeout_ms)) = self.connection.session() {
+            (told.session, told.timeout_ms) = (session, timeout_ms);
+        }
+        (told.last_op, told.last_xid) = (stats.last_op, stats.last_xid);
+        told.last_zxid = stats.last_zxid;
+    }
+}
+
+/// A new session's id, unique among those of this server, and a random password.
+fn new_session(clients: &Clients) -> (i64, [u8; 16]) {
+    let session = clients.next_session.fetch_add(1, Ordering::Relaxed) as i64;
+    let mut password = [0; 16];
+    if let Err(error) = getrandom::fill(&mut password) {
+        tracing::error!(%error, "the system has no randomness; a session gets a weak password");
+        password[..8].copy_from_slice(&clock_ms().to_be_bytes());
+    }
+    (session, password)
+}

@@ -1,0 +1,273 @@
+//! ZooKeeper's four-letter words: plain-text questions on the client port, in the formats that
+//! monitoring tools parse. The version told is that of the ZooKeeper whose protocol this is.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::client::Clients;
+use crate::config::{AllowFrom, FourLetterWords};
+use crate::stats::Told;
+use crate::threads::clock_ms;
+
+/// What clients take for the server's version.
+pub(crate) const ZOOKEEPER_VERSION: &str = "3.9.5-vivarium";
+
+/// A word that came instead of a connect request, and what came with it.
+pub(crate) struct Asked {
+    pub(crate) word: &'static str,
+    pub(crate) argument: Bytes,
+}
+
+/// What the words tell that does not change while the server runs.
+pub(crate) struct Answers {
+    pub(crate) words: FourLetterWords,
+    pub(crate) client_port: u16,
+    pub(crate) secure_port: Option<u16>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) tick_time_ms: u64,
+    pub(crate) server_id: u8,
+    pub(crate) timeout_ms_min: u64,
+    pub(crate) timeout_ms_max: u64,
+    pub(crate) per_address_max: u32,
+}
+
+impl Answers {
+    /// The answer to a word.
+    pub(crate) fn answer(&self, asked: &Asked, remote: SocketAddr, clients: &Clients) -> String {
+        let word = asked.word;
+        let local = remote.ip().to_canonical().is_loopback();
+        if !self.words.is_enabled(word) || (self.words.allow_from == AllowFrom::Local && !local) {
+            return format!("{word} is not executed because it is not in the whitelist.\n");
+        }
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = match word {
+            "ruok" => write!(out, "imok"),
+            "isro" => write!(out, "rw"),
+            "srvr" => self.server(&mut out, clients, false),
+            "stat" => self.server(&mut out, clients, true),
+            "cons" => connections(&mut out, clients),
+            "conf" => self.configuration(&mut out),
+            "envi" => self.environment(&mut out),
+            "mntr" => monitor(&mut out, clients),
+            "wchs" => {
+                let counts = clients.published.watches().counts();
+                let (connections, paths) = (counts.connections, counts.paths);
+                let watches = counts.watches;
+                writeln!(out, "{connections} connections watching {paths} paths")
+                    .and_then(|()| writeln!(out, "Total watches:{watches}"))
+            }
+            "wchc" => watches_by_session(&mut out, clients),
+            "wchp" => watches_by_path(&mut out, clients),
+            "dump" => dump(&mut out, clients),
+            "dirs" => {
+                let state = directory_bytes(&self.data_dir.join("state"));
+                let log = directory_bytes(&self.data_dir.join("log"));
+                writeln!(out, "datadir_size: {state}\nlogdir_size: {log}")
+            }
+            "crst" => {
+                clients.stats.reset_connections();
+                writeln!(out, "Connection stats reset.")
+            }
+            "srst" => {
+                clients.stats.reset();
+                writeln!(out, "Server stats reset.")
+            }
+            "hash" => Ok(()),
+            "gtmk" => writeln!(out, "0"),
+            "stmk" => {
+                let mask = asked.argument.first_chunk::<8>().map_or(0, |m| i64::from_be_bytes(*m));
+                writeln!(out, "{mask}")
+            }
+            _ => Ok(()),
+        };
+        out
+    }
+
+    fn server(&self, out: &mut String, clients: &Clients, with_clients: bool) -> std::fmt::Result {
+        let view = clients.published.view();
+        let stats = &clients.stats;
+        version(out)?;
+        if with_clients {
+            writeln!(out, "Clients:")?;
+            for told in stats.connections() {
+                brief(out, &told)?;
+            }
+            writeln!(out)?;
+        }
+        let latency = stats.latency();
+        writeln!(out, "Latency min/avg/max: {}/{:.4}/{}", latency.min, latency.avg, latency.max)?;
+        writeln!(out, "Received: {}", stats.received.load(Ordering::Relaxed))?;
+        writeln!(out, "Sent: {}", stats.sent.load(Ordering::Relaxed))?;
+        writeln!(out, "Connections: {}", stats.connection_count())?;
+        writeln!(out, "Outstanding: {}", stats.outstanding.load(Ordering::Relaxed).max(0))?;
+        writeln!(out, "Zxid: {:#x}", view.zxid)?;
+        writeln!(out, "Mode: standalone")?;
+        // ZooKeeper counts the root twice, under "" and "/".
+        writeln!(out, "Node count: {}", view.counts.nodes + 1)
+    }
+
+    fn configuration(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "clientPort={}", self.client_port)?;
+        writeln!(out, "secureClientPort={}", self.secure_port.map_or(-1, i32::from))?;
+        writeln!(out, "dataDir={}", self.data_dir.display())?;
+        writeln!(out, "dataDirSize={}", directory_bytes(&self.data_dir.join("state")))?;
+        writeln!(out, "dataLogDir={}", self.data_dir.display())?;
+        writeln!(out, "dataLogSize={}", directory_bytes(&self.data_dir.join("log")))?;
+        writeln!(out, "tickTime={}", self.tick_time_ms)?;
+        writeln!(out, "maxClientCnxns={}", self.per_address_max)?;
+        writeln!(out, "minSessionTimeout={}", self.timeout_ms_min)?;
+        writeln!(out, "maxSessionTimeout={}", self.timeout_ms_max)?;
+        writeln!(out, "clientPortListenBacklog=-1")?;
+        writeln!(out, "serverId={}", self.server_id)
+    }
+
+    fn environment(&self, out: &mut String) -> std::fmt::Result {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        writeln!(out, "Environment:")?;
+        writeln!(out, "zookeeper.version={ZOOKEEPER_VERSION}, built on {BUILT_ON}")?;
+        writeln!(out, "host.name={}", host.trim())?;
+        writeln!(out, "vivarium.version={}", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "os.name={}", std::env::consts::OS)?;
+        writeln!(out, "os.arch={}", std::env::consts::ARCH)?;
+        let dir = std::env::current_dir().unwrap_or_default();
+        writeln!(out, "user.dir={}", dir.display())
+    }
+}
+
+/// Older tools accept this form of a date only.
+const BUILT_ON: &str = "01/01/2026 00:00 GMT";
+
+fn version(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "Zookeeper version: {ZOOKEEPER_VERSION}, built on {BUILT_ON}")
+}
+
+fn brief(out: &mut String, told: &Told) -> std::fmt::Result {
+    let active = u8::from(told.session != 0);
+    let Told { remote, queued, received, sent, .. } = told;
+    writeln!(out, " /{remote}[{active}](queued={queued},recved={received},sent={sent})")
+}
+
+fn connections(out: &mut String, clients: &Clients) -> std::fmt::Result {
+    for told in clients.stats.connections() {
+        if told.session == 0 {
+            brief(out, &told)?;
+            continue;
+        }
+        let Told { remote, queued, received, sent, session, timeout_ms, .. } = &told;
+        let op = told.last_op.map_or("NA", proto::OpCode::short_name);
+        writeln!(
+            out,
+            " /{remote}[1](queued={queued},recved={received},sent={sent},sid={session:#x},lop={op},\
+             est={},to={timeout_ms},lcxid={:#x},lzxid={:#x},lresp={},llat=0,minlat=0,avglat=0,maxlat=0)",
+            told.since_ms,
+            told.last_xid,
+            told.last_zxid,
+            clock_ms(),
+        )?;
+    }
+    writeln!(out)
+}
+
+fn monitor(out: &mut String, clients: &Clients) -> std::fmt::Result {
+    let view = clients.published.view();
+    let watches = clients.published.watches().counts();
+    let stats = &clients.stats;
+    let latency = stats.latency();
+    let sessions = view.sessions().map_or(0, |sessions| sessions.len());
+    writeln!(out, "zk_version\t{ZOOKEEPER_VERSION}, built on {BUILT_ON}")?;
+    writeln!(out, "zk_server_state\tstandalone")?;
+    writeln!(out, "zk_avg_latency\t{:.4}", latency.avg)?;
+    let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    let gauges: [(&str, u64); 15] = [
+        ("max_latency", latency.max),
+        ("min_latency", latency.min),
+        ("packets_received", stats.received.load(Ordering::Relaxed)),
+        ("packets_sent", stats.sent.load(Ordering::Relaxed)),
+        ("num_alive_connections", stats.connection_count() as u64),
+        ("outstanding_requests", stats.outstanding.load(Ordering::Relaxed).max(0) as u64),
+        ("uptime", u64::try_from(stats.uptime_ms()).unwrap_or(u64::MAX)),
+        ("znode_count", view.counts.nodes + 1),
+        ("watch_count", watches.watches as u64),
+        ("ephemerals_count", view.counts.ephemerals),
+        ("approximate_data_size", view.counts.bytes),
+        ("global_sessions", sessions as u64),
+        ("local_sessions", 0),
+        ("open_file_descriptor_count", descriptors),
+        ("connection_rejected", stats.rejected.load(Ordering::Relaxed)),
+    ];
+    for (name, value) in gauges {
+        writeln!(out, "zk_{name}\t{value}")?;
+    }
+    Ok(())
+}
+
+fn watches_by_session(out: &mut String, clients: &Clients) -> std::fmt::Result {
+    let sessions = clients.published.connected();
+    let watches = clients.published.watches().data_watches();
+    for (session, outbox) in sessions {
+        let mine = |outboxes: &[std::sync::Arc<replica::Outbox>]| {
+            outboxes.iter().any(|watcher| watcher.id == outbox.id)
+        };
+        let paths: Vec<_> = watches.iter().filter(|(_, who)| mine(who)).collect();
+        if !paths.is_empty() {
+            writeln!(out, "{session:#x}")?;
+        }
+        for (path, _) in paths {
+            writeln!(out, "\t{path}")?;
+        }
+    }
+    writeln!(out)
+}
+
+fn watches_by_path(out: &mut String, clients: &Clients) -> std::fmt::Result {
+    let sessions = clients.published.connected();
+    let watches = clients.published.watches().data_watches();
+    for (path, watchers) in watches {
+        writeln!(out, "{path}")?;
+        for watcher in watchers {
+            let session = sessions.iter().find(|(_, outbox)| outbox.id == watcher.id);
+            writeln!(out, "\t{:#x}", session.map_or(0, |(session, _)| *session))?;
+        }
+    }
+    writeln!(out)
+}
+
+fn dump(out: &mut String, clients: &Clients) -> std::fmt::Result {
+    let view = clients.published.view();
+    let Ok(sessions) = view.sessions() else { return writeln!(out, "the store cannot be read") };
+    writeln!(out, "SessionTracker dump:")?;
+    writeln!(out, "Session Sets ({})/({}):", sessions.len(), sessions.len())?;
+    writeln!(out, "ephemeral nodes dump:")?;
+    let owners: Vec<_> = sessions
+        .iter()
+        .filter_map(|(session, _)| Some((*session, view.ephemerals(*session).ok()?)))
+        .filter(|(_, paths)| !paths.is_empty())
+        .collect();
+    writeln!(out, "Sessions with Ephemerals ({}):", owners.len())?;
+    for (session, paths) in owners {
+        writeln!(out, "{session:#x}:")?;
+        for path in paths {
+            writeln!(out, "\t{path}")?;
+        }
+    }
+    writeln!(out, "Connections dump:")?;
+    writeln!(out, "Connections Sets ({})/({}):", sessions.len(), clients.stats.connection_count())
+}
+
+/// The lengths of all files in a directory and below it; what cannot be read counts as nothing.
+fn directory_bytes(dir: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,5 @@
+//! The `vivarium` program.
+
+fn main() -> std::process::ExitCode {
+    server::cli::main()
+}

@@ -1,0 +1,224 @@
+//! `vivarium serve`: opens the data, starts the threads, listens, and stops in order.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context;
+use replica::log::{Log, LogError, Options, RealDisk};
+use replica::{NodeConfig, Policy};
+use state::{FjallStore, NoHooks, Settings, State, StoreOptions};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::auth::Schemes;
+use crate::client::{self, ClientLimits, Clients};
+use crate::config::{Address, Config, LogFormat};
+use crate::four_letter::Answers;
+use crate::stats::Stats;
+use crate::threads::{Reaping, Replica, clock_ms};
+
+/// Runs a server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting, in one line that says what to do.
+pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
+    start_logging(config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    anyhow::ensure!(
+        config.listen.client_tls.is_none() || config.listen.client.is_some(),
+        "expected a plain client port beside the TLS one (`listen.client`), got none"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.logging.level)
+        .with_context(|| format!("`logging.level` {:?} is not a level", config.logging.level))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.logging.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|e| anyhow::anyhow!("logging cannot start: {e}"))
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    // Ports first: a port in use must not leave a trace in the data.
+    let address = config.listen.client.as_ref().context("`listen.client` is not set")?;
+    let listener = listen(address)?;
+    let local = listener.local_addr()?;
+    let replica = start_replica(config)?;
+    let (stop, stopping) = watch::channel(false);
+    let clients = Arc::new(Clients {
+        inputs: replica.inputs.clone(),
+        published: Arc::clone(&replica.published),
+        authenticator: Arc::new(Schemes::new(&config.auth)),
+        policy: Arc::new(policy(config)),
+        limits: limits(config),
+        stats: Stats::new(),
+        four_letter: answers(config, local),
+        next_session: AtomicU64::new(first_session(config.server_id)),
+        next_connection: AtomicU64::new(1),
+        addresses: parking_lot::Mutex::default(),
+        stopping,
+    });
+    let accepting = tokio::spawn(client::accept(listener, Arc::clone(&clients)));
+    tracing::info!(
+        clients = %local,
+        data = %config.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        zxid = format_args!("{:#x}", replica.published.view().zxid),
+        "vivarium is serving"
+    );
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = int.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    stop.send_replace(true);
+    accepting.await.context("the accept loop panicked")?;
+    tokio::task::spawn_blocking(move || replica.stop()).await.context("stopping panicked")?;
+    tracing::info!("stopped; sessions live on until their timeouts");
+    Ok(())
+}
+
+fn resolve(address: &Address) -> anyhow::Result<SocketAddr> {
+    let text = address.to_string();
+    let found = text.to_socket_addrs().with_context(|| format!("cannot resolve {text}"))?;
+    found.into_iter().next().with_context(|| format!("{text} resolves to no address"))
+}
+
+fn listen(address: &Address) -> anyhow::Result<TcpListener> {
+    let address = resolve(address)?;
+    let socket = match address.ip() {
+        IpAddr::V4(_) => TcpSocket::new_v4(),
+        IpAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).and_then(|()| socket.listen(1024)).with_context(|| {
+        format!("cannot listen on {address}: is another server there? (`listen.client`, --listen)")
+    })
+}
+
+fn start_replica(config: &Config) -> anyhow::Result<Replica> {
+    let dir = &config.data_dir;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 2 };
+    let store = FjallStore::open(&dir.join("state"), &options)
+        .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
+    let cache_bytes = usize::try_from(config.storage.cache_bytes / 2)?;
+    let state = State::open(Box::new(store), Box::new(NoHooks), cache_bytes)
+        .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
+    let log = open_log(config, &dir.join("log"), state.meta().applied)?;
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+    let (boot, cluster_id) = random.split_at(8);
+    let number = |bytes: &[u8]| bytes.iter().fold(1u64, |n, b| n.wrapping_mul(257) ^ u64::from(*b));
+    let node = NodeConfig {
+        server: u32::from(config.server_id),
+        boot: number(boot),
+        cluster_id: number(cluster_id) | 1,
+        settings: Settings {
+            ttl_nodes: config.nodes.ttl_enabled,
+            enforce_quota: config.nodes.enforce_quota,
+            skip_acl: config.auth.skip_acl,
+        },
+        log_keep_bytes: config.storage.log_retain_bytes,
+    };
+    let seeded = state.meta().cluster_id != 0;
+    if seeded && state.view().settings != node.settings {
+        tracing::warn!(
+            holds = ?state.view().settings,
+            configured = ?node.settings,
+            "the configuration differs from the cluster's settings, which hold"
+        );
+    }
+    let reaping = Reaping {
+        every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
+        per_minute: config.nodes.container_deletes_per_minute,
+    };
+    Replica::start(log, state, node, reaping)
+}
+
+fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Log<RealDisk>> {
+    let disk = || RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()));
+    let options = Options { segment_bytes: config.storage.log_segment_bytes, ..Options::default() };
+    match Log::open(disk()?, options.clone()) {
+        Ok((log, recovered)) => {
+            tracing::debug!(?recovered, "the log is open");
+            Ok(log)
+        }
+        Err(LogError::Missing) => {
+            let (index, term) = state::apply::BIRTH;
+            anyhow::ensure!(
+                applied == index,
+                "{} has no log, but the state beside it has applied up to {applied}: the log was \
+                 lost; restore the directory from a backup",
+                dir.display()
+            );
+            Ok(Log::create(disk()?, options, index, term)?)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot open the log {}", dir.display())),
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    let ms = |ms: u64| i32::try_from(ms).unwrap_or(i32::MAX);
+    let mut required_schemes = Vec::new();
+    if config.auth.enforce.enabled {
+        required_schemes.clone_from(&config.auth.enforce.schemes);
+    }
+    if config.auth.sasl.require {
+        required_schemes.push("sasl".to_owned());
+    }
+    Policy {
+        timeout_ms_min: ms(config.min_session_timeout_ms()),
+        timeout_ms_max: ms(config.max_session_timeout_ms()),
+        required_schemes,
+        sasl_failures_allowed: config.auth.sasl.allow_failed_clients,
+        reconfig_enabled: config.ensemble.reconfig_enabled,
+    }
+}
+
+fn limits(config: &Config) -> ClientLimits {
+    let limits = &config.limits;
+    let outstanding = limits.max_outstanding_per_connection.min(limits.max_outstanding_requests);
+    ClientLimits {
+        frame_bytes_max: usize::try_from(limits.max_frame_bytes).unwrap_or(usize::MAX),
+        per_address_max: limits.max_connections_per_address as usize,
+        connections_max: limits.max_connections as usize,
+        outstanding_max: outstanding.max(1) as usize,
+        sessionless: Duration::from_millis(limits.sessionless_connection_timeout_ms.max(1)),
+        slow: Duration::from_millis(config.logging.slow_request_warn_ms),
+    }
+}
+
+fn answers(config: &Config, local: SocketAddr) -> Answers {
+    Answers {
+        words: config.four_letter_words.clone(),
+        client_port: local.port(),
+        secure_port: config.listen.client_tls.as_ref().map(|address| address.port),
+        data_dir: config.data_dir.clone(),
+        tick_time_ms: config.tick_time_ms,
+        server_id: config.server_id,
+        timeout_ms_min: config.min_session_timeout_ms(),
+        timeout_ms_max: config.max_session_timeout_ms(),
+        per_address_max: config.limits.max_connections_per_address,
+    }
+}
+
+/// The first session id of this start: the server in the high byte, then the time, as ZooKeeper
+/// makes them (`SessionTrackerImpl.initializeNextSessionId`).
+fn first_session(server: u8) -> u64 {
+    ((clock_ms() as u64) << 24 >> 8) | (u64::from(server) << 56)
+}

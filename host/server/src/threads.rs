@@ -1,0 +1,180 @@
+//! The Node's thread, the Machine's thread, and the one that makes the store durable.
+//!
+//! Node and Machine are joined by a bounded queue of committed entries, so that a long apply never
+//! keeps the Node from its ticks for longer than it takes to fill the queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use replica::log::{Log, RealDisk};
+use replica::{Input, Machine, Node, NodeConfig, Published, Work};
+use state::State;
+
+/// How often raft and the sessions tick.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the store is made durable, so that the log can be trimmed.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How much work may wait for the Machine.
+const WORK_MAX: usize = 64;
+/// How many inputs one flush takes at most.
+const INPUTS_MAX: usize = 4096;
+/// The exit code of a server that is broken: start it again, it replays its log.
+pub(crate) const EXIT_BROKEN: i32 = 70;
+
+/// The wall clock, in milliseconds since the epoch.
+pub(crate) fn clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How containers and TTL nodes are looked through.
+pub(crate) struct Reaping {
+    pub(crate) every: Duration,
+    pub(crate) per_minute: u32,
+}
+
+/// A running server without its sockets.
+pub(crate) struct Replica {
+    pub(crate) inputs: Sender<Input>,
+    pub(crate) published: Arc<Published>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Logs what broke and ends the process; reopening replays the log.
+fn broken(what: &str, why: &dyn std::fmt::Display) -> ! {
+    tracing::error!(%why, "{what} failed; the server stops, start it again");
+    std::process::exit(EXIT_BROKEN)
+}
+
+impl Replica {
+    /// Starts the threads over an open log and state.
+    pub(crate) fn start(
+        log: Log<RealDisk>,
+        state: State,
+        config: NodeConfig,
+        reaping: Reaping,
+    ) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let sessions = state.view().sessions()?;
+        let me = (config.server, config.boot);
+        let node = Node::new(log, state.meta(), sessions, config, 0)?;
+        let syncer = state.syncer();
+        let machine = Machine::new(state, me);
+        let published = Arc::clone(machine.published());
+        let (inputs, inbox) = unbounded();
+        let (work, todo) = bounded(WORK_MAX);
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(body)
+        };
+        let mut threads = Vec::new();
+        {
+            let (stop, published) = (Arc::clone(&stop), Arc::clone(&published));
+            let body = move || run_node(node, &inbox, &work, &stop, started, &reaping, &published);
+            threads.push(spawn("node", Box::new(body))?);
+        }
+        {
+            let inputs = inputs.clone();
+            threads.push(spawn("machine", Box::new(move || run_machine(machine, &todo, &inputs)))?);
+        }
+        if let Some(syncer) = syncer {
+            let (stop, inputs) = (Arc::clone(&stop), inputs.clone());
+            let published = Arc::clone(&published);
+            let body = move || run_syncer(&*syncer, &published, &inputs, &stop);
+            threads.push(spawn("store-sync", Box::new(body))?);
+        }
+        Ok(Self { inputs, published, stop, threads })
+    }
+
+    /// Applies what is committed, makes the store durable, and ends the threads.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread panicked");
+            }
+        }
+    }
+}
+
+fn run_node(
+    mut node: Node<RealDisk>,
+    inbox: &Receiver<Input>,
+    work: &Sender<Work>,
+    stop: &AtomicBool,
+    started: Instant,
+    reaping: &Reaping,
+    published: &Published,
+) {
+    let mut next_tick = Instant::now();
+    let mut next_reap = Instant::now() + reaping.every;
+    while !stop.load(Ordering::SeqCst) {
+        let wait = next_tick.saturating_duration_since(Instant::now());
+        if let Ok(input) = inbox.recv_timeout(wait) {
+            node.step(input);
+            inbox.try_iter().take(INPUTS_MAX).for_each(|input| node.step(input));
+        }
+        let now = Instant::now();
+        if now >= next_tick {
+            next_tick = now + TICK;
+            let now_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+            node.tick(now_ms).unwrap_or_else(|error| broken("the log", &error));
+        }
+        if now >= next_reap {
+            next_reap = now + reaping.every;
+            let per_check = f64::from(reaping.per_minute) * reaping.every.as_secs_f64() / 60.0;
+            let most = (per_check as usize).max(1);
+            node.reap(&published.view(), clock_ms(), most)
+                .unwrap_or_else(|fault| broken("the store", &fault));
+        }
+        let todo = node.flush(clock_ms()).unwrap_or_else(|error| broken("the log", &error));
+        if !(todo.entries.is_empty() && todo.expect.is_empty()) && work.send(todo).is_err() {
+            return;
+        }
+    }
+}
+
+fn run_machine(mut machine: Machine, todo: &Receiver<Work>, inputs: &Sender<Input>) {
+    // Ends when the Node's thread has ended and all its work is done.
+    for work in todo {
+        let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
+        for report in reports {
+            if inputs.send(Input::Report(report)).is_err() {
+                break;
+            }
+        }
+    }
+    if let Err(fault) = machine.state().sync() {
+        broken("the store", &fault);
+    }
+}
+
+fn run_syncer(
+    sync: &dyn Fn() -> Result<(), state::Fault>,
+    published: &Published,
+    inputs: &Sender<Input>,
+    stop: &AtomicBool,
+) {
+    let mut last = 0;
+    let mut next = Instant::now() + SYNC_EVERY;
+    while !stop.load(Ordering::SeqCst) {
+        std::thread::sleep(TICK);
+        if Instant::now() < next {
+            continue;
+        }
+        next = Instant::now() + SYNC_EVERY;
+        let index = published.view().index;
+        if index == last {
+            continue;
+        }
+        last = index;
+        sync().unwrap_or_else(|fault| broken("the store", &fault));
+        if inputs.send(Input::Durable(index)).is_err() {
+            return;
+        }
+    }
+}
