@@ -1,5 +1,6 @@
 //! `vivarium serve`: opens the data, starts the threads, listens, and stops in order.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,9 +42,14 @@ pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.logging.level)
+    // The store's own steps are of interest only when something is wrong with it.
+    let level = format!("fjall=warn,lsm_tree=warn,{}", config.logging.level);
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
         .with_context(|| format!("`logging.level` {:?} is not a level", config.logging.level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let started = match config.logging.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

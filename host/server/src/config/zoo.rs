@@ -295,10 +295,19 @@ impl Zoo {
         }
         let section_name = sasl.jaas_section.clone();
         let path = PathBuf::from(&file.value);
+        // A JVM reads this file when a client first uses SASL; one that is not there is no error,
+        // and start scripts name it whether it is there or not.
+        if !path.is_file() {
+            self.warnings.push(Warning {
+                origin: Origin::File(Arc::from(file.value.as_str()), 0),
+                key: file.key.clone(),
+                reason: "there is no such file; no client can authenticate by SASL".into(),
+            });
+            return Ok(());
+        }
         sasl.jaas_file = Some(path.clone());
         self.name("auth.sasl.jaas-file", &file);
-        // A file that is not there is left to validation, which says where it is named.
-        if path.is_file() {
+        {
             let section = jaas::digest_users(&path, &section_name)?;
             for class in section.other_modules {
                 self.warnings.push(Warning {
