@@ -22,6 +22,8 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 
+import kazoo
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 # Two shards of about equal length on a real ZooKeeper. Each has its own servers and ports, so they
@@ -35,6 +37,9 @@ SHARD_FIRST = (
     "test_gevent_handler",
     "test_interrupt",
 )
+
+# Where kazoo is installed. It is pytest's root, so that a test's name starts with its module.
+SITE_PACKAGES = pathlib.Path(kazoo.__file__).resolve().parent.parent
 
 TEST_SECONDS_MAX = 300
 SHARD_SECONDS_MAX = 40 * 60
@@ -118,7 +123,7 @@ class Run:
         self.deadline = None
         command = [sys.executable, "-m", "pytest", "-ra", "-q", "-p", "no:logging", "-p", "loopback",
                    "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS_MAX}",
-                   f"--junitxml={self.junit}", f"--rootdir={self.scratch}", "--pyargs", *targets]
+                   f"--junitxml={self.junit}", f"--rootdir={SITE_PACKAGES}", "--pyargs", *targets]
         if args.keyword:
             command += ["-k", args.keyword]
         with open(self.log, "wb") as log:
@@ -155,9 +160,8 @@ class Run:
 def read_junit(path):
     outcomes = {}
     for case in ElementTree.parse(path).iter("testcase"):
-        # classname is "[prefix.]kazoo.tests.test_lock.TestLock", the prefix depending on where
-        # the package is installed.
-        place = case.get("classname", "").rpartition("kazoo.tests.")[2]
+        # classname is "kazoo.tests.test_lock.TestLock", without the class for a bare function.
+        place = case.get("classname", "").removeprefix("kazoo.tests.")
         name = "::".join([*place.split("."), case.get("name")])
         outcome = "passed"
         for child in case:
@@ -170,8 +174,7 @@ def read_junit(path):
 
 
 def shards(args):
-    tests = pathlib.Path(__import__("kazoo.tests").tests.__file__).parent
-    modules = sorted(path.stem for path in tests.glob("test_*.py"))
+    modules = sorted(path.stem for path in (SITE_PACKAGES / "kazoo" / "tests").glob("test_*.py"))
     first = [m for m in modules if m in SHARD_FIRST]
     rest = [m for m in modules if m not in SHARD_FIRST]
     groups = [first, rest] if args.shards == 2 else [modules]

@@ -1,22 +1,26 @@
 //! Who a client is: turns credentials into identities, by this server's configuration. The
 //! identities then travel with the client's commands, so that apply reads no configuration.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use proto::Id;
-use replica::{Authenticator, Sasl};
+use replica::{Authenticator, Sasl, SaslStep};
 
 use crate::config::{Auth, Provider};
 use crate::digest::digest_id;
+use crate::sasl::{DigestMd5, Step};
 
 /// The schemes that this server knows.
 pub(crate) struct Schemes {
     auth: Auth,
+    users: Arc<BTreeMap<String, String>>,
 }
 
 impl Schemes {
     pub(crate) fn new(auth: &Auth) -> Self {
-        Self { auth: auth.clone() }
+        Self { auth: auth.clone(), users: Arc::new(auth.sasl.users.clone()) }
     }
 
     fn digest(&self, auth: &[u8]) -> Option<Vec<Id>> {
@@ -53,6 +57,36 @@ impl Authenticator for Schemes {
     }
 
     fn sasl(&self) -> Option<Box<dyn Sasl>> {
-        None
+        if self.users.is_empty() {
+            return None;
+        }
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).ok()?;
+        let exchange = DigestMd5::new(Arc::clone(&self.users), nonce);
+        Some(Box::new(Exchange { exchange, super_users: self.auth.sasl.super_users.clone() }))
+    }
+}
+
+struct Exchange {
+    exchange: DigestMd5,
+    super_users: Vec<String>,
+}
+
+impl Sasl for Exchange {
+    fn step(&mut self, token: &[u8]) -> SaslStep {
+        match self.exchange.step(token) {
+            Ok(Step::Challenge(token)) => SaslStep::Challenge(token),
+            Ok(Step::Done { token, user }) => {
+                let mut ids = vec![Id::new("sasl", user.clone())];
+                if self.super_users.contains(&user) {
+                    ids.push(Id::new("super", user));
+                }
+                SaslStep::Done(token, ids)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a SASL exchange failed");
+                SaslStep::Failed
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod digest;
+pub mod sasl;
 
 pub mod serve;
 mod threads;
