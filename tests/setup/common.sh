@@ -19,7 +19,7 @@ die() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 # same directory.
 lock_cache() {
     exec 9>"$VIVARIUM_TEST_CACHE/lock"
-    if ! flock -n 9; then
+    if ! flock -w 2 9; then
         say "waiting for another run that is setting up $VIVARIUM_TEST_CACHE"
         flock -w 1800 9 || die "another run has held $VIVARIUM_TEST_CACHE/lock for 30 minutes; end it and try again"
     fi
