@@ -1,0 +1,396 @@
+//! Random command streams on two states at once: one in memory with a large cache, one on disk with
+//! hardly any cache, reopened and crashed now and then.
+//!
+//! What must hold after every entry: both gave the same outcomes and have the same meta row, the
+//! incremental digest is the recomputed one, and the counters are what a recount gives. The streams
+//! are seeded, so that a failure repeats; its seed and index are in the panic's message.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::{MultiResult, Reply};
+use state::apply::BIRTH;
+use state::command::CreateKind;
+use state::keys::DATA_INLINE_BYTES_MAX;
+use state::znode::Owner;
+use state::{
+    Answer, Batch, Command, FjallStore, MemoryStore, NoHooks, Op, Settings, State, StoreOptions,
+    Tagged, View, Znode,
+};
+
+const SEEDS: u64 = 6;
+const ENTRIES: u64 = 200;
+const LARGE_CACHE: usize = 64 << 20;
+/// Less than one znode a shard: nearly everything is thrown out as soon as it may be.
+const TINY_CACHE: usize = 64 * 200;
+
+/// SplitMix64: the same stream everywhere.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize].clone()
+    }
+}
+
+/// Makes entries that mostly mean something, because it looks at the state they will meet.
+struct Generator {
+    rng: Rng,
+    time_ms: i64,
+    /// For each server: its boot and the last number taken from it.
+    taken: BTreeMap<u32, (u64, u64)>,
+}
+
+type AclRow = (i32, String, String);
+
+fn acl_row(perms: i32, scheme: &str, id: &str) -> AclRow {
+    (perms, scheme.to_owned(), id.to_owned())
+}
+
+impl Generator {
+    fn path(&mut self) -> String {
+        if self.rng.one_in(12) {
+            let odd =
+                ["/", "/zookeeper/quota/a", "/zookeeper/quota", "/x//y", "x", "/a/", "/q/./r"];
+            return self.rng.pick(&odd).to_owned();
+        }
+        if self.rng.one_in(10) {
+            let name = self.rng.pick(&["zookeeper_limits", "zookeeper_stats"]);
+            return format!("/zookeeper/quota/a/{name}");
+        }
+        let depth = 1 + self.rng.below(3);
+        (0..depth).map(|_| format!("/{}", self.rng.pick(&["a", "b", "c", "é"]))).collect()
+    }
+
+    fn data(&mut self, path: &str) -> Option<Bytes> {
+        if path.ends_with("zookeeper_limits") {
+            let limit = self.rng.below(12);
+            let text = format!("count=3,bytes=-1=;byteHardLimit=-1;countHardLimit={limit}");
+            return Some(Bytes::from(text));
+        }
+        let length = match self.rng.below(6) {
+            0 => return None,
+            1 => DATA_INLINE_BYTES_MAX + self.rng.below(2000) as usize,
+            2 => 0,
+            _ => self.rng.below(40) as usize,
+        };
+        Some(Bytes::from(vec![self.rng.next() as u8; length]))
+    }
+
+    fn acl(&mut self) -> Vec<AclRow> {
+        match self.rng.below(12) {
+            0 => vec![acl_row(31, "digest", "u:hash")],
+            1 => vec![acl_row(31, "auth", "")],
+            2 => vec![],
+            3 => vec![acl_row(self.rng.below(32) as i32, "ip", "10.0.0.0/8")],
+            4 => vec![acl_row(31, "nobody", "knows")],
+            _ => vec![acl_row(31, "world", "anyone")],
+        }
+    }
+
+    fn op(&mut self, view: &View, in_multi: bool) -> Op {
+        let path = self.path();
+        let version = match self.rng.below(4) {
+            0 => self.rng.below(3) as i32,
+            1 => view.node(&path).expect("the store works").map_or(0, |node| node.version),
+            _ => -1,
+        };
+        match self.rng.below(if in_multi { 18 } else { 24 }) {
+            0..=8 => {
+                let (kind, flags, ttl_ms) = match self.rng.below(10) {
+                    0 => (CreateKind::Container, 4, -1),
+                    1 => (
+                        CreateKind::Ttl,
+                        5 + self.rng.below(2) as i32,
+                        1 + self.rng.below(500) as i64,
+                    ),
+                    2 => (CreateKind::Create2, self.rng.below(9) as i32, -1),
+                    _ => (CreateKind::Create, self.rng.below(4) as i32, -1),
+                };
+                let (data, acl) = (self.data(&path), self.acl());
+                Op::Create { kind, path, data, acl, flags, ttl_ms }
+            }
+            9..=11 => Op::Delete { path, version },
+            12..=15 => Op::SetData { data: self.data(&path), path, version },
+            16 => Op::Refused(-8),
+            17 => Op::Check { path, version },
+            18 | 19 => Op::SetAcl { path, acl: self.acl(), version },
+            _ => {
+                let count = self.rng.below(6);
+                Op::Multi((0..count).map(|_| self.op(view, true)).collect())
+            }
+        }
+    }
+
+    fn command(&mut self, view: &View) -> Command {
+        let session = 1 + self.rng.below(5) as i64;
+        let rows: BTreeMap<_, _> = view.sessions().expect("rows are sound").into_iter().collect();
+        let generation = match rows.get(&session) {
+            Some(row) if !self.rng.one_in(15) => row.generation,
+            _ => self.rng.below(4) as u32,
+        };
+        let password = [session as u8 + u8::from(self.rng.one_in(6)); 16];
+        let timeout_ms = 1000 * (1 + self.rng.below(9) as i32);
+        match self.rng.below(40) {
+            0..=5 => Command::OpenSession { session, password, timeout_ms },
+            6..=7 => Command::AttachSession { session, password, timeout_ms },
+            8 => Command::CloseSession { session, generation: Some(generation) },
+            9 => Command::CloseSession { session, generation: None },
+            10 => Command::ContinueClose { session },
+            11 => Command::ChangeSettings(Settings {
+                ttl_nodes: !self.rng.one_in(4),
+                enforce_quota: !self.rng.one_in(3),
+                skip_acl: self.rng.one_in(4),
+            }),
+            12..=13 => {
+                let due = view.due(self.time_ms, 5).expect("the store works");
+                let path = if due.is_empty() { self.path() } else { self.rng.pick(&due) };
+                Command::Reap { path }
+            }
+            _ => Command::Write {
+                session,
+                generation,
+                identities: self.rng.below(3) as u32,
+                op: self.op(view, false),
+            },
+        }
+    }
+
+    /// An entry, and for each of its commands whether it is to be skipped.
+    fn entry(&mut self, view: &View) -> (Vec<u8>, Vec<bool>) {
+        // A leader's clock may stand behind the last one's.
+        self.time_ms += self.rng.below(300) as i64 - 50;
+        let mut batch = Batch {
+            time_ms: self.time_ms,
+            origins: Vec::new(),
+            identities: vec![
+                vec![("ip".to_owned(), "10.1.2.3".to_owned())],
+                vec![
+                    ("ip".to_owned(), "127.0.0.1".to_owned()),
+                    ("digest".to_owned(), "u:hash".to_owned()),
+                ],
+                vec![("super".to_owned(), String::new())],
+            ],
+            commands: Vec::new(),
+        };
+        let mut skipped = Vec::new();
+        for _ in 0..1 + self.rng.below(6) {
+            let server = 1 + self.rng.below(2) as u32;
+            let known = self.taken.get(&server).copied();
+            let (boot, last) = known.unwrap_or((0, 0));
+            let origin = batch.origins.len() as u32;
+            let odd = self.rng.below(25);
+            let (boot, sequence, command) = if known.is_none() || odd == 0 {
+                (boot + 1, 1, Command::Origin)
+            } else {
+                let command = self.command(view);
+                match odd {
+                    1 => (boot, last, command),
+                    2 => (boot, last + 2, command),
+                    3 => (boot - 1, last + 1, command),
+                    _ => (boot, last + 1, command),
+                }
+            };
+            let taken = command == Command::Origin || (known == Some((boot, sequence - 1)));
+            if taken {
+                self.taken.insert(server, (boot, sequence));
+            }
+            batch.origins.push((server, boot));
+            batch.commands.push(Tagged { origin, sequence, command });
+            skipped.push(!taken);
+        }
+        (batch.encode(), skipped)
+    }
+}
+
+type Dump = Vec<(String, Arc<Znode>, Option<Bytes>)>;
+
+/// The whole tree as a view shows it, through the same calls that serve clients.
+fn dump(view: &View) -> Dump {
+    let mut todo = vec!["/".to_owned()];
+    let mut out = Dump::new();
+    while let Some(path) = todo.pop() {
+        let node = view.node(&path).expect("the store works").expect("children exist");
+        let children = view.children(&path).expect("the store works");
+        assert_eq!(children.len(), node.children as usize, "children of {path}");
+        let base = if path == "/" { "" } else { &path };
+        todo.extend(children.iter().map(|name| format!("{base}/{name}")));
+        let data = view.data(&path, &node).expect("the store works");
+        out.push((path, node, data));
+    }
+    out
+}
+
+fn check_counts(view: &View, tree: &Dump, at: &str) {
+    let ephemerals: Vec<_> = tree
+        .iter()
+        .filter_map(|(path, node, _)| match node.owner {
+            Owner::Session(session) => Some((session, path.clone())),
+            _ => None,
+        })
+        .collect();
+    let bytes: usize =
+        tree.iter().map(|(path, _, data)| path.len() + data.as_ref().map_or(0, Bytes::len)).sum();
+    assert_eq!(view.counts.nodes, tree.len() as u64, "nodes {at}");
+    assert_eq!(view.counts.bytes, bytes as u64, "bytes {at}");
+    assert_eq!(view.counts.ephemerals, ephemerals.len() as u64, "ephemerals {at}");
+    assert_eq!(view.descendants("/").expect("the store works"), tree.len() as u64 - 1, "{at}");
+    // The index of ephemerals holds exactly these, and none of a session that is gone.
+    let mut indexed = 0;
+    for (session, _) in view.sessions().expect("rows are sound") {
+        for path in view.ephemerals(session).expect("the store works") {
+            assert!(ephemerals.contains(&(session, path.clone())), "{path} {at}");
+            indexed += 1;
+        }
+    }
+    assert_eq!(indexed, ephemerals.len(), "indexed ephemerals {at}");
+}
+
+fn on_disk(dir: &Path) -> State {
+    let store = FjallStore::open(dir, &StoreOptions { cache_bytes: 1 << 20 }).expect("it opens");
+    State::open(Box::new(store), Box::new(NoHooks), TINY_CACHE).expect("it opens")
+}
+
+fn in_memory(store: MemoryStore) -> State {
+    State::open(Box::new(store), Box::new(NoHooks), LARGE_CACHE).expect("it opens")
+}
+
+fn failed(answer: &Answer) -> bool {
+    match answer {
+        Answer::Reply(Ok(Reply::Multi(results))) => {
+            results.iter().any(|r| matches!(r, MultiResult::Error(_)))
+        }
+        Answer::Reply(Err(_)) | Answer::Skipped | Answer::NoSession => true,
+        _ => false,
+    }
+}
+
+/// What came about in a run, to see that the streams reach what they are meant to reach.
+#[derive(Default)]
+struct Seen {
+    done: u64,
+    rejected: u64,
+    multis: (u64, u64),
+    closed: u64,
+    crashes: u64,
+    reopened: u64,
+    old_views: u64,
+}
+
+fn run(seed: u64, seen: &mut Seen) {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let mut handle = MemoryStore::default();
+    let mut memory = in_memory(handle.clone());
+    let mut disk = on_disk(dir.path());
+    let mut rng = Rng(seed ^ 0x5eed);
+    let mut generator =
+        Generator { rng: Rng(seed), time_ms: 1_700_000_000_000, taken: BTreeMap::new() };
+    // Every entry, with the digests that followed from it.
+    let mut log: Vec<(Vec<u8>, u128, u128)> = Vec::new();
+    let mut old: Option<(Arc<View>, Arc<View>, Dump)> = None;
+    for step in 1..=ENTRIES {
+        let index = BIRTH.0 + step;
+        let term = 1 + step / 50;
+        let at = format!("at index {index} of seed {seed}");
+        let before = memory.view();
+        let (entry, skipped) =
+            if rng.one_in(20) { (Vec::new(), Vec::new()) } else { generator.entry(&before) };
+        let applied = memory.apply(index, term, &entry).expect("it applies");
+        assert_eq!(disk.apply(index, term, &entry).expect("it applies"), applied, "{at}");
+        assert_eq!(disk.meta(), memory.meta(), "{at}");
+        assert_eq!(memory.recomputed_digest().expect("it reads"), memory.meta().digest, "{at}");
+
+        let mut zxid = before.zxid;
+        assert_eq!(applied.outcomes.len(), skipped.len(), "{at}");
+        for (outcome, skipped) in applied.outcomes.iter().zip(skipped) {
+            assert_eq!(outcome.answer == Answer::Skipped, skipped, "{at}: {outcome:?}");
+            assert!(!failed(&outcome.answer) || outcome.changes.is_empty(), "{at}: {outcome:?}");
+            assert!(outcome.zxid >= zxid, "{at}: {outcome:?}");
+            zxid = outcome.zxid;
+            seen.done += u64::from(!failed(&outcome.answer));
+            seen.rejected += u64::from(matches!(outcome.answer, Answer::Reply(Err(_))));
+            seen.closed += u64::from(outcome.answer == Answer::Done && !outcome.changes.is_empty());
+            if let Answer::Reply(Ok(Reply::Multi(_))) = outcome.answer {
+                seen.multis.0 += u64::from(failed(&outcome.answer));
+                seen.multis.1 += u64::from(!failed(&outcome.answer));
+            }
+        }
+        let tree = dump(&memory.view());
+        check_counts(&memory.view(), &tree, &at);
+        assert_eq!(dump(&disk.view()), tree, "{at}");
+        log.push((entry, memory.meta().digest, memory.meta().history));
+
+        if let Some((of_memory, of_disk, tree)) = &old
+            && rng.one_in(8)
+        {
+            assert_eq!(&dump(of_memory), tree, "an old view {at}");
+            assert_eq!(&dump(of_disk), tree, "an old view on disk {at}");
+            seen.old_views += 1;
+            old = None;
+        } else if old.is_none() && rng.one_in(4) {
+            old = Some((memory.view(), disk.view(), tree));
+        }
+        if rng.one_in(25) {
+            // A crash of the one in memory: the entries since its last sync are applied again.
+            drop(before);
+            old = None;
+            handle = handle.crashed();
+            memory = in_memory(handle.clone());
+            let lost = log.len() as u64 - (memory.meta().applied - BIRTH.0);
+            for (i, (entry, digest, history)) in
+                log.iter().enumerate().skip(log.len() - lost as usize)
+            {
+                let index = BIRTH.0 + 1 + i as u64;
+                let term = 1 + (i as u64 + 1) / 50;
+                memory.apply(index, term, entry).expect("it applies");
+                let meta = memory.meta();
+                assert_eq!((meta.digest, meta.history), (*digest, *history), "replay {at}");
+            }
+            assert_eq!(memory.meta(), disk.meta(), "after a crash {at}");
+            seen.crashes += u64::from(lost > 0);
+        } else if rng.one_in(10) {
+            memory.sync().expect("it syncs");
+        }
+        if rng.one_in(30) {
+            old = None;
+            disk.sync().expect("it syncs");
+            drop(disk);
+            disk = on_disk(dir.path());
+            assert_eq!(disk.meta(), memory.meta(), "reopened {at}");
+            assert_eq!(disk.recomputed_digest().expect("it reads"), disk.meta().digest, "{at}");
+            seen.reopened += 1;
+        }
+    }
+    assert_eq!(disk.recomputed_digest().expect("it reads"), disk.meta().digest, "seed {seed}");
+}
+
+#[test]
+fn two_states_never_differ() {
+    let mut seen = Seen::default();
+    (0..SEEDS).for_each(|seed| run(seed, &mut seen));
+    // Streams in which everything fails would prove nothing.
+    assert!(seen.done > 800, "{} commands had an effect", seen.done);
+    assert!(seen.rejected > 300, "{} were rejected", seen.rejected);
+    assert!(seen.multis.0 > 30 && seen.multis.1 > 20, "failed, done: {:?}", seen.multis);
+    assert!(seen.closed > 20, "{} sessions closed or znodes reaped", seen.closed);
+    assert!(seen.crashes > 5 && seen.reopened > 5, "{} {}", seen.crashes, seen.reopened);
+    assert!(seen.old_views > 20, "{} old views", seen.old_views);
+}
