@@ -263,6 +263,7 @@ def main():
     for name in extra:
         print(f"kazoo: passes here and not on a real ZooKeeper: {name}")
     print(f"kazoo: {len(passed)} of {len(wanted)}, {seconds:.0f} s")
+    print(f"{len(passed)} passed, {len(missing)} failed")
     if not missing and args.out is None:
         shutil.rmtree(out)
     return 1 if missing or not wanted else 0
