@@ -1,0 +1,6 @@
+//! Tests of the real binary: real processes, real sockets, `kill -9`.
+
+mod bad_input;
+mod client;
+mod kill;
+mod process;
