@@ -1,0 +1,446 @@
+//! Runs the scripts in `testscripts` against a state in memory.
+//!
+//! A script is a list of commands and what they gave; `UPDATE_GOLDENFILES=1` writes the latter
+//! anew, to be read before it is committed. Every log entry a command makes is one line with its
+//! zxid (epoch.counter) and answer, then its changes, indented. The commands are those of
+//! [`Runner::run_command`]; all that write take `as=SESSION`, `generation=N`, `ids=SCHEME:ID,...`,
+//! and `server=N boot=N seq=N` where the origin's numbering is the point.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use proto::{ErrorCode, MultiResult, Reply, Stat};
+use state::apply::BIRTH;
+use state::command::CreateKind;
+use state::{
+    Answer, Batch, Change, Command, MemoryStore, NoHooks, Op, Outcome, Settings, State, Tagged,
+};
+
+type Failure = Box<dyn Error>;
+
+struct Runner {
+    handle: MemoryStore,
+    state: State,
+    time_ms: i64,
+    term: u64,
+    sequence: u64,
+}
+
+/// The words of a command, whether it stands alone or in a multi.
+struct Words {
+    name: String,
+    positional: std::collections::VecDeque<String>,
+    keys: BTreeMap<String, String>,
+}
+
+impl Words {
+    fn of(command: &goldenscript::Command) -> Self {
+        let mut words =
+            Self { name: command.name.clone(), positional: [].into(), keys: BTreeMap::new() };
+        for argument in &command.args {
+            match argument {
+                goldenscript::Argument::Positional(value) => {
+                    words.positional.push_back(value.clone());
+                }
+                goldenscript::Argument::KeyValue(key, value) => {
+                    words.keys.insert(key.clone(), value.clone());
+                }
+                other => unreachable!("goldenscript knows no {other:?}"),
+            }
+        }
+        words
+    }
+
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let mut all = text.split_whitespace();
+        let name = all.next().ok_or("an operation of a multi is empty")?.to_owned();
+        let mut words = Self { name, positional: [].into(), keys: BTreeMap::new() };
+        for word in all {
+            match word.split_once('=') {
+                Some((key, value)) => {
+                    words.keys.insert(key.to_owned(), value.to_owned());
+                }
+                None => words.positional.push_back(word.to_owned()),
+            }
+        }
+        Ok(words)
+    }
+
+    fn next(&mut self) -> Result<String, Failure> {
+        Ok(self.positional.pop_front().ok_or_else(|| format!("{}: too few words", self.name))?)
+    }
+
+    fn number<T: std::str::FromStr>(&mut self) -> Result<T, Failure> {
+        let word = self.next()?;
+        Ok(word.parse().map_err(|_| format!("{}: '{word}' is no number", self.name))?)
+    }
+
+    fn key<T: std::str::FromStr>(&mut self, key: &str, default: T) -> Result<T, Failure> {
+        match self.keys.remove(key) {
+            None => Ok(default),
+            Some(word) => Ok(word.parse().map_err(|_| format!("{key}={word} is not valid"))?),
+        }
+    }
+
+    fn acl(&mut self) -> Result<Vec<(i32, String, String)>, Failure> {
+        let text = self.key("acl", "31:world:anyone".to_owned())?;
+        let mut acl = Vec::new();
+        for entry in text.split(',').filter(|entry| !entry.is_empty()) {
+            let mut parts = entry.splitn(3, ':');
+            let perms = parts.next().ok_or("an ACL entry is PERMS:SCHEME:ID")?.parse()?;
+            let mut part = || parts.next().unwrap_or_default().to_owned();
+            acl.push((perms, part(), part()));
+        }
+        Ok(acl)
+    }
+
+    fn done(&self) -> Result<(), Failure> {
+        if self.positional.is_empty() && self.keys.is_empty() {
+            return Ok(());
+        }
+        Err(format!("{}: unknown words {:?} {:?}", self.name, self.positional, self.keys).into())
+    }
+}
+
+fn data_of(word: Option<String>) -> Option<Bytes> {
+    match word {
+        Some(word) if word == "null" => None,
+        other => Some(Bytes::from(other.unwrap_or_default())),
+    }
+}
+
+/// The client's write that a command means, if it is one.
+fn op(words: &mut Words) -> Result<Option<Op>, Failure> {
+    Ok(Some(match words.name.as_str() {
+        "create" => {
+            let path = words.next()?;
+            let data = data_of(words.positional.pop_front());
+            let mode: String = words.key("mode", "p".to_owned())?;
+            let (kind, flags) = match mode.as_str() {
+                "p" => (CreateKind::Create, 0),
+                "p2" => (CreateKind::Create2, 0),
+                "e" => (CreateKind::Create, 1),
+                "ps" => (CreateKind::Create, 2),
+                "es" => (CreateKind::Create, 3),
+                "container" => (CreateKind::Container, 4),
+                "ttl" => (CreateKind::Ttl, 5),
+                "ttls" => (CreateKind::Ttl, 6),
+                number => (CreateKind::Create, number.parse()?),
+            };
+            let (acl, ttl_ms) = (words.acl()?, words.key("ttl", -1)?);
+            Op::Create { kind, path, data, acl, flags, ttl_ms }
+        }
+        "delete" => Op::Delete { path: words.next()?, version: words.key("version", -1)? },
+        "set" => {
+            let path = words.next()?;
+            let data = data_of(words.positional.pop_front());
+            Op::SetData { path, data, version: words.key("version", -1)? }
+        }
+        "setacl" => {
+            let (path, acl) = (words.next()?, words.acl()?);
+            Op::SetAcl { path, acl, version: words.key("version", -1)? }
+        }
+        "check" => Op::Check { path: words.next()?, version: words.key("version", -1)? },
+        "refused" => Op::Refused(words.number()?),
+        "multi" => {
+            let mut ops = Vec::new();
+            while let Some(text) = words.positional.pop_front() {
+                let mut words = Words::parse(&text)?;
+                ops.push(op(&mut words)?.ok_or_else(|| format!("'{text}' is no write"))?);
+                words.done()?;
+            }
+            Op::Multi(ops)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn zxid(zxid: i64) -> String {
+    format!("{}.{}", zxid >> 32, zxid & 0xffff_ffff)
+}
+
+fn stat(stat: &Stat) -> String {
+    format!(
+        "czxid={} mzxid={} pzxid={} ctime={} mtime={} version={} cversion={} aversion={} owner={} \
+         length={} children={}",
+        zxid(stat.czxid),
+        zxid(stat.mzxid),
+        zxid(stat.pzxid),
+        stat.ctime,
+        stat.mtime,
+        stat.version,
+        stat.cversion,
+        stat.aversion,
+        stat.ephemeral_owner,
+        stat.data_length,
+        stat.num_children
+    )
+}
+
+fn error(code: i32) -> String {
+    ErrorCode::from_i32(code).map_or(code.to_string(), |code| code.name().to_owned())
+}
+
+fn reply(reply: &Reply) -> String {
+    match reply {
+        Reply::Empty => "ok".to_owned(),
+        Reply::Path(path) => path.clone(),
+        Reply::PathStat(path, of) => format!("{path} {}", stat(of)),
+        Reply::Stat(of) => stat(of),
+        Reply::Multi(results) => {
+            let results: Vec<String> = results
+                .iter()
+                .map(|result| match result {
+                    MultiResult::Create(path) => format!("create {path}"),
+                    MultiResult::Create2(path, _) => format!("create2 {path}"),
+                    MultiResult::Delete => "delete".to_owned(),
+                    MultiResult::SetData(of) => format!("set version={}", of.version),
+                    MultiResult::Check => "check".to_owned(),
+                    MultiResult::Error(0) => "OK".to_owned(),
+                    MultiResult::Error(code) => error(*code),
+                })
+                .collect();
+            format!("[{}]", results.join(", "))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn change(change: &Change) -> String {
+    match change {
+        Change::Created { path, .. } => format!("created {path}"),
+        Change::Deleted { path, .. } => format!("deleted {path}"),
+        Change::DataSet { path, .. } => format!("data set {path}"),
+        Change::SessionAttached { session, timeout_ms, generation } => {
+            format!("session {session} attached, {timeout_ms} ms, generation {generation}")
+        }
+        Change::SessionClosing { session } => format!("session {session} closing"),
+        Change::SessionClosed { session } => format!("session {session} closed"),
+    }
+}
+
+fn show(outcome: &Outcome) -> String {
+    let answer = match &outcome.answer {
+        Answer::Reply(Ok(of)) => reply(of),
+        Answer::Reply(Err(code)) => code.name().to_owned(),
+        Answer::Attached { timeout_ms, generation } => {
+            format!("attached, {timeout_ms} ms, generation {generation}")
+        }
+        other => format!("{other:?}"),
+    };
+    let mut out = format!("{} {answer}\n", zxid(outcome.zxid));
+    // A long list is shown by its ends.
+    let (all, most) = (&outcome.changes, 12);
+    for (i, of) in all.iter().enumerate() {
+        if all.len() <= most || i < 2 || i + 2 >= all.len() {
+            writeln!(out, "  {}", change(of)).expect("a string takes it");
+        } else if i == 2 {
+            writeln!(out, "  ... {} more", all.len() - 4).expect("a string takes it");
+        }
+    }
+    out
+}
+
+impl Runner {
+    fn new() -> Self {
+        let handle = MemoryStore::default();
+        let state = open(&handle);
+        let mut runner = Self { handle, state, time_ms: 1000, term: 1, sequence: 1 };
+        let first = Tagged { origin: 0, sequence: 1, command: Command::Origin };
+        runner.apply((1, 1), Vec::new(), vec![first]).expect("an origin can always start");
+        runner
+    }
+
+    fn apply(
+        &mut self,
+        origin: (u32, u64),
+        ids: Vec<(String, String)>,
+        commands: Vec<Tagged>,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let batch =
+            Batch { time_ms: self.time_ms, origins: vec![origin], identities: vec![ids], commands };
+        let index = self.state.meta().applied + 1;
+        let outcomes = self.state.apply(index, self.term, &batch.encode())?.outcomes;
+        let (meta, recomputed) = (self.state.meta(), self.state.recomputed_digest()?);
+        assert!(index > BIRTH.0 && recomputed == meta.digest, "the digest at {index} is wrong");
+        Ok(outcomes)
+    }
+
+    fn submit(&mut self, words: &mut Words, command: Command) -> Result<String, Failure> {
+        let origin = (words.key("server", 1)?, words.key("boot", 1)?);
+        // A number that is given does not move the runner's own.
+        let own = self.sequence + 1;
+        let sequence = words.key("seq", 0)?;
+        if sequence == 0 {
+            self.sequence = own;
+        }
+        let sequence = if sequence == 0 { own } else { sequence };
+        let ids: String = words.key("ids", "ip:127.0.0.1".to_owned())?;
+        let ids = ids.split(',').filter_map(|id| id.split_once(':'));
+        let ids = ids.map(|(scheme, id)| (scheme.to_owned(), id.to_owned())).collect();
+        words.done()?;
+        let outcomes = self.apply(origin, ids, vec![Tagged { origin: 0, sequence, command }])?;
+        Ok(outcomes.iter().map(show).collect())
+    }
+
+    fn run_command(&mut self, words: &mut Words) -> Result<String, Failure> {
+        if words.name == "many" {
+            return self.many(words);
+        }
+        let session = words.key("as", 1)?;
+        let generation = words.key("generation", 1)?;
+        if let Some(op) = op(words)? {
+            let command = Command::Write { session, generation, identities: 0, op };
+            return self.submit(words, command);
+        }
+        let view = self.state.view();
+        let command = match words.name.as_str() {
+            "open" | "attach" => {
+                let (session, timeout_ms) = (words.number()?, words.key("timeout", 4000)?);
+                let password = [words.key("password", 7u8)?; 16];
+                if words.name == "open" {
+                    Command::OpenSession { session, password, timeout_ms }
+                } else {
+                    Command::AttachSession { session, password, timeout_ms }
+                }
+            }
+            "close" => {
+                Command::CloseSession { session: words.number()?, generation: Some(generation) }
+            }
+            "expire" => Command::CloseSession { session: words.number()?, generation: None },
+            "continue" => Command::ContinueClose { session: words.number()? },
+            "reap" => Command::Reap { path: words.next()? },
+            "origin" => Command::Origin,
+            "settings" => Command::ChangeSettings(Settings {
+                ttl_nodes: words.key("ttl_nodes", true)?,
+                enforce_quota: words.key("enforce_quota", false)?,
+                skip_acl: words.key("skip_acl", false)?,
+            }),
+            "time" => {
+                self.time_ms = words.number()?;
+                return Ok(String::new());
+            }
+            "term" => {
+                self.term = words.number()?;
+                return Ok(String::new());
+            }
+            "restart" => {
+                self.state.sync()?;
+                let before = self.state.meta().clone();
+                self.handle = self.handle.crashed();
+                self.state = open(&self.handle);
+                assert_eq!(self.state.meta(), &before, "a restart changes nothing");
+                return Ok(String::new());
+            }
+            "stat" | "get" => {
+                let path = words.next()?;
+                let Some(node) = view.node(&path)? else { return Ok("NONODE\n".to_owned()) };
+                let data = view.data(&path, &node)?;
+                return Ok(match words.name.as_str() {
+                    "stat" => format!("{}\n", stat(&node.stat())),
+                    _ => format!("{data:?}\n"),
+                });
+            }
+            "getacl" => {
+                let path = words.next()?;
+                let node = view.node(&path)?.ok_or("there is no such znode")?;
+                let acl = node.acl.iter();
+                return Ok(acl
+                    .map(|a| format!("{}:{}:{}\n", a.perms, a.id.scheme, a.id.id))
+                    .collect());
+            }
+            "ls" => return Ok(format!("{:?}\n", view.children(&words.next()?)?)),
+            "ephemerals" => {
+                return Ok(format!("{} in all\n", view.ephemerals(words.number()?)?.len()));
+            }
+            "due" => return Ok(format!("{:?}\n", view.due(self.time_ms, 100)?)),
+            "counts" => return Ok(format!("{:?}\n", view.counts)),
+            other => return Err(format!("unknown command '{other}'").into()),
+        };
+        self.submit(words, command)
+    }
+
+    /// `many PREFIX COUNT as=SESSION`: that many ephemerals in one entry.
+    fn many(&mut self, words: &mut Words) -> Result<String, Failure> {
+        let (prefix, count): (String, u64) = (words.next()?, words.number()?);
+        let session = words.key("as", 1)?;
+        let acl = vec![(31, "world".to_owned(), "anyone".to_owned())];
+        let commands = (0..count).map(|i| {
+            let path = format!("{prefix}{i:05}");
+            let (kind, data, acl) = (CreateKind::Create, None, acl.clone());
+            let op = Op::Create { kind, path, data, acl, flags: 1, ttl_ms: -1 };
+            let command = Command::Write { session, generation: 1, identities: 0, op };
+            Tagged { origin: 0, sequence: self.sequence + 1 + i, command }
+        });
+        let commands = commands.collect();
+        self.sequence += count;
+        let outcomes = self.apply((1, 1), Vec::new(), commands)?;
+        let made = outcomes.iter().filter(|o| matches!(o.answer, Answer::Reply(Ok(_)))).count();
+        Ok(format!("{made} of {count} made\n"))
+    }
+}
+
+fn open(handle: &MemoryStore) -> State {
+    State::open(Box::new(handle.clone()), Box::new(NoHooks), 1 << 20).expect("memory does not fail")
+}
+
+impl goldenscript::Runner for Runner {
+    type Command = goldenscript::Command;
+
+    fn run(
+        &mut self,
+        command: &goldenscript::Command,
+        _: &goldenscript::Context,
+    ) -> Result<String, Failure> {
+        let mut words = Words::of(command);
+        let out = self.run_command(&mut words)?;
+        words.done()?;
+        Ok(out)
+    }
+}
+
+/// Runs every script of a directory, each on a state of its own.
+fn run_all(name: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts").join(name);
+    let mut found = 0;
+    for file in std::fs::read_dir(&dir).expect("the scripts' directory can be read") {
+        let path = file.expect("it can be listed").path();
+        goldenscript::run(&mut Runner::new(), &path)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        found += 1;
+    }
+    assert!(found > 0, "no script in {}", dir.display());
+}
+
+#[test]
+fn ops() {
+    run_all("ops");
+}
+
+#[test]
+fn sessions() {
+    run_all("sessions");
+}
+
+#[test]
+fn multi() {
+    run_all("multi");
+}
+
+#[test]
+fn quota() {
+    run_all("quota");
+}
+
+#[test]
+fn acl() {
+    run_all("acl");
+}
+
+#[test]
+fn ttl() {
+    run_all("ttl");
+}
