@@ -201,7 +201,9 @@ impl State {
                 if tagged.command == Command::Origin {
                     meta.origins.insert(server, (boot, tagged.sequence));
                     outcome.answer = Answer::Done;
-                } else if meta.origins.get(&server) == Some(&(boot, tagged.sequence - 1)) {
+                } else if tagged.sequence != 0
+                    && meta.origins.get(&server) == Some(&(boot, tagged.sequence - 1))
+                {
                     meta.origins.insert(server, (boot, tagged.sequence));
                     txn.zxid = next_zxid(txn.zxid, term);
                     outcome.zxid = txn.zxid;

@@ -273,11 +273,12 @@ impl Runner {
         let origin = (words.key("server", 1)?, words.key("boot", 1)?);
         // A number that is given does not move the runner's own.
         let own = self.sequence + 1;
-        let sequence = words.key("seq", 0)?;
-        if sequence == 0 {
+        let sequence = if words.keys.contains_key("seq") {
+            words.key("seq", own)?
+        } else {
             self.sequence = own;
-        }
-        let sequence = if sequence == 0 { own } else { sequence };
+            own
+        };
         let ids: String = words.key("ids", "ip:127.0.0.1".to_owned())?;
         let ids = ids.split(',').filter_map(|id| id.split_once(':'));
         let ids = ids.map(|(scheme, id)| (scheme.to_owned(), id.to_owned())).collect();
