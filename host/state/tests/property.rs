@@ -23,8 +23,8 @@ use state::{
 const SEEDS: u64 = 6;
 const ENTRIES: u64 = 200;
 const LARGE_CACHE: usize = 64 << 20;
-/// Less than one znode a shard: nearly everything is thrown out as soon as it may be.
-const TINY_CACHE: usize = 64 * 200;
+/// Less than one znode a shard, and a few: much is thrown out as soon as it may be.
+const TINY_CACHES: [usize; 2] = [64 * 200, 64 * 700];
 
 /// SplitMix64: the same stream everywhere.
 struct Rng(u64);
@@ -264,9 +264,10 @@ fn check_counts(view: &View, tree: &Dump, at: &str) {
     assert_eq!(indexed, ephemerals.len(), "indexed ephemerals {at}");
 }
 
-fn on_disk(dir: &Path) -> State {
+fn on_disk(dir: &Path, seed: u64) -> State {
     let store = FjallStore::open(dir, &StoreOptions { cache_bytes: 1 << 20 }).expect("it opens");
-    State::open(Box::new(store), Box::new(NoHooks), TINY_CACHE).expect("it opens")
+    State::open(Box::new(store), Box::new(NoHooks), TINY_CACHES[seed as usize % 2])
+        .expect("it opens")
 }
 
 fn in_memory(store: MemoryStore) -> State {
@@ -299,7 +300,7 @@ fn run(seed: u64, seen: &mut Seen) {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let mut handle = MemoryStore::default();
     let mut memory = in_memory(handle.clone());
-    let mut disk = on_disk(dir.path());
+    let mut disk = on_disk(dir.path(), seed);
     let mut rng = Rng(seed ^ 0x5eed);
     let mut generator =
         Generator { rng: Rng(seed), time_ms: 1_700_000_000_000, taken: BTreeMap::new() };
@@ -339,12 +340,16 @@ fn run(seed: u64, seen: &mut Seen) {
         log.push((entry, memory.meta().digest, memory.meta().history));
 
         if let Some((of_memory, of_disk, tree)) = &old
-            && rng.one_in(8)
+            && rng.one_in(2)
         {
             assert_eq!(&dump(of_memory), tree, "an old view {at}");
             assert_eq!(&dump(of_disk), tree, "an old view on disk {at}");
             seen.old_views += 1;
-            old = None;
+            // What an old view read must not hide what is new.
+            assert_eq!(dump(&disk.view()), dump(&memory.view()), "after an old view {at}");
+            if rng.one_in(6) {
+                old = None;
+            }
         } else if old.is_none() && rng.one_in(4) {
             old = Some((memory.view(), disk.view(), tree));
         }
@@ -373,7 +378,7 @@ fn run(seed: u64, seen: &mut Seen) {
             old = None;
             disk.sync().expect("it syncs");
             drop(disk);
-            disk = on_disk(dir.path());
+            disk = on_disk(dir.path(), seed);
             assert_eq!(disk.meta(), memory.meta(), "reopened {at}");
             assert_eq!(disk.recomputed_digest().expect("it reads"), disk.meta().digest, "{at}");
             seen.reopened += 1;
