@@ -16,7 +16,7 @@ use proto::{Id, four_letter as words};
 use replica::connection::Drained;
 use replica::{Authenticator, Connection, Input, Outbox, Policy, Published};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use crate::four_letter::{self, Asked};
@@ -45,6 +45,8 @@ pub(crate) struct Clients {
     pub(crate) published: Arc<Published>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) policy: Arc<Policy>,
+    /// The certificate's subject that passes every ACL.
+    pub(crate) x509_super: Option<String>,
     pub(crate) limits: ClientLimits,
     pub(crate) stats: Arc<Stats>,
     pub(crate) four_letter: four_letter::Answers,
@@ -55,7 +57,11 @@ pub(crate) struct Clients {
 }
 
 /// Accepts clients until the server stops.
-pub(crate) async fn accept(listener: TcpListener, clients: Arc<Clients>) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    clients: Arc<Clients>,
+) {
     let mut stopping = clients.stopping.clone();
     loop {
         let accepted = tokio::select! {
@@ -80,9 +86,15 @@ pub(crate) async fn accept(listener: TcpListener, clients: Arc<Clients>) {
             tracing::warn!(%remote, "too many connections; one was refused");
             continue;
         };
+        let tls = tls.clone();
         tokio::spawn(async move {
-            let (reader, writer) = stream.into_split();
-            serve(reader, writer, remote, Vec::new(), &clients).await;
+            match tls {
+                None => {
+                    let (reader, writer) = stream.into_split();
+                    serve(reader, writer, remote, Vec::new(), &clients).await;
+                }
+                Some(tls) => serve_tls(&tls, stream, remote, &clients).await,
+            }
             drop(place);
         });
     }
@@ -119,6 +131,30 @@ impl Drop for Place {
             }
         }
     }
+}
+
+async fn serve_tls(
+    tls: &tokio_rustls::TlsAcceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+    clients: &Clients,
+) {
+    let handshake = tokio::time::timeout(clients.limits.sessionless, tls.accept(stream)).await;
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::info!(%remote, %error, "a TLS handshake failed"),
+        Err(_) => return tracing::info!(%remote, "a TLS handshake took too long"),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let mut identities = Vec::new();
+    if let Some(name) = certificate.and_then(|certificate| crate::tls::rfc2253(certificate)) {
+        if clients.x509_super.as_ref() == Some(&name) {
+            identities.push(Id::new("super", name.clone()));
+        }
+        identities.push(Id::new("x509", name));
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    serve(reader, writer, remote, identities, clients).await;
 }
 
 async fn serve(

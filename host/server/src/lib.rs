@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod digest;
 pub mod sasl;
+pub mod tls;
 
 pub mod serve;
 mod threads;

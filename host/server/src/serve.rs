@@ -22,6 +22,7 @@ use crate::config::{Address, Config, LogFormat};
 use crate::four_letter::Answers;
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
+use crate::tls;
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -32,10 +33,6 @@ pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    anyhow::ensure!(
-        config.listen.client_tls.is_none() || config.listen.client.is_some(),
-        "expected a plain client port beside the TLS one (`listen.client`), got none"
-    );
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)
@@ -59,9 +56,15 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     // Ports first: a port in use must not leave a trace in the data.
-    let address = config.listen.client.as_ref().context("`listen.client` is not set")?;
-    let listener = listen(address)?;
-    let local = listener.local_addr()?;
+    let plain = config.listen.client.as_ref().map(listen).transpose()?;
+    let secure = config.listen.client_tls.as_ref().map(listen).transpose()?;
+    let tls = match &secure {
+        Some(_) => Some(tokio_rustls::TlsAcceptor::from(tls::server_config(&config.tls)?)),
+        None => None,
+    };
+    let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;
+    let local = told.local_addr()?;
+    let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
     let replica = start_replica(config)?;
     let (stop, stopping) = watch::channel(false);
     let clients = Arc::new(Clients {
@@ -69,6 +72,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         published: Arc::clone(&replica.published),
         authenticator: Arc::new(Schemes::new(&config.auth)),
         policy: Arc::new(policy(config)),
+        x509_super: config.auth.x509.super_user.clone(),
         limits: limits(config),
         stats: Stats::new(),
         four_letter: answers(config, local),
@@ -77,9 +81,15 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         addresses: parking_lot::Mutex::default(),
         stopping,
     });
-    let accepting = tokio::spawn(client::accept(listener, Arc::clone(&clients)));
+    let listeners = [(plain, None), (secure, tls)];
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .filter_map(|(listener, tls)| Some((listener?, tls)))
+        .map(|(listener, tls)| tokio::spawn(client::accept(listener, tls, Arc::clone(&clients))))
+        .collect();
     tracing::info!(
         clients = %local,
+        tls = secure_local.map(tracing::field::display),
         data = %config.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         zxid = format_args!("{:#x}", replica.published.view().zxid),
@@ -91,7 +101,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         _ = int.recv() => tracing::info!("SIGINT: stopping"),
     }
     stop.send_replace(true);
-    accepting.await.context("the accept loop panicked")?;
+    for accepting in accepting {
+        accepting.await.context("the accept loop panicked")?;
+    }
     tokio::task::spawn_blocking(move || replica.stop()).await.context("stopping panicked")?;
     tracing::info!("stopped; sessions live on until their timeouts");
     Ok(())
