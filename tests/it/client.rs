@@ -75,7 +75,10 @@ impl Client {
         Ok((header, Some(reply)))
     }
 
-    pub(crate) fn ask(&mut self, request: &Request) -> std::io::Result<(ReplyHeader, Option<Reply>)> {
+    pub(crate) fn ask(
+        &mut self,
+        request: &Request,
+    ) -> std::io::Result<(ReplyHeader, Option<Reply>)> {
         self.send(request)?;
         self.receive(request.opcode())
     }

@@ -8,7 +8,7 @@
 # Scripts print their result (a path, a class path) alone on standard output; all else goes to
 # standard error, so that `$(tests/setup/zookeeper)` is safe to use.
 
-VIVARIUM_TEST_CACHE="${VIVARIUM_TEST_CACHE:-${HOME:-/root}/.cache/vivarium-tests}"
+VIVARIUM_TEST_CACHE="${VIVARIUM_TEST_CACHE:-${HOME:?set HOME or VIVARIUM_TEST_CACHE}/.cache/vivarium-tests}"
 mkdir -p "$VIVARIUM_TEST_CACHE"
 VIVARIUM_TEST_CACHE="$(cd "$VIVARIUM_TEST_CACHE" && pwd)"
 
