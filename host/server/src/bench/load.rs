@@ -357,9 +357,9 @@ impl Loop {
 /// xids stay positive: negative ones have meanings of their own.
 fn wrap(xid: i32) -> i32 {
     match xid {
+        1.. => xid,
         i32::MIN => 1,
-        ..=0 => xid + i32::MAX,
-        _ => xid,
+        _ => xid + i32::MAX,
     }
 }
 
@@ -426,5 +426,18 @@ impl Next {
         self.random ^= self.random << 17;
         let high = self.random >> 32;
         u32::try_from((high * u64::from(bound)) >> 32).expect("the product is below the bound")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xids_go_around_within_the_positive_ones() {
+        assert_eq!(wrap(i32::MAX.wrapping_add(1)), 1);
+        assert_eq!(wrap(1 - 2 + 1), i32::MAX);
+        assert_eq!(wrap(1 - 3 + 1), i32::MAX - 1);
+        assert_eq!(wrap(5), 5);
     }
 }
