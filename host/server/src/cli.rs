@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench;
 use crate::config::{Config, Overrides, from_zoo_cfg};
 use crate::serve;
 
@@ -26,6 +27,9 @@ enum Command {
     Serve(ConfigArgs),
     /// Read the configuration, say what is wrong with it, and print what would hold.
     CheckConfig(ConfigArgs),
+    /// Measure a server: throughput, latency, and with --pid its CPU time and memory. It speaks the
+    /// ZooKeeper protocol, so it measures a ZooKeeper too.
+    Bench(bench::BenchArgs),
     /// Ask a running server how it is (the four-letter word `srvr`).
     Status {
         /// The server's client address.
@@ -126,6 +130,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 writeln!(std::io::stderr(), "warning: {warning}")?;
             }
             write!(std::io::stdout(), "{}", config.effective_toml())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench(args) => {
+            bench::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Status { server, word } => {

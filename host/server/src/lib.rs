@@ -1,6 +1,7 @@
 //! The process: sockets, threads, time, configuration, the command line. It moves bytes and time
 //! into `replica`'s values, and decides nothing about the tree.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod digest;
