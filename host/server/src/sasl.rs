@@ -96,7 +96,8 @@ impl DigestMd5 {
         must("nc", "00000001", need("nc")?)?;
         must("qop", "auth", get("qop").unwrap_or("auth"))?;
         let uri = need("digest-uri")?;
-        must("digest-uri", SERVICE, uri.split('/').next().unwrap_or_default())?;
+        // In any case of letters, as Java compares it.
+        must("digest-uri", &format!("{SERVICE}/{REALM}"), &uri.to_ascii_lowercase())?;
         let (user, cnonce) = (need("username")?, need("cnonce")?);
         let password = self.users.get(user);
         let proof = |method: &str| {
@@ -230,6 +231,7 @@ mod tests {
             format!("{good},qop=auth"),
             good.replace("nc=00000001", "nc=00000002"),
             good.replace("zookeeper/", "http/"),
+            good.replace("zookeeper/zk-sasl-md5", "zookeeper/other"),
             good.replace("zk-sasl-md5\",nonce", "other\",nonce"),
             format!("{good},x=\"open"),
             response(&hex(&[8; 16]), "bob", "secret"),

@@ -5,6 +5,7 @@
 
 mod jks;
 mod subject;
+mod v1;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use thiserror::Error;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{ClientAuth, KeyStore, StoreKind, Tls};
 
@@ -65,21 +68,36 @@ pub fn server_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>, TlsError> {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Want | ClientAuth::Need => {
             let mut roots = RootCertStore::empty();
-            let (added, _) = roots.add_parsable_certificates(trusted(tls)?);
+            let trusted = trusted(tls)?;
+            let (added, _) = roots.add_parsable_certificates(trusted.iter().cloned());
             if added == 0 {
                 return Err(TlsError::Missing(
                     "a certificate authority for its clients (`tls.ca` or `tls.truststore`)",
                 ));
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             let verifier = match tls.client_auth {
                 ClientAuth::Want => verifier.allow_unauthenticated(),
                 ClientAuth::None | ClientAuth::Need => verifier,
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|e| unusable(&e))?)
+            let inner = verifier.build().map_err(|e| unusable(&e))?;
+            let algorithms = provider.signature_verification_algorithms;
+            builder.with_client_cert_verifier(Arc::new(v1::Verifier { inner, trusted, algorithms }))
         }
     };
-    Ok(Arc::new(builder.with_single_cert(chain, key).map_err(|e| unusable(&e))?))
+    let key = provider.key_provider.load_private_key(key).map_err(|e| unusable(&e))?;
+    let own = chain.first().ok_or(TlsError::Missing("a certificate beside its key"))?;
+    // Not rustls's own check, which refuses certificates of version 1; clients judge those.
+    let (_, own) = X509Certificate::from_der(own).map_err(|e| unusable(&e))?;
+    if key.public_key().is_some_and(|public| public.as_ref() != own.public_key().raw) {
+        return Err(TlsError::Unusable(
+            "the key belongs to another certificate; give the key that the first one was made for"
+                .to_owned(),
+        ));
+    }
+    let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    Ok(Arc::new(builder.with_cert_resolver(Arc::new(resolver))))
 }
 
 fn identity(tls: &Tls) -> Result<Identity, TlsError> {

@@ -80,7 +80,7 @@ pub(super) fn read(bytes: &[u8], password: &str) -> Result<Contents, String> {
 }
 
 /// The content of the DER value at the start of `der`, and what is behind it.
-fn der(der: &[u8]) -> Result<(u8, &[u8], &[u8]), String> {
+pub(super) fn der(der: &[u8]) -> Result<(u8, &[u8], &[u8]), String> {
     let mut at = Cursor(der);
     let tag = at.take(1)?[0];
     let short = at.take(1)?[0];
