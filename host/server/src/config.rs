@@ -21,6 +21,7 @@ mod sections;
 mod tree;
 mod units;
 mod validate;
+mod without_effect;
 mod zoo;
 
 pub use access::{Auth, ClientAuth, Enforce, KeyStore, Provider, Sasl, StoreKind, Tls, X509};
@@ -195,6 +196,13 @@ impl Config {
             container_deletes_per_minute: self.nodes.container_deletes_per_minute,
             container_max_never_used_ms: self.nodes.container_max_never_used_ms,
         }
+    }
+
+    /// What is set and not followed by this version, for the log and `check-config`; what
+    /// [`from_zoo_cfg`] warns of by ZooKeeper's names is in here too.
+    pub fn without_effect(&self) -> Vec<Warning> {
+        let warning = |(key, reason)| Warning { origin: Origin::Default, key, reason };
+        without_effect::find(self).into_iter().map(warning).collect()
     }
 
     /// Refuses a configuration with more than this one server.

@@ -32,6 +32,9 @@ pub(super) fn validate(
     Ok(())
 }
 
+/// Upper bound of `limits.max-frame-bytes`: one command has to fit into one log entry.
+pub(super) const FRAME_BYTES_MAX: u64 = 64 << 20;
+
 struct Check<'a> {
     origin_of: &'a dyn Fn(&str) -> Origin,
 }
@@ -73,8 +76,9 @@ impl Check<'_> {
                 format!("{min} ms as the lower and {max} ms as the upper bound"),
             );
         }
-        // A frame has to hold a request at all; the upper bound keeps one command in one log entry.
-        self.within("limits.max-frame-bytes", c.limits.max_frame_bytes, 1_024, 64 << 20)?;
+        // A frame has to hold a request at all.
+        let frame = c.limits.max_frame_bytes;
+        self.within("limits.max-frame-bytes", frame, 1_024, FRAME_BYTES_MAX)?;
         for (key, value) in [
             ("limits.max-outstanding-requests", c.limits.max_outstanding_requests),
             ("limits.max-outstanding-per-connection", c.limits.max_outstanding_per_connection),

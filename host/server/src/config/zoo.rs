@@ -19,7 +19,7 @@ mod unsupported;
 use super::Config;
 use super::error::{ConfigError, Origin};
 use super::sections::{EnsembleServer, Role};
-use super::{Address, jaas, validate};
+use super::{Address, jaas, validate, without_effect};
 use properties::Property;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,7 +56,13 @@ pub fn from_zoo_cfg(
     zoo.map_servers()?;
     zoo.map_jaas()?;
     zoo.warnings.extend(unsupported::warnings(&zoo.main, &zoo.properties));
-    let Zoo { mut config, warnings, names, .. } = zoo;
+    let Zoo { mut config, mut warnings, names, .. } = zoo;
+    // What only a default sets, such as the admin server, nobody asked for: it gives no warning.
+    for (ours, reason) in without_effect::find(&config) {
+        if let Some((key, origin)) = names.get(&ours).cloned() {
+            warnings.push(Warning { origin, key, reason });
+        }
+    }
     let origin_of = |key: &str| names.get(key).map_or(Origin::Default, |(_, o)| o.clone());
     validate::validate(&mut config, &origin_of).map_err(|e| in_zookeepers_words(e, &names))?;
     Ok((config, warnings))

@@ -4,12 +4,13 @@
 //! have no `zookeeper.` prefix (`jute.maxbuffer`, `readonlymode.enabled`, `znode.container.*`), so
 //! that a line in `zoo.cfg` does not reach them.
 
-use super::Zoo;
 use super::properties::Property;
+use super::{Warning, Zoo};
 use crate::config::access::{ClientAuth, KeyStore, Provider, StoreKind};
 use crate::config::address::{Address, parse_port};
 use crate::config::error::ConfigError;
 use crate::config::sections::AllowFrom;
+use crate::config::validate::FRAME_BYTES_MAX;
 use crate::config::{Config, WORDS};
 use std::path::PathBuf;
 
@@ -123,20 +124,12 @@ impl Zoo {
             };
         }
         map!("tickTime", 1, int, "tick-time-ms", self.config.tick_time_ms);
-        map!(
-            "maxClientCnxns",
-            0,
-            int,
-            "limits.max-connections-per-address",
-            self.config.limits.max_connections_per_address
-        );
-        map!(
-            "zookeeper.maxCnxns",
-            0,
-            int,
-            "limits.max-connections",
-            self.config.limits.max_connections
-        );
+        let per_address = self.bound("limits.max-connections-per-address", "maxClientCnxns")?;
+        let in_all = self.bound("limits.max-connections", "zookeeper.maxCnxns")?;
+        let limits = &mut self.config.limits;
+        limits.max_connections_per_address =
+            per_address.unwrap_or(limits.max_connections_per_address);
+        limits.max_connections = in_all.unwrap_or(limits.max_connections);
         map!(
             "zookeeper.globalOutstandingLimit",
             1,
@@ -151,6 +144,7 @@ impl Zoo {
             "limits.max-frame-bytes",
             self.config.limits.max_frame_bytes
         );
+        self.cap_frames();
         map!(
             "zookeeper.nio.sessionlessCnxnTimeout",
             1,
@@ -196,6 +190,32 @@ impl Zoo {
             }
         }
         Ok(())
+    }
+
+    /// A bound on connections: as in a real server, 0 and anything below is none.
+    fn bound(&mut self, ours: &str, name: &str) -> Result<Option<u32>, ConfigError> {
+        let negative = self.find(name).is_some_and(|p| p.value.parse::<i32>().is_ok_and(|n| n < 0));
+        let number = if negative { Some(0) } else { self.integer(name, 0, i32::MAX as u64)? };
+        let _ = self.take(ours, name);
+        Ok(number.map(|n| u32::try_from(n).expect("bounded by the maximum given")))
+    }
+
+    /// A `jute.maxbuffer` above our own bound would keep a deployment from starting that never
+    /// sends such a frame, so it is lowered, and told.
+    fn cap_frames(&mut self) {
+        if self.config.limits.max_frame_bytes <= FRAME_BYTES_MAX {
+            return;
+        }
+        self.config.limits.max_frame_bytes = FRAME_BYTES_MAX;
+        let property = &self.properties["jute.maxbuffer"];
+        self.warnings.push(Warning {
+            origin: property.origin.clone(),
+            key: property.key.clone(),
+            reason: format!(
+                "says {}, but a request may have at most {FRAME_BYTES_MAX} bytes, which holds",
+                property.value
+            ),
+        });
     }
 
     fn map_switches(&mut self) {
@@ -309,6 +329,8 @@ impl Zoo {
             if name.starts_with("zookeeper.authProvider.") {
                 let provider = Provider::from_class(&property.value, &ensembles);
                 if !providers.contains(&provider) {
+                    let theirs = (property.key.clone(), property.origin.clone());
+                    self.names.insert(format!("auth.providers.{}", providers.len()), theirs);
                     providers.push(provider);
                 }
             }
@@ -368,7 +390,10 @@ impl Zoo {
         let host = self.take("admin.listen", "zookeeper.admin.serverAddress");
         let port = match self.property("zookeeper.admin.serverPort").cloned() {
             None => 8_080,
-            Some(p) => parse_port(&p.value).or_else(|why| self.bad(&p, "a port", why))?,
+            Some(p) => {
+                self.name("admin.listen", &p);
+                parse_port(&p.value).or_else(|why| self.bad(&p, "a port", why))?
+            }
         };
         self.config.admin.listen = Some(Address::new(host.as_deref().unwrap_or("0.0.0.0"), port));
         Ok(())

@@ -96,7 +96,8 @@ fn kazoos_harness() {
     assert_eq!(config.four_letter_words.allow_from, AllowFrom::All);
     assert_eq!(config.auth.sasl.users["jaasuser"], "jaas_password");
     assert_eq!(config.auth.super_digest.as_deref(), Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU="));
-    assert_eq!(warnings.iter().map(|w| w.key.as_str()).collect::<Vec<_>>(), ["admin.serverPort"]);
+    let told: Vec<_> = warnings.iter().map(|w| w.key.as_str()).collect();
+    assert_eq!(told, ["localSessionsEnabled", "admin.serverPort"]);
     assert!(config.require_single().is_ok());
     // What a zoo.cfg says can be laid under environment and flags, and printed.
     let again = config.overlaid([], &Overrides::default()).unwrap();
@@ -245,7 +246,8 @@ fn properties_of_the_file_win_and_have_their_real_names() {
     assert_eq!(config.auth.enforce.schemes, ["sasl", "digest"]);
     assert_eq!(config.auth.x509.super_user.as_deref(), Some("CN=x"));
     assert_eq!(config.four_letter_words.enabled, ["ruok", "stat", "srvr"]);
-    assert!(warnings.is_empty(), "{warnings:?}");
+    let told: Vec<_> = warnings.iter().map(|w| w.key.as_str()).collect();
+    assert_eq!(told, ["zookeeper.emulate353TTLNodes", "authProvider.7"]);
     assert_eq!(config.overlaid([], &Overrides::default()).unwrap(), config);
     // "true" is not the word that switches ACLs off.
     assert!(!loaded(BASE, &[("zookeeper.skipACL", "true")]).0.auth.skip_acl);
@@ -286,6 +288,41 @@ fn one_warning_for_each_thing_that_is_not_supported() {
 }
 
 #[test]
+fn values_beyond_our_bounds_do_not_keep_a_deployment_from_starting() {
+    let (config, warnings) = loaded(
+        &format!("{BASE}maxClientCnxns=-1\nmaxCnxns=-5\n"),
+        &[("jute.maxbuffer", "104857600")],
+    );
+    let limits = &config.limits;
+    assert_eq!((limits.max_connections_per_address, limits.max_connections), (0, 0));
+    assert_eq!(limits.max_frame_bytes, 64 << 20);
+    let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "java property jute.maxbuffer: jute.maxbuffer: says 104857600, but a request may have at \
+          most 67108864 bytes, which holds"
+        ]
+    );
+    let exact = loaded(BASE, &[("jute.maxbuffer", "67108864")]);
+    assert_eq!((exact.0.limits.max_frame_bytes, exact.1.len()), (64 << 20, 0));
+}
+
+#[test]
+fn what_is_taken_over_to_no_effect_is_told_by_its_own_name() {
+    let cfg = format!(
+        "{BASE}authProvider.2=org.apache.zookeeper.server.auth.KeyAuthenticationProvider\n\
+         client.certReload=true\nadmin.enableServer=false\nadmin.serverPort=9\n"
+    );
+    let (_, warnings) = loaded(&cfg, &[("znode.container.maxNeverUsedIntervalMs", "60000")]);
+    let told: Vec<_> = warnings.iter().map(|w| w.key.as_str()).collect();
+    let expected =
+        ["znode.container.maxNeverUsedIntervalMs", "client.certReload", "authProvider.2"];
+    assert_eq!(told, expected);
+    assert!(warnings[2].to_string().contains("zoo.cfg:3: authProvider.2: is not a provider"));
+}
+
+#[test]
 fn bad_input_names_file_line_and_key() {
     for (line, expected) in [
         (
@@ -296,6 +333,10 @@ fn bad_input_names_file_line_and_key() {
         (
             "tickTime=2s",
             "DIR/zoo.cfg:3: tickTime: expected a number within 1 to 2147483647, got `2s`",
+        ),
+        (
+            "maxClientCnxns=many",
+            "maxClientCnxns: expected a number within 0 to 2147483647, got `many`",
         ),
         ("server.x=a:1:2", "server.x: expected server.N with N within 0 to 254, got server.x"),
         ("server.300=a:1:2", "got server.300"),

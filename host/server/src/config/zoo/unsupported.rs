@@ -139,11 +139,6 @@ const RULES: &[Unsupported] = &[
         "this metrics provider is not started; use the four-letter word mntr",
     ),
     rule(
-        "zookeeper.admin.serverPort",
-        Matters::Always,
-        "the HTTP admin server is not in this version; use four-letter words",
-    ),
-    rule(
         "zookeeper.admin.portUnification",
         Matters::IfTrue,
         "the HTTP admin server is not in this version; use four-letter words",
