@@ -120,7 +120,8 @@ class Run:
         self.junit = out / f"{name}.xml"
         self.log = out / f"{name}.log"
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="kazoo-", dir=out))
-        self.deadline = None
+        # With --out given twice, the results of last time must not pass for those of this run.
+        self.junit.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-ra", "-q", "-p", "no:logging", "-p", "loopback",
                    "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS_MAX}",
                    f"--junitxml={self.junit}", f"--rootdir={SITE_PACKAGES}", "--pyargs", *targets]
