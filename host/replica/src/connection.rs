@@ -2,8 +2,9 @@
 //!
 //! Invariants (ZooKeeper's order):
 //! * Requests take effect and are answered in the order sent. Writes may follow each other without
-//!   waiting; a read waits until every earlier write of its session is published, and a write waits
-//!   for a read that waits.
+//!   waiting; a read takes its view when every earlier write of its session is published, and a
+//!   write waits until the reads before it have taken theirs.
+//! * One read is under way at a time; writes may pass it, because it holds its view already.
 //! * Nothing is decided here about the tree: writes become inputs of the Node, reads are answered
 //!   from a view.
 
@@ -22,10 +23,13 @@ use proto::{
 use state::{Command, access};
 
 use crate::input::Input;
-use crate::outbox::{Outbox, Slot, Waits};
+use crate::outbox::{Event, Outbox, Say, Waits};
 use crate::publish::Published;
-use crate::reads::{self, Reader, Stop};
-use crate::writes;
+use crate::reads::{Read, watch_op};
+use crate::writes::{self, Sorted};
+
+/// How many things are taken out of the outbox at a time.
+const DRAIN_MAX: usize = 256;
 
 /// Resolves credentials; part of the process, because it needs configuration and randomness.
 pub trait Authenticator: Send + Sync {
@@ -104,6 +108,8 @@ pub struct Connection {
     connecting: bool,
     closing: bool,
     queue: VecDeque<(RequestHeader, Request)>,
+    /// What was taken out of the outbox and is not encoded yet.
+    saying: VecDeque<Say>,
     stats: ConnectionStats,
 }
 
@@ -129,6 +135,7 @@ impl Connection {
             connecting: true,
             closing: false,
             queue: VecDeque::new(),
+            saying: VecDeque::new(),
             stats: ConnectionStats::default(),
         }
     }
@@ -150,7 +157,8 @@ impl Connection {
 
     /// How many requests were taken and not answered yet.
     pub fn outstanding(&self) -> usize {
-        self.queue.len() + self.outbox.inner.lock().pending
+        let inner = self.outbox.inner.lock();
+        self.queue.len() + inner.pending + usize::from(inner.reading.is_some())
     }
 
     /// The session, its attach generation and its timeout in ms, once it is there.
@@ -179,7 +187,7 @@ impl Connection {
                 here = format_args!("{zxid:#x}"),
                 "refused a client that has seen later changes than this server has"
             );
-            self.outbox.push(Slot::Close);
+            self.outbox.push(Say::Close);
             return Ok(());
         }
         let Policy { timeout_ms_min, timeout_ms_max, .. } = *self.policy;
@@ -191,8 +199,8 @@ impl Connection {
         } else {
             let session = request.session_id;
             let Ok(password) = <[u8; PASSWORD_BYTES]>::try_from(&request.password[..]) else {
-                self.outbox.push(Slot::Refused { read_only });
-                self.outbox.push(Slot::Close);
+                self.outbox.push(Say::Refused { read_only });
+                self.outbox.push(Say::Close);
                 return Ok(());
             };
             (Command::AttachSession { session, password, timeout_ms }, session, password)
@@ -238,32 +246,37 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes through the queue as far as the order allows: writes become `inputs`, reads are
-    /// answered. Call it after [`Self::receive`], and when the outbox wakes.
-    pub fn advance(&mut self, inputs: &mut Vec<Input>) {
+    /// Goes through the queue as far as the order allows: writes become `inputs`, and a read that has
+    /// taken its view is given back, to be run; then call this again. Call it after
+    /// [`Self::receive`], and when the outbox wakes.
+    pub fn advance(&mut self, inputs: &mut Vec<Input>) -> Option<Read> {
+        self.outbox.looks();
         while !self.closing {
-            let (pending, attached) = {
+            let (pending, reading, attached) = {
                 let inner = self.outbox.inner.lock();
-                (inner.pending, inner.attached)
+                (inner.pending, inner.reading.is_some(), inner.attached)
             };
-            let Some((session, generation, _)) = attached else { return };
-            let Some((header, request)) = self.queue.front() else { return };
+            let (session, generation, _) = attached?;
+            let (header, request) = self.queue.pop_front()?;
             let xid = header.xid;
-            if self.must_authenticate(request) {
+            if self.must_authenticate(&request) {
                 self.reply(xid, 0, Err(ErrorCode::SessionClosedRequireSaslAuth));
-                return self.hang_up();
+                self.hang_up();
+                return None;
             }
-            if let Some(op) = writes::op(request, self.policy.reconfig_enabled) {
-                self.queue.pop_front();
-                let ticket = self.outbox.push_pending(Waits::Write { xid });
-                let identities = Arc::clone(&self.identities);
-                inputs.push(Input::Write { session, generation, identities, op, ticket });
-                continue;
+            let request = match writes::sort(request, self.policy.reconfig_enabled) {
+                Sorted::Write(op) => {
+                    let ticket = self.outbox.push_pending(Waits::Write { xid });
+                    let identities = Arc::clone(&self.identities);
+                    inputs.push(Input::Write { session, generation, identities, op, ticket });
+                    continue;
+                }
+                Sorted::Other(request) => request,
+            };
+            if pending > 0 || reading {
+                self.queue.push_front((header, request));
+                return None;
             }
-            if pending > 0 {
-                return;
-            }
-            let Some((_, request)) = self.queue.pop_front() else { return };
             match request {
                 Request::Ping => self.reply(XID_PING, self.published.view().zxid, Ok(Reply::Empty)),
                 Request::WhoAmI => {
@@ -284,45 +297,47 @@ impl Connection {
                     let command = Command::CloseSession { session, generation };
                     inputs.push(Input::Command { command, ticket: Some(ticket) });
                 }
-                read => self.read(xid, session, &read),
+                request if self.watch_op(xid, &request) => {}
+                read => {
+                    let (published, outbox) = (&self.published, &self.outbox);
+                    return Some(Read::take(
+                        published,
+                        outbox,
+                        &self.identities,
+                        session,
+                        xid,
+                        read,
+                    ));
+                }
             }
         }
+        None
     }
 
-    /// Takes a view, a slot and a watch in one step, then answers.
-    fn read(&mut self, xid: i32, session: i64, request: &Request) {
-        let reader = |view: &_| {
-            let (identities, outbox) = (&self.identities[..], &self.outbox);
-            Reader { view, identities, session, outbox }.read(request, None)
-        };
-        let (zxid, result) = if reads::wants_watch(request) {
-            // We read under the shared lock, so that a watch need never be withdrawn: what such
-            // reads touch is nearly always in memory.
-            self.published.with_view(|view| {
-                let (identities, outbox) = (&self.identities[..], &self.outbox);
+    /// Answers what is about watches alone; false if it is something else.
+    fn watch_op(&self, xid: i32, request: &Request) -> bool {
+        let about_watches = matches!(
+            request,
+            Request::AddWatch { .. } | Request::RemoveWatches { .. } | Request::CheckWatches { .. }
+        );
+        about_watches
+            && self.published.with_view(|view| {
                 let mut watches = self.published.watches();
-                let reader = Reader { view, identities, session, outbox };
-                let result = reader.read(request, Some(&mut watches));
-                let slot = reply_slot(xid, view.zxid, result);
-                self.outbox.push(slot);
-                (0, None)
+                let Some(result) = watch_op(request, &mut watches, &self.outbox) else {
+                    return false;
+                };
+                self.outbox.push(Say::Reply { xid, zxid: view.zxid, result, charge: None });
+                true
             })
-        } else {
-            let view = self.published.view();
-            (view.zxid, Some(reader(&view)))
-        };
-        if let Some(result) = result {
-            self.outbox.push(reply_slot(xid, zxid, result));
-        }
     }
 
     fn reply(&mut self, xid: i32, zxid: i64, result: Result<Reply, ErrorCode>) {
-        self.outbox.push(Slot::Reply { xid, zxid, result });
+        self.outbox.push(Say::Reply { xid, zxid, result, charge: None });
     }
 
     fn hang_up(&mut self) {
         self.closing = true;
-        self.outbox.push(Slot::Close);
+        self.outbox.push(Say::Close);
     }
 
     fn must_authenticate(&self, request: &Request) -> bool {
@@ -390,38 +405,35 @@ impl Connection {
     /// Writes everything that is decided to `out`, in order; at most about `bytes_max`.
     pub fn drain(&mut self, out: &mut BytesMut, bytes_max: usize) -> Drained {
         let skip_acl = self.published.view().settings.skip_acl;
-        let mut inner = self.outbox.inner.lock();
-        if inner.dead {
-            return Drained::Close;
-        }
         while out.len() < bytes_max {
-            match inner.slots.front() {
-                None | Some(Slot::Pending { .. }) => return Drained::Open,
-                Some(Slot::Close) => return Drained::Close,
-                Some(_) => {}
+            if self.saying.is_empty() {
+                self.outbox.take_decided(&mut self.saying, DRAIN_MAX);
             }
-            let Some(slot) = inner.slots.pop_front() else { return Drained::Open };
-            match slot {
-                Slot::Pending { .. } | Slot::Close => {}
-                Slot::Event { kind, path, zxid, acl } => {
+            let Some(say) = self.saying.pop_front() else { return Drained::Open };
+            match say {
+                Say::Close => return Drained::Close,
+                Say::Event(Event { kind, path, zxid, acl, .. }) => {
                     if !skip_acl && !access::allowed(&acl, Perms::READ, &self.identities) {
                         continue;
                     }
                     WatchEvent::encode(kind, &path, zxid, out);
                 }
-                Slot::Reply { xid, zxid, result: Ok(reply) } => {
+                Say::Reply { xid, zxid, result, charge } => {
                     self.stats.last_zxid = zxid;
-                    reply.encode(ReplyHeader { xid, zxid, err: 0 }, out);
+                    match result {
+                        Ok(reply) => reply.encode(ReplyHeader { xid, zxid, err: 0 }, out),
+                        Err(code) => {
+                            Reply::encode_error(ReplyHeader { xid, zxid, err: code.code() }, out);
+                        }
+                    }
+                    // What is in `out` now is bounded by the connection.
+                    drop(charge);
                 }
-                Slot::Reply { xid, zxid, result: Err(code) } => {
-                    self.stats.last_zxid = zxid;
-                    Reply::encode_error(ReplyHeader { xid, zxid, err: code.code() }, out);
-                }
-                Slot::Connected { session, timeout_ms, password, read_only } => {
+                Say::Connected { session, timeout_ms, password, read_only } => {
                     let session_id = session;
                     ConnectResponse { timeout_ms, session_id, password, read_only }.encode(out);
                 }
-                Slot::Refused { read_only } => ConnectResponse::expired(read_only).encode(out),
+                Say::Refused { read_only } => ConnectResponse::expired(read_only).encode(out),
             }
             self.stats.sent += 1;
         }
@@ -430,24 +442,12 @@ impl Connection {
 
     /// Whether there is something to drain now.
     pub fn has_output(&self) -> bool {
-        let inner = self.outbox.inner.lock();
-        inner.dead || !matches!(inner.slots.front(), None | Some(Slot::Pending { .. }))
+        !self.saying.is_empty() || self.outbox.has_decided()
     }
 
     /// Forgets the connection. Its session lives on until it times out or attaches elsewhere.
     pub fn disconnect(&self) {
         self.published.disconnect(&self.outbox);
-    }
-}
-
-fn reply_slot(xid: i32, zxid: i64, result: Result<Reply, Stop>) -> Slot {
-    match result {
-        Ok(reply) => Slot::Reply { xid, zxid, result: Ok(reply) },
-        Err(Stop::Code(code)) => Slot::Reply { xid, zxid, result: Err(code) },
-        Err(Stop::Fault(fault)) => {
-            tracing::error!(%fault, "a read failed; its connection is closed");
-            Slot::Close
-        }
     }
 }
 

@@ -11,8 +11,9 @@
 //!    the slots of the writes, under one lock.
 //! 5. The connection drains its outbox into bytes.
 //!
-//! A read never enters the Node: the connection takes a view and a slot in one step, under the same
-//! lock, when all earlier writes of its session are published.
+//! A read never enters the Node: when all earlier writes of its session are published, the connection
+//! takes a view, a slot and a watch in one step, under the same lock ([`reads::Read::take`]). The
+//! read then runs outside the lock, and what touches many rows goes on in turns ([`big_reads`]).
 
 pub mod input;
 
@@ -25,14 +26,17 @@ pub mod machine;
 pub mod publish;
 pub mod watches;
 
+pub mod big_reads;
 pub mod connection;
 pub mod outbox;
-mod reads;
+pub mod reads;
 mod writes;
 
+pub use big_reads::BigReads;
 pub use connection::{Authenticator, Connection, Policy, Sasl, SaslStep};
 pub use input::{Input, Report, Work};
 pub use machine::Machine;
 pub use node::{Node, NodeConfig};
 pub use outbox::Outbox;
 pub use publish::Published;
+pub use reads::Read;

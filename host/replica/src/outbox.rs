@@ -1,8 +1,13 @@
 //! What a connection has to say to its client, in order.
 //!
-//! An outbox is a row of slots. A read's slot is filled by the task that took it; a write's is
-//! pending until its entry is published. An event goes before the first pending slot: after every
-//! reply that was decided before the change, before every reply that can show it.
+//! An outbox is a row of slots, numbered without a gap. A write's slot is pending until its entry
+//! is published. A read's slot is taken together with its view, and filled when it has been read.
+//!
+//! Invariants:
+//! * An event goes before the first pending slot: after every reply that was decided, or whose view
+//!   was taken, before the change, and before every reply that can show it.
+//! * Nothing is drained past a slot that is not decided.
+//! * At most one slot is taken at a time: a connection reads one thing after the other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,15 +18,17 @@ use proto::connect::PASSWORD_BYTES;
 use proto::{Acl, ErrorCode, EventType, Reply};
 use state::Answer;
 
+use crate::big_reads::Charge;
+
+/// How many bytes of events may wait for a client before its connection is closed; it then sets its
+/// watches again and catches up. ZooKeeper has no bound here and runs out of memory.
+pub const EVENT_BYTES_MAX: usize = 16 << 20;
+
 /// One thing to say.
 #[derive(Debug)]
-pub(crate) enum Slot {
-    /// A reply that is not decided yet.
-    Pending { number: u64, waits: Waits },
-    /// A reply.
-    Reply { xid: i32, zxid: i64, result: Result<Reply, ErrorCode> },
-    /// A watch event, for those who may read the znode.
-    Event { kind: EventType, path: Arc<str>, zxid: i64, acl: Arc<[Acl]> },
+pub(crate) enum Say {
+    /// A reply; `charge` is the memory that it is accounted for with.
+    Reply { xid: i32, zxid: i64, result: Result<Reply, ErrorCode>, charge: Option<Charge> },
     /// The session is there.
     Connected {
         session: i64,
@@ -31,8 +38,27 @@ pub(crate) enum Slot {
     },
     /// The session is not known (any more).
     Refused { read_only: Option<bool> },
+    /// A watch event, for those who may read the znode.
+    Event(Event),
     /// Nothing comes after this.
     Close,
+}
+
+/// A watch event.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) kind: EventType,
+    pub(crate) path: Arc<str>,
+    pub(crate) zxid: i64,
+    pub(crate) acl: Arc<[Acl]>,
+    /// The slot of the read whose watch alone this is for: taken back if that watch is withdrawn.
+    pub(crate) since: Option<u64>,
+}
+
+impl Event {
+    fn bytes(&self) -> usize {
+        self.path.len() + size_of::<Self>()
+    }
 }
 
 /// What a pending slot waits for.
@@ -46,20 +72,44 @@ pub(crate) enum Waits {
     Connect { session: i64, password: [u8; PASSWORD_BYTES], read_only: Option<bool> },
 }
 
+#[derive(Debug)]
+enum State {
+    Pending(Waits),
+    Taken,
+    Decided(Say),
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Events that go before it.
+    before: Vec<Event>,
+    state: State,
+}
+
 /// Where the answer to one command goes.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) number: u64,
+    number: u64,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
-    pub(crate) slots: VecDeque<Slot>,
-    next: u64,
+    slots: VecDeque<Slot>,
+    /// The number of the first of `slots`.
+    first: u64,
+    /// No slot before this number is pending.
+    undecided: u64,
+    /// Events that go after the last slot.
+    after: Vec<Event>,
+    event_bytes: usize,
     /// How many slots are pending.
     pub(crate) pending: usize,
-    /// The session and its attach generation, once there is one.
+    /// The slot of the read that holds its view and was not answered yet.
+    pub(crate) reading: Option<u64>,
+    /// Whether an event came for which the watch of that read asked.
+    tentative: bool,
+    /// The session, its attach generation and its timeout in ms, once there is one.
     pub(crate) attached: Option<(i64, u32, i32)>,
     /// The connection is to end at once.
     pub(crate) dead: bool,
@@ -72,6 +122,8 @@ pub struct Outbox {
     pub(crate) inner: Mutex<Inner>,
     /// Whether the client said anything since the Node last looked.
     heard: AtomicBool,
+    /// Whether `wake` was called since the connection last looked.
+    woken: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -84,7 +136,13 @@ impl std::fmt::Debug for Outbox {
 impl Outbox {
     /// An empty outbox; `wake` is called, from any thread, when there may be something to drain.
     pub fn new(id: u64, wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
-        Arc::new(Self { id, inner: Mutex::default(), heard: AtomicBool::new(true), wake })
+        Arc::new(Self {
+            id,
+            inner: Mutex::default(),
+            heard: AtomicBool::new(true),
+            woken: AtomicBool::new(false),
+            wake,
+        })
     }
 
     /// Takes notice that the client said something.
@@ -104,27 +162,163 @@ impl Outbox {
     }
 
     pub(crate) fn wake(&self) {
-        (self.wake)();
+        // Once is enough until the connection looks: a batch may answer hundreds of its requests.
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            (self.wake)();
+        }
     }
 
-    pub(crate) fn push(&self, slot: Slot) {
-        self.inner.lock().slots.push_back(slot);
+    /// The connection is about to look at everything: later changes must wake it again.
+    pub(crate) fn looks(&self) {
+        self.woken.store(false, Ordering::Release);
     }
 
+    /// Says something that is decided.
+    pub(crate) fn push(&self, say: Say) {
+        self.inner.lock().add(State::Decided(say));
+    }
+
+    /// Takes the next slot for a command.
     pub(crate) fn push_pending(self: &Arc<Self>, waits: Waits) -> Ticket {
         let mut inner = self.inner.lock();
-        let number = inner.next;
-        inner.next += 1;
         inner.pending += 1;
-        inner.slots.push_back(Slot::Pending { number, waits });
+        let number = inner.add(State::Pending(waits));
         Ticket { outbox: Arc::clone(self), number }
     }
 
-    pub(crate) fn insert_event(&self, event: Slot) {
+    /// Takes the next slot for a read; the caller holds the publish lock and takes the view.
+    pub(crate) fn take(&self) -> u64 {
         let mut inner = self.inner.lock();
-        let pending = |slot: &Slot| matches!(slot, Slot::Pending { .. });
-        let at = inner.slots.iter().position(pending).unwrap_or(inner.slots.len());
-        inner.slots.insert(at, event);
+        assert!(
+            inner.pending == 0 && inner.reading.is_none(),
+            "a read waits for what came before it"
+        );
+        let number = inner.add(State::Taken);
+        (inner.reading, inner.tentative) = (Some(number), false);
+        number
+    }
+
+    /// Answers the read that took a slot; `missed` are the events that go before its reply.
+    pub(crate) fn answer(&self, number: u64, missed: Vec<Event>, say: Say) {
+        let mut inner = self.inner.lock();
+        inner.reading = None;
+        inner.event_bytes += missed.iter().map(Event::bytes).sum::<usize>();
+        let slot = inner.slot(number).expect("a slot that is not decided is not drained");
+        assert!(matches!(slot.state, State::Taken), "a read is answered once");
+        slot.before.extend(missed);
+        slot.state = State::Decided(say);
+    }
+
+    /// Takes back the events of these kinds that only a withdrawn watch of the read at `number`
+    /// asked for.
+    pub(crate) fn withdraw(&self, number: u64, path: &str, kinds: &[EventType]) {
+        let mut inner = self.inner.lock();
+        if !inner.tentative {
+            return;
+        }
+        let stays = |event: &Event| {
+            event.since != Some(number) || &*event.path != path || !kinds.contains(&event.kind)
+        };
+        let mut freed = 0;
+        let Inner { slots, after, .. } = &mut *inner;
+        for events in slots.iter_mut().map(|slot| &mut slot.before).chain([after]) {
+            let before: usize = events.iter().map(Event::bytes).sum();
+            events.retain(stays);
+            freed += before - events.iter().map(Event::bytes).sum::<usize>();
+        }
+        inner.event_bytes -= freed;
+    }
+
+    /// Whether a change came for which the watch of the read under way asked.
+    pub(crate) fn has_tentative(&self) -> bool {
+        self.inner.lock().tentative
+    }
+
+    /// Queues an event before the first pending slot.
+    pub(crate) fn insert(&self, event: Event) {
+        let mut inner = self.inner.lock();
+        inner.event_bytes += event.bytes();
+        inner.tentative |= event.since.is_some() && event.since == inner.reading;
+        if inner.event_bytes > EVENT_BYTES_MAX {
+            tracing::warn!(
+                bytes_max = EVENT_BYTES_MAX,
+                "a client does not read its watch events; its connection is closed"
+            );
+            inner.dead = true;
+        }
+        let undecided = inner.undecided;
+        match inner.slot(undecided) {
+            Some(slot) => slot.before.push(event),
+            None => inner.after.push(event),
+        }
+    }
+
+    /// Moves what can be said now into `out`, in order, at most about `most` things.
+    pub(crate) fn take_decided(&self, out: &mut VecDeque<Say>, most: usize) {
+        let mut inner = self.inner.lock();
+        if inner.dead {
+            out.clear();
+            out.push_back(Say::Close);
+            return;
+        }
+        let inner = &mut *inner;
+        while out.len() < most {
+            let Some(slot) = inner.slots.front_mut() else { break };
+            inner.event_bytes -= slot.before.iter().map(Event::bytes).sum::<usize>();
+            out.extend(slot.before.drain(..).map(Say::Event));
+            if !matches!(slot.state, State::Decided(_)) {
+                return;
+            }
+            inner.first += 1;
+            if let Some(Slot { state: State::Decided(say), .. }) = inner.slots.pop_front() {
+                out.push_back(say);
+            }
+        }
+        if inner.slots.is_empty() {
+            inner.event_bytes -= inner.after.iter().map(Event::bytes).sum::<usize>();
+            out.extend(inner.after.drain(..).map(Say::Event));
+        }
+    }
+
+    /// Whether there is something to say now.
+    pub(crate) fn has_decided(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.dead
+            || match inner.slots.front() {
+                Some(slot) => !slot.before.is_empty() || matches!(slot.state, State::Decided(_)),
+                None => !inner.after.is_empty(),
+            }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, state: State) -> u64 {
+        let number = self.first + self.slots.len() as u64;
+        let decided = !matches!(state, State::Pending(_));
+        self.slots.push_back(Slot { before: std::mem::take(&mut self.after), state });
+        if decided && self.undecided == number {
+            self.undecided = number + 1;
+        }
+        number
+    }
+
+    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn decide(&mut self, number: u64, say: Say) {
+        if let Some(slot) = self.slot(number) {
+            slot.state = State::Decided(say);
+        }
+        while self.slot(self.undecided).is_some_and(|slot| slot.is_decided()) {
+            self.undecided += 1;
+        }
+    }
+}
+
+impl Slot {
+    fn is_decided(&self) -> bool {
+        !matches!(self.state, State::Pending(_))
     }
 }
 
@@ -132,35 +326,38 @@ impl Ticket {
     /// Fills the slot with a command's answer.
     pub(crate) fn fill(&self, zxid: i64, answer: Answer) {
         let mut inner = self.outbox.inner.lock();
-        let inner = &mut *inner;
-        let mine =
-            |slot: &Slot| matches!(slot, Slot::Pending { number, .. } if *number == self.number);
-        let Some(at) = inner.slots.iter().position(mine) else { return };
-        let Some(Slot::Pending { waits, .. }) =
-            inner.slots.get_mut(at).map(|slot| std::mem::replace(slot, Slot::Close))
-        else {
+        let Some(slot) = inner.slot(self.number) else { return };
+        let State::Pending(_) = slot.state else { return };
+        let State::Pending(waits) = std::mem::replace(&mut slot.state, State::Taken) else {
             return;
         };
         inner.pending -= 1;
-        inner.slots[at] = match (waits, answer) {
-            (Waits::Write { xid }, Answer::Reply(result)) => Slot::Reply { xid, zxid, result },
+        let mut ends = false;
+        let say = match (waits, answer) {
+            (Waits::Write { xid }, Answer::Reply(result)) => {
+                Say::Reply { xid, zxid, result, charge: None }
+            }
             (Waits::Close { xid }, _) => {
-                inner.slots.insert(at + 1, Slot::Close);
-                Slot::Reply { xid, zxid, result: Ok(Reply::Empty) }
+                ends = true;
+                Say::Reply { xid, zxid, result: Ok(Reply::Empty), charge: None }
             }
             (
                 Waits::Connect { session, password, read_only },
                 Answer::Attached { timeout_ms, generation },
             ) => {
                 inner.attached = Some((session, generation, timeout_ms));
-                Slot::Connected { session, timeout_ms, password, read_only }
+                Say::Connected { session, timeout_ms, password, read_only }
             }
             (Waits::Connect { read_only, .. }, _) => {
-                inner.slots.insert(at + 1, Slot::Close);
-                Slot::Refused { read_only }
+                ends = true;
+                Say::Refused { read_only }
             }
             // A command without effect: its outcome is unknown here, so the connection ends.
-            (Waits::Write { .. }, _) => Slot::Close,
+            (Waits::Write { .. }, _) => Say::Close,
         };
+        inner.decide(self.number, say);
+        if ends {
+            inner.add(State::Decided(Say::Close));
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! the events of a change, and to fill the slots of its writes.
 //!
 //! A read takes its view, its slot and its watch under the shared side. So a watch is registered
-//! before or after a change as a whole, together with the view that was read.
+//! before or after a change as a whole, together with the view that is read. Under the exclusive
+//! side there are look-ups in memory only: no store is read, nothing is encoded, nobody is woken.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use proto::{Acl, EventType};
 use state::{Answer, Change, Outcome, View};
 
 use crate::input::Report;
-use crate::outbox::{Outbox, Slot, Ticket};
-use crate::watches::{Table, WatchTable};
+use crate::outbox::{Event, Outbox, Ticket};
+use crate::watches::{Hears, Table, WatchTable};
 
 /// What the connections of a server see.
 pub struct Published {
@@ -62,7 +63,6 @@ impl Published {
 
     /// Forgets a connection that has ended.
     pub fn disconnect(&self, outbox: &Arc<Outbox>) {
-        let _exclusive = self.view.write();
         self.watches.lock().disconnect(outbox.id);
         let attached = outbox.inner.lock().attached;
         if let Some((session, _, _)) = attached {
@@ -133,37 +133,34 @@ impl Published {
         wake: &mut Vec<Arc<Outbox>>,
         reports: &mut Vec<Report>,
     ) {
-        let mut tell = |to: Vec<Arc<Outbox>>, kind, path: &Arc<str>, acl: &Arc<[Acl]>| {
-            for outbox in to {
+        let mut tell = |heard: Vec<Hears>, kind, path: &Arc<str>, acl: &Arc<[Acl]>| {
+            for Hears { outbox, since } in heard {
                 let (path, acl) = (Arc::clone(path), Arc::clone(acl));
-                outbox.insert_event(Slot::Event { kind, path, zxid, acl });
+                outbox.insert(Event { kind, path, zxid, acl, since });
                 wake.push(outbox);
             }
         };
-        let parent = |path: &str| -> Arc<str> {
-            proto::path::split(path).map_or("/", |(parent, _)| parent).into()
-        };
         match change {
             Change::Created { path, acl, parent_acl } => {
-                let data = watches.fire(Table::Data, path, EventType::NodeCreated, &[]);
-                tell(data, EventType::NodeCreated, path, acl);
-                let parent = parent(path);
-                let kind = EventType::NodeChildrenChanged;
-                tell(watches.fire(Table::Child, &parent, kind, &[]), kind, &parent, parent_acl);
+                let kind = EventType::NodeCreated;
+                tell(watches.fire(Table::Data, path, kind), kind, path, acl);
+                let (heard, kind) = (watches.fire_parent(path), EventType::NodeChildrenChanged);
+                if !heard.is_empty() {
+                    let parent = proto::path::split(path).map_or("/", |(parent, _)| parent);
+                    tell(heard, kind, &parent.into(), parent_acl);
+                }
             }
             Change::Deleted { path, acl, parent_acl } => {
-                let kind = EventType::NodeDeleted;
-                let data = watches.fire(Table::Data, path, kind, &[]);
-                let child = watches.fire(Table::Child, path, kind, &data);
-                tell(data, kind, path, acl);
-                tell(child, kind, path, acl);
-                let parent = parent(path);
-                let kind = EventType::NodeChildrenChanged;
-                tell(watches.fire(Table::Child, &parent, kind, &[]), kind, &parent, parent_acl);
+                tell(watches.fire_deleted(path), EventType::NodeDeleted, path, acl);
+                let (heard, kind) = (watches.fire_parent(path), EventType::NodeChildrenChanged);
+                if !heard.is_empty() {
+                    let parent = proto::path::split(path).map_or("/", |(parent, _)| parent);
+                    tell(heard, kind, &parent.into(), parent_acl);
+                }
             }
             Change::DataSet { path, acl } => {
                 let kind = EventType::NodeDataChanged;
-                tell(watches.fire(Table::Data, path, kind, &[]), kind, path, acl);
+                tell(watches.fire(Table::Data, path, kind), kind, path, acl);
             }
             Change::SessionAttached { session, timeout_ms, .. } => {
                 let outbox = ticket.map(|ticket| Arc::clone(&ticket.outbox));

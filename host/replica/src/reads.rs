@@ -1,17 +1,33 @@
-//! Reads and watches: everything that is answered from a view, without the log
-//! (`FinalRequestProcessor`).
+//! Reads: everything that is answered from a view, without the log (`FinalRequestProcessor`).
+//!
+//! A read takes its view, its slot and its watch in one step ([`Read::take`]); later steps read, a
+//! bounded number of rows each, and the last one fills the slot and withdraws the watch if the
+//! znode is not there or may not be read.
 
 use std::sync::Arc;
 
 use proto::request::SetWatches;
-use proto::{ErrorCode, EventType, Id, Perms, ReadOp, ReadResult, Reply, Request};
+use proto::{ErrorCode, EventType, Id, Perms, ReadOp, ReadResult, Reply, Request, Stat};
+use state::view::Listing;
 use state::{Fault, View, Znode, access};
 
-use crate::outbox::{Outbox, Slot};
+use crate::big_reads::Charge;
+use crate::outbox::{Event, Outbox, Say};
+use crate::publish::Published;
 use crate::watches::{PERSISTENT, RECURSIVE, STANDARD, Table, WatchTable};
 
+/// How many rows a read may touch in one turn; what needs more is a big read.
+pub const TURN_ROWS: usize = 1000;
+
+const ALL_KINDS: [EventType; 4] = [
+    EventType::NodeCreated,
+    EventType::NodeDeleted,
+    EventType::NodeDataChanged,
+    EventType::NodeChildrenChanged,
+];
+
 /// Why a read has no reply: an error for the client, or a failure of this server.
-pub(crate) enum Stop {
+enum Stop {
     Code(ErrorCode),
     Fault(Fault),
 }
@@ -28,132 +44,240 @@ impl From<Fault> for Stop {
     }
 }
 
-/// Who reads, and from what.
-pub(crate) struct Reader<'a> {
-    pub(crate) view: &'a View,
-    pub(crate) identities: &'a [Id],
-    pub(crate) session: i64,
-    pub(crate) outbox: &'a Arc<Outbox>,
+/// A read that holds its view and its slot.
+pub struct Read {
+    published: Arc<Published>,
+    outbox: Arc<Outbox>,
+    view: Arc<View>,
+    identities: Arc<Vec<Id>>,
+    session: i64,
+    xid: i32,
+    number: u64,
+    request: Request,
+    progress: Progress,
+    /// The memory that a big read's answer is accounted for with.
+    pub(crate) charge: Option<Charge>,
 }
 
-/// The path whose watch a read asks for.
-pub(crate) fn wants_watch(request: &Request) -> bool {
+/// How far a read has come.
+enum Progress {
+    Start,
+    Names { listing: Listing, names: Vec<String>, stat: Stat },
+    Count { listing: Listing, count: u64 },
+    Multi { results: Vec<ReadResult>, listing: Option<(Listing, Vec<String>)> },
+    Watches { at: usize, missed: Vec<Event> },
+}
+
+/// The table in which a request's watch goes, and its path.
+fn watch_of(request: &Request) -> Option<(Table, &str)> {
     match request {
-        Request::Exists { watch, .. }
-        | Request::GetData { watch, .. }
-        | Request::GetChildren { watch, .. }
-        | Request::GetChildren2 { watch, .. } => *watch,
-        Request::AddWatch { .. }
-        | Request::RemoveWatches { .. }
-        | Request::CheckWatches { .. }
-        | Request::SetWatches(_)
-        | Request::SetWatches2(_) => true,
-        _ => false,
+        Request::Exists { path, watch: true } | Request::GetData { path, watch: true } => {
+            Some((Table::Data, path))
+        }
+        Request::GetChildren { path, watch: true }
+        | Request::GetChildren2 { path, watch: true } => Some((Table::Child, path)),
+        _ => None,
     }
 }
 
-impl Reader<'_> {
-    /// Answers a read. `watches` is there whenever [`wants_watch`] says so; no change can then be
-    /// published while this runs.
-    pub(crate) fn read(
-        &self,
-        request: &Request,
-        watches: Option<&mut WatchTable>,
-    ) -> Result<Reply, Stop> {
-        let outbox = self.outbox;
-        match request {
+impl Read {
+    /// Takes the view, the next slot and the watch, in one step. All earlier writes of the session
+    /// must be published, and its earlier reads answered.
+    pub(crate) fn take(
+        published: &Arc<Published>,
+        outbox: &Arc<Outbox>,
+        identities: &Arc<Vec<Id>>,
+        session: i64,
+        xid: i32,
+        request: Request,
+    ) -> Self {
+        let (view, number) = published.with_view(|view| {
+            let number = outbox.take();
+            if let Some((table, path)) = watch_of(&request) {
+                published.watches().add(table, path, outbox, STANDARD, number);
+            } else if let Request::SetWatches(set) | Request::SetWatches2(set) = &request {
+                register(set, &mut published.watches(), outbox, number);
+            }
+            (Arc::clone(view), number)
+        });
+        Self {
+            published: Arc::clone(published),
+            outbox: Arc::clone(outbox),
+            view,
+            identities: Arc::clone(identities),
+            session,
+            xid,
+            number,
+            request,
+            progress: Progress::Start,
+            charge: None,
+        }
+    }
+
+    /// Reads up to [`TURN_ROWS`] rows and answers; gives itself back if that was not enough.
+    pub fn run(mut self) -> Option<Self> {
+        match self.turn() {
+            Ok(None) => Some(self),
+            Ok(Some(reply)) => {
+                self.answer(Ok(reply));
+                None
+            }
+            Err(stop) => {
+                self.answer(Err(stop));
+                None
+            }
+        }
+    }
+
+    /// The connection that waits for it.
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// How much memory the answer takes so far, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = |names: &[String]| names.iter().map(|name| name.len() + 32).sum::<usize>();
+        match &self.progress {
+            Progress::Start | Progress::Count { .. } => 0,
+            Progress::Names { names: so_far, .. } => names(so_far),
+            Progress::Multi { results, listing } => {
+                let results = results.iter().map(|result| match result {
+                    ReadResult::Data(data, _) => data.as_ref().map_or(0, |d| d.len()),
+                    ReadResult::Children(children) => names(children),
+                    ReadResult::Error(_) => 0,
+                });
+                results.sum::<usize>() + listing.as_ref().map_or(0, |(_, so_far)| names(so_far))
+            }
+            Progress::Watches { missed, .. } => missed.len() * size_of::<Event>(),
+        }
+    }
+
+    fn answer(&mut self, result: Result<Reply, Stop>) {
+        let found = matches!(result, Ok(_) | Err(Stop::Code(ErrorCode::NoNode)));
+        let keeps = result.is_ok() || found && matches!(self.request, Request::Exists { .. });
+        if let (false, Some((table, path))) = (keeps, watch_of(&self.request)) {
+            self.withdraw(table, path, &ALL_KINDS);
+        }
+        let missed = match &mut self.progress {
+            Progress::Watches { missed, .. } => std::mem::take(missed),
+            _ => Vec::new(),
+        };
+        let (xid, zxid, charge) = (self.xid, self.view.zxid, self.charge.take());
+        let result = match result {
+            Ok(reply) => Ok(reply),
+            Err(Stop::Code(code)) => Err(code),
+            Err(Stop::Fault(fault)) => {
+                tracing::error!(%fault, "a read failed; its connection is closed");
+                return self.outbox.answer(self.number, missed, Say::Close);
+            }
+        };
+        self.outbox.answer(self.number, missed, Say::Reply { xid, zxid, result, charge });
+    }
+
+    /// Takes back a watch that this read set, and what it has caused since.
+    fn withdraw(&self, table: Table, path: &str, kinds: &[EventType]) {
+        let mut watches = self.published.watches();
+        watches.withdraw(table, path, self.outbox.id, self.number);
+        self.outbox.withdraw(self.number, path, kinds);
+    }
+
+    /// Goes on for up to [`TURN_ROWS`] rows; `None` if there is more to do.
+    fn turn(&mut self) -> Result<Option<Reply>, Stop> {
+        if let Progress::Start = self.progress
+            && let Some(reply) = self.start()?
+        {
+            return Ok(Some(reply));
+        }
+        let view = Arc::clone(&self.view);
+        match &mut self.progress {
+            Progress::Start => Ok(None),
+            Progress::Names { listing, names, stat } => {
+                let prefix = match &self.request {
+                    Request::GetEphemerals { prefix } => prefix_of(prefix),
+                    _ => "",
+                };
+                let more = view.page(listing, TURN_ROWS, |name| {
+                    if name.starts_with(prefix) {
+                        names.push(name.to_owned());
+                    }
+                })?;
+                if more {
+                    return Ok(None);
+                }
+                let names = std::mem::take(names);
+                Ok(Some(match &self.request {
+                    Request::GetChildren2 { .. } => Reply::ChildrenStat(names, *stat),
+                    _ => Reply::Children(names),
+                }))
+            }
+            Progress::Count { listing, count } => {
+                if view.page(listing, TURN_ROWS, |_| *count += 1)? {
+                    return Ok(None);
+                }
+                Ok(Some(Reply::Count(i32::try_from(*count).unwrap_or(i32::MAX))))
+            }
+            Progress::Multi { .. } => self.multi(),
+            Progress::Watches { .. } => self.set_watches(),
+        }
+    }
+
+    /// Answers what takes one look-up, and prepares the rest.
+    fn start(&mut self) -> Result<Option<Reply>, Stop> {
+        match &self.request {
             Request::Exists { path, .. } => {
                 if path.contains('\0') {
                     return Err(ErrorCode::BadArguments.into());
                 }
-                let node = self.view.node(path)?;
-                if let Some(node) = &node {
-                    self.may_read(node)?;
-                }
-                if let Some(watches) = watches {
-                    watches.add(Table::Data, path, outbox, STANDARD);
-                }
-                Ok(Reply::Stat(node.ok_or(ErrorCode::NoNode)?.stat()))
+                let node = self.view.node(path)?.ok_or(ErrorCode::NoNode)?;
+                self.may(&node, Perms::READ)?;
+                Ok(Some(Reply::Stat(node.stat())))
             }
             Request::GetData { path, .. } => {
                 let node = self.readable(path)?;
                 let data = self.view.data(path, &node)?;
-                if let Some(watches) = watches {
-                    watches.add(Table::Data, path, outbox, STANDARD);
-                }
-                Ok(Reply::Data(data, node.stat()))
+                Ok(Some(Reply::Data(data, node.stat())))
             }
             Request::GetChildren { path, .. } | Request::GetChildren2 { path, .. } => {
                 let node = self.readable(path)?;
-                let names = match node.children {
-                    0 => Vec::new(),
-                    _ => self.view.children(path)?,
+                let names = Vec::with_capacity(TURN_ROWS.min(node.children as usize));
+                let listing = match node.children {
+                    0 => Listing::nothing(),
+                    _ => Listing::children(path),
                 };
-                if let Some(watches) = watches {
-                    watches.add(Table::Child, path, outbox, STANDARD);
-                }
-                Ok(match request {
-                    Request::GetChildren { .. } => Reply::Children(names),
-                    _ => Reply::ChildrenStat(names, node.stat()),
-                })
+                self.progress = Progress::Names { listing, names, stat: node.stat() };
+                Ok(None)
             }
             Request::GetAcl { path } => {
                 let node = self.view.node(path)?.ok_or(ErrorCode::NoNode)?;
                 self.may(&node, Perms::READ | Perms::ADMIN)?;
                 let skip_acl = self.view.settings.skip_acl;
-                let acl = access::masked(&node.acl, self.identities, skip_acl);
-                Ok(Reply::Acl(acl, node.stat()))
+                let acl = access::masked(&node.acl, &self.identities, skip_acl);
+                Ok(Some(Reply::Acl(acl, node.stat())))
             }
             Request::GetAllChildrenNumber { path } => {
                 self.readable(path)?;
-                let count = self.view.descendants(path)?;
-                Ok(Reply::Count(i32::try_from(count).unwrap_or(i32::MAX)))
-            }
-            Request::GetEphemerals { prefix } => {
-                let mut paths = self.view.ephemerals(self.session)?;
-                let trimmed = prefix.trim();
-                if !trimmed.is_empty() && trimmed != "/" {
-                    paths.retain(|path| path.starts_with(prefix.as_str()));
+                if path == "/" {
+                    let count = self.view.counts.nodes.saturating_sub(1);
+                    return Ok(Some(Reply::Count(i32::try_from(count).unwrap_or(i32::MAX))));
                 }
-                Ok(Reply::Children(paths))
+                self.progress = Progress::Count { listing: Listing::below(path), count: 0 };
+                Ok(None)
+            }
+            Request::GetEphemerals { .. } => {
+                let listing = Listing::ephemerals(self.session);
+                let (names, stat) = (Vec::new(), Stat::default());
+                self.progress = Progress::Names { listing, names, stat };
+                Ok(None)
             }
             Request::MultiRead(ops) => {
-                let results = ops.iter().map(|op| self.read_op(op));
-                Ok(Reply::MultiRead(results.collect::<Result<_, Fault>>()?))
+                let results = Vec::with_capacity(ops.len());
+                self.progress = Progress::Multi { results, listing: None };
+                Ok(None)
             }
-            Request::Sync { path } => Ok(Reply::Path(path.clone())),
-            Request::AddWatch { path, mode } => {
-                let watches = watches.ok_or(ErrorCode::SystemError)?;
-                match mode {
-                    0 => {
-                        watches.add(Table::Data, path, outbox, PERSISTENT);
-                        watches.add(Table::Child, path, outbox, PERSISTENT);
-                    }
-                    1 => watches.add(Table::Data, path, outbox, RECURSIVE),
-                    _ => return Err(ErrorCode::MarshallingError.into()),
-                }
-                Ok(Reply::AddWatch(0))
-            }
-            Request::RemoveWatches { path, kind } => {
-                let watches = watches.ok_or(ErrorCode::SystemError)?;
-                let mut removed = false;
-                for (table, modes) in modes_of(*kind)? {
-                    removed |= watches.remove(table, path, outbox.id, modes);
-                }
-                if removed { Ok(Reply::Empty) } else { Err(ErrorCode::NoWatcher.into()) }
-            }
-            Request::CheckWatches { path, kind } => {
-                let watches = watches.ok_or(ErrorCode::SystemError)?;
-                let has = |(table, modes)| watches.contains(table, path, outbox.id, modes);
-                if modes_of(*kind)?.into_iter().any(has) {
-                    Ok(Reply::Empty)
-                } else {
-                    Err(ErrorCode::NoWatcher.into())
-                }
-            }
-            Request::SetWatches(set) | Request::SetWatches2(set) => {
-                self.set_watches(set, watches.ok_or(ErrorCode::SystemError)?)?;
-                Ok(Reply::Empty)
+            Request::Sync { path } => Ok(Some(Reply::Path(path.clone()))),
+            Request::SetWatches(_) | Request::SetWatches2(_) => {
+                self.progress = Progress::Watches { at: 0, missed: Vec::new() };
+                Ok(None)
             }
             _ => Err(ErrorCode::Unimplemented.into()),
         }
@@ -161,78 +285,202 @@ impl Reader<'_> {
 
     fn may(&self, node: &Znode, perms: i32) -> Result<(), ErrorCode> {
         let skip = self.view.settings.skip_acl;
-        if skip || access::allowed(&node.acl, perms, self.identities) {
+        if skip || access::allowed(&node.acl, perms, &self.identities) {
             return Ok(());
         }
         Err(ErrorCode::NoAuth)
     }
 
-    fn may_read(&self, node: &Znode) -> Result<(), ErrorCode> {
-        self.may(node, Perms::READ)
-    }
-
     fn readable(&self, path: &str) -> Result<Arc<Znode>, Stop> {
         let node = self.view.node(path)?.ok_or(ErrorCode::NoNode)?;
-        self.may_read(&node)?;
+        self.may(&node, Perms::READ)?;
         Ok(node)
     }
 
-    fn read_op(&self, op: &ReadOp) -> Result<ReadResult, Fault> {
-        let result = match op {
-            ReadOp::GetData(path) => self
-                .readable(path)
-                .and_then(|node| Ok(ReadResult::Data(self.view.data(path, &node)?, node.stat()))),
-            ReadOp::GetChildren(path) => self
-                .readable(path)
-                .and_then(|_| Ok(ReadResult::Children(self.view.children(path)?))),
+    /// Goes on with a multi of reads; each of its operations stands alone.
+    fn multi(&mut self) -> Result<Option<Reply>, Stop> {
+        let view = Arc::clone(&self.view);
+        let (Request::MultiRead(ops), Progress::Multi { results, listing }) =
+            (&self.request, std::mem::replace(&mut self.progress, Progress::Start))
+        else {
+            return Err(ErrorCode::SystemError.into());
         };
-        match result {
-            Ok(result) => Ok(result),
-            Err(Stop::Code(code)) => Ok(ReadResult::Error(code.code())),
-            Err(Stop::Fault(fault)) => Err(fault),
+        let (mut results, mut listing) = (results, listing);
+        let mut rows = 0;
+        while let Some(op) = ops.get(results.len()) {
+            let result = match op {
+                _ if rows >= TURN_ROWS => {
+                    self.progress = Progress::Multi { results, listing };
+                    return Ok(None);
+                }
+                ReadOp::GetData(path) => self
+                    .readable(path)
+                    .and_then(|node| Ok(ReadResult::Data(view.data(path, &node)?, node.stat()))),
+                ReadOp::GetChildren(path) => {
+                    let begun = match listing.take() {
+                        Some(begun) => Ok(begun),
+                        None => self.readable(path).map(|_| (Listing::children(path), Vec::new())),
+                    };
+                    match begun {
+                        Err(stop) => Err(stop),
+                        Ok((mut rest, mut names)) => {
+                            let most = TURN_ROWS - rows;
+                            let more = view.page(&mut rest, most, |name| {
+                                rows += 1;
+                                names.push(name.to_owned());
+                            })?;
+                            if more {
+                                listing = Some((rest, names));
+                                rows = TURN_ROWS;
+                                continue;
+                            }
+                            Ok(ReadResult::Children(names))
+                        }
+                    }
+                }
+            };
+            rows += 1;
+            results.push(match result {
+                Ok(result) => result,
+                Err(Stop::Code(code)) => ReadResult::Error(code.code()),
+                Err(Stop::Fault(fault)) => return Err(fault.into()),
+            });
         }
+        Ok(Some(Reply::MultiRead(results)))
     }
 
-    /// Re-registers the watches of a client that was away; for what it missed there is an event at
-    /// once, before the reply.
-    fn set_watches(&self, set: &SetWatches, watches: &mut WatchTable) -> Result<(), Fault> {
-        let missed = |kind, path: &String, node: Option<&Znode>| {
-            let acl = node.map_or_else(|| [].into(), |node| node.acl.clone());
-            self.outbox.push(Slot::Event { kind, path: path.as_str().into(), zxid: -1, acl });
+    /// Looks at what a client that was away has missed: for that there is an event at once, before
+    /// the reply, and its watch is withdrawn.
+    fn set_watches(&mut self) -> Result<Option<Reply>, Stop> {
+        let (
+            Request::SetWatches(set) | Request::SetWatches2(set),
+            Progress::Watches { at, missed },
+        ) = (&self.request, std::mem::replace(&mut self.progress, Progress::Start))
+        else {
+            return Err(ErrorCode::SystemError.into());
         };
-        for path in &set.data {
-            match self.view.node(path)? {
-                None => missed(EventType::NodeDeleted, path, None),
-                Some(node) if node.mzxid > set.relative_zxid => {
-                    missed(EventType::NodeDataChanged, path, Some(&node));
+        let (mut at, mut missed) = (at, missed);
+        for _ in 0..TURN_ROWS {
+            let Some((list, path)) = nth_watch(set, at) else {
+                self.progress = Progress::Watches { at, missed };
+                return Ok(Some(Reply::Empty));
+            };
+            at += 1;
+            let node = self.view.node(path)?;
+            let since = set.relative_zxid;
+            let kind = match (list, &node) {
+                (List::Exist, None) => None,
+                (List::Exist, Some(_)) => Some(EventType::NodeCreated),
+                (List::Data | List::Child, None) => Some(EventType::NodeDeleted),
+                (List::Data, Some(node)) => {
+                    (node.mzxid > since).then_some(EventType::NodeDataChanged)
                 }
-                Some(_) => watches.add(Table::Data, path, self.outbox, STANDARD),
-            }
-        }
-        for path in &set.exist {
-            match self.view.node(path)? {
-                Some(node) => missed(EventType::NodeCreated, path, Some(&node)),
-                None => watches.add(Table::Data, path, self.outbox, STANDARD),
-            }
-        }
-        for path in &set.child {
-            match self.view.node(path)? {
-                None => missed(EventType::NodeDeleted, path, None),
-                Some(node) if node.pzxid > set.relative_zxid => {
-                    missed(EventType::NodeChildrenChanged, path, Some(&node));
+                (List::Child, Some(node)) => {
+                    (node.pzxid > since).then_some(EventType::NodeChildrenChanged)
                 }
-                Some(_) => watches.add(Table::Child, path, self.outbox, STANDARD),
+            };
+            let Some(kind) = kind else { continue };
+            let acl = node.map_or_else(|| [].into(), |node| node.acl.clone());
+            missed.push(Event { kind, path: path.into(), zxid: -1, acl, since: None });
+            // What happened to the znode after the view belongs to another watch, if there is one.
+            let (table, kinds) = match list {
+                List::Child => (Table::Child, &[EventType::NodeChildrenChanged][..]),
+                List::Data | List::Exist => {
+                    (Table::Data, &[EventType::NodeCreated, EventType::NodeDataChanged][..])
+                }
+            };
+            self.withdraw(table, path, kinds);
+            if !self.outbox.has_tentative() {
+                continue;
+            }
+            let other = match table {
+                Table::Data => set.child.iter().any(|child| child == path),
+                Table::Child => {
+                    set.data.iter().any(|p| p == path) || set.exist.iter().any(|p| p == path)
+                }
+            };
+            if !other {
+                self.outbox.withdraw(self.number, path, &[EventType::NodeDeleted]);
             }
         }
-        for path in &set.persistent {
-            watches.add(Table::Data, path, self.outbox, PERSISTENT);
-            watches.add(Table::Child, path, self.outbox, PERSISTENT);
-        }
-        for path in &set.recursive {
-            watches.add(Table::Data, path, self.outbox, RECURSIVE);
-        }
-        Ok(())
+        self.progress = Progress::Watches { at, missed };
+        Ok(None)
     }
+}
+
+/// The part of a `getEphemerals` prefix that filters.
+fn prefix_of(prefix: &str) -> &str {
+    match prefix.trim() {
+        "" | "/" => "",
+        _ => prefix,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum List {
+    Data,
+    Exist,
+    Child,
+}
+
+fn nth_watch(set: &SetWatches, at: usize) -> Option<(List, &str)> {
+    let (data, exist) = (set.data.len(), set.exist.len());
+    if at < data {
+        set.data.get(at).map(|path| (List::Data, path.as_str()))
+    } else if at < data + exist {
+        set.exist.get(at - data).map(|path| (List::Exist, path.as_str()))
+    } else {
+        set.child.get(at - data - exist).map(|path| (List::Child, path.as_str()))
+    }
+}
+
+/// Sets all watches of a client that was away, the one-shot ones tentatively.
+fn register(set: &SetWatches, watches: &mut WatchTable, outbox: &Arc<Outbox>, number: u64) {
+    for path in set.data.iter().chain(&set.exist) {
+        watches.add(Table::Data, path, outbox, STANDARD, number);
+    }
+    for path in &set.child {
+        watches.add(Table::Child, path, outbox, STANDARD, number);
+    }
+    for path in &set.persistent {
+        watches.add(Table::Data, path, outbox, PERSISTENT, number);
+        watches.add(Table::Child, path, outbox, PERSISTENT, number);
+    }
+    for path in &set.recursive {
+        watches.add(Table::Data, path, outbox, RECURSIVE, number);
+    }
+}
+
+/// Answers what is about watches alone and reads nothing; `None` for any other request.
+pub(crate) fn watch_op(
+    request: &Request,
+    watches: &mut WatchTable,
+    outbox: &Arc<Outbox>,
+) -> Option<Result<Reply, ErrorCode>> {
+    let found = |found: bool| if found { Ok(Reply::Empty) } else { Err(ErrorCode::NoWatcher) };
+    Some(match request {
+        Request::AddWatch { path, mode: 0 } => {
+            watches.add(Table::Data, path, outbox, PERSISTENT, 0);
+            watches.add(Table::Child, path, outbox, PERSISTENT, 0);
+            Ok(Reply::AddWatch(0))
+        }
+        Request::AddWatch { path, mode: 1 } => {
+            watches.add(Table::Data, path, outbox, RECURSIVE, 0);
+            Ok(Reply::AddWatch(0))
+        }
+        Request::AddWatch { .. } => Err(ErrorCode::MarshallingError),
+        Request::RemoveWatches { path, kind } => modes_of(*kind).and_then(|modes| {
+            let removed = modes
+                .into_iter()
+                .map(|(table, modes)| watches.remove(table, path, outbox.id, modes));
+            found(removed.fold(false, |any, removed| any | removed))
+        }),
+        Request::CheckWatches { path, kind } => modes_of(*kind).and_then(|modes| {
+            let has = |(table, modes)| watches.contains(table, path, outbox.id, modes);
+            found(modes.into_iter().any(has))
+        }),
+        _ => return None,
+    })
 }
 
 /// The tables and modes that a watcher type means (`Watcher.WatcherType`).

@@ -3,6 +3,11 @@
 //! Two tables, as in ZooKeeper: data watches (getData, exists) and child watches (getChildren). A
 //! persistent watch stands in both; a recursive one stands at its root and hears of everything
 //! below, but never of children as such.
+//!
+//! A read registers its watch before it reads, in one step with taking its view. Until it has read,
+//! the watch is tentative: it knows the slot of the read, its events know it too, and both can be
+//! withdrawn if the znode is not there or may not be read. When the read succeeds nothing is left to
+//! do: slot numbers never return.
 
 use std::sync::Arc;
 
@@ -30,6 +35,15 @@ pub const RECURSIVE: u8 = 4;
 struct Watcher {
     outbox: Arc<Outbox>,
     modes: u8,
+    /// The slot of the read that set the one-shot watch.
+    since: u64,
+}
+
+/// Who hears of a change.
+pub(crate) struct Hears {
+    pub(crate) outbox: Arc<Outbox>,
+    /// The read whose watch alone asked for it: it may still be withdrawn.
+    pub(crate) since: Option<u64>,
 }
 
 type Watchers = HashMap<Box<str>, Vec<Watcher>>;
@@ -62,8 +76,8 @@ impl WatchTable {
         }
     }
 
-    /// Adds a watch of one mode.
-    pub fn add(&mut self, table: Table, path: &str, outbox: &Arc<Outbox>, mode: u8) {
+    /// Adds a watch of one mode; `since` is the slot of the read that sets a one-shot watch.
+    pub fn add(&mut self, table: Table, path: &str, outbox: &Arc<Outbox>, mode: u8, since: u64) {
         let paths = self.by_connection.entry(outbox.id).or_default();
         let new = paths.insert((table, path.into()));
         let watchers = self.table(table).entry_ref(path).or_default();
@@ -72,10 +86,14 @@ impl WatchTable {
             Some(watcher) => {
                 let added = mode & !watcher.modes;
                 watcher.modes |= mode;
+                // A watch that was there before the read stays if the read fails.
+                if added & STANDARD != 0 {
+                    watcher.since = since;
+                }
                 added
             }
             None => {
-                watchers.push(Watcher { outbox: Arc::clone(outbox), modes: mode });
+                watchers.push(Watcher { outbox: Arc::clone(outbox), modes: mode, since });
                 mode
             }
         };
@@ -103,6 +121,15 @@ impl WatchTable {
             self.recursive -= 1;
         }
         removed != 0
+    }
+
+    /// Takes back the one-shot watch that the read at slot `since` set, if it is still there.
+    pub(crate) fn withdraw(&mut self, table: Table, path: &str, connection: u64, since: u64) {
+        let Some(watchers) = self.table(table).get(path) else { return };
+        let mine = |w: &Watcher| w.outbox.id == connection && w.since == since;
+        if watchers.iter().any(mine) {
+            self.remove(table, path, connection, STANDARD);
+        }
     }
 
     /// Whether a connection has a watch of any of these modes.
@@ -142,18 +169,12 @@ impl WatchTable {
         }
     }
 
-    /// Who hears of `kind` at `path` from one table; one-shot watches are used up. Connections in
-    /// `but` have been told already.
-    pub fn fire(
-        &mut self,
-        table: Table,
-        path: &str,
-        kind: EventType,
-        but: &[Arc<Outbox>],
-    ) -> Vec<Arc<Outbox>> {
-        let mut heard: Vec<Arc<Outbox>> = Vec::new();
+    /// Who hears of `kind` at `path` from one table; one-shot watches are used up.
+    pub(crate) fn fire(&mut self, table: Table, path: &str, kind: EventType) -> Vec<Hears> {
+        let mut heard: Vec<Hears> = Vec::new();
         let mut used_up = Vec::new();
-        if let Some(watchers) = self.table(table).get_mut(path) {
+        let watched = self.table(table);
+        if let Some(watchers) = if watched.is_empty() { None } else { watched.get_mut(path) } {
             for watcher in watchers.iter_mut() {
                 let modes = match kind {
                     EventType::NodeChildrenChanged => watcher.modes & !RECURSIVE,
@@ -162,7 +183,8 @@ impl WatchTable {
                 if modes == 0 {
                     continue;
                 }
-                heard.push(Arc::clone(&watcher.outbox));
+                let since = (modes == STANDARD).then_some(watcher.since);
+                heard.push(Hears { outbox: Arc::clone(&watcher.outbox), since });
                 watcher.modes &= !STANDARD;
                 if watcher.modes == 0 {
                     used_up.push(watcher.outbox.id);
@@ -181,17 +203,43 @@ impl WatchTable {
         if table == Table::Data && self.recursive > 0 {
             self.ancestors(path, &mut heard);
         }
-        heard.retain(|outbox| but.iter().all(|told| told.id != outbox.id));
         heard
     }
 
-    fn ancestors(&self, path: &str, heard: &mut Vec<Arc<Outbox>>) {
+    /// Who hears of the deletion of `path`: from both tables, but only once.
+    pub(crate) fn fire_deleted(&mut self, path: &str) -> Vec<Hears> {
+        let mut heard = self.fire(Table::Data, path, EventType::NodeDeleted);
+        for child in self.fire(Table::Child, path, EventType::NodeDeleted) {
+            match heard.iter_mut().find(|told| told.outbox.id == child.outbox.id) {
+                // It stays if either of the two watches stays.
+                Some(told) if child.since.is_none() || told.since != child.since => {
+                    told.since = None;
+                }
+                Some(_) => {}
+                None => heard.push(child),
+            }
+        }
+        heard
+    }
+
+    /// Who hears of it as a child of its parent that `path` was created or deleted.
+    pub(crate) fn fire_parent(&mut self, path: &str) -> Vec<Hears> {
+        let parent = proto::path::split(path).map_or("/", |(parent, _)| parent);
+        self.fire(Table::Child, parent, EventType::NodeChildrenChanged)
+    }
+
+    fn ancestors(&self, path: &str, heard: &mut Vec<Hears>) {
         let mut at = path;
         while let Some((parent, _)) = proto::path::split(at) {
             for watcher in self.data.get(parent).into_iter().flatten() {
-                let told = heard.iter().any(|outbox| outbox.id == watcher.outbox.id);
-                if watcher.modes & RECURSIVE != 0 && !told {
-                    heard.push(Arc::clone(&watcher.outbox));
+                if watcher.modes & RECURSIVE == 0 {
+                    continue;
+                }
+                match heard.iter_mut().find(|told| told.outbox.id == watcher.outbox.id) {
+                    Some(told) => told.since = None,
+                    None => {
+                        heard.push(Hears { outbox: Arc::clone(&watcher.outbox), since: None });
+                    }
                 }
             }
             at = parent;

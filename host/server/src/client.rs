@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use proto::frame::next_frame;
 use proto::{Id, four_letter as words};
 use replica::connection::Drained;
-use replica::{Authenticator, Connection, Input, Outbox, Policy, Published};
+use replica::{Authenticator, Connection, Input, Outbox, Policy, Published, Read};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -25,6 +25,10 @@ use crate::threads::clock_ms;
 
 /// Bytes that may wait for a client to read them before nothing more is read from it.
 const OUT_BYTES_MAX: usize = 1 << 20;
+/// How many reads are answered before what they gave is encoded.
+const READS_MAX: usize = 16;
+/// The longest time that a client without a session may take no byte of what is sent to it.
+const STALLED_MAX: Duration = Duration::from_secs(30);
 /// How much one read takes from a socket.
 const READ_BYTES: usize = 64 << 10;
 
@@ -42,6 +46,7 @@ pub(crate) struct ClientLimits {
 /// What all clients' tasks share.
 pub(crate) struct Clients {
     pub(crate) inputs: Sender<Input>,
+    pub(crate) big_reads: Sender<Read>,
     pub(crate) published: Arc<Published>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) policy: Arc<Policy>,
@@ -212,6 +217,8 @@ enum End {
     Malformed,
     /// It did not begin a session in time.
     Silent,
+    /// It took no byte of what was sent to it for as long as its session may be silent.
+    Stalled,
 }
 
 struct Task<'a> {
@@ -238,8 +245,16 @@ impl Task<'_> {
     ) -> End {
         let deadline = tokio::time::Instant::now() + self.clients.limits.sessionless;
         let mut stopping = self.clients.stopping.clone();
+        let mut stalled_since = tokio::time::Instant::now();
         loop {
-            let attached = self.connection.session().is_some();
+            let session = self.connection.session();
+            let attached = session.is_some();
+            let patience = session.map_or(STALLED_MAX, |(_, _, timeout_ms)| {
+                Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default())
+            });
+            if self.output.is_empty() {
+                stalled_since = tokio::time::Instant::now();
+            }
             let has_room = self.output.len() < OUT_BYTES_MAX
                 && self.outstanding < self.clients.limits.outstanding_max;
             self.input.reserve(READ_BYTES);
@@ -249,6 +264,7 @@ impl Task<'_> {
                     if !written.is_ok_and(|bytes| bytes > 0) {
                         return End::Gone;
                     }
+                    stalled_since = tokio::time::Instant::now();
                 }
                 () = notify.notified() => {}
                 read = reader.read_buf(&mut self.input), if has_room => {
@@ -272,14 +288,27 @@ impl Task<'_> {
                 }
                 _ = stopping.changed() => return End::Done,
                 () = tokio::time::sleep_until(deadline), if !attached => return End::Silent,
-            }
-            self.connection.advance(&mut self.inputs);
-            for input in self.inputs.drain(..) {
-                if self.clients.inputs.send(input).is_err() {
-                    return End::Done;
+                () = tokio::time::sleep_until(stalled_since + patience),
+                    if !self.output.is_empty() =>
+                {
+                    tracing::warn!(
+                        remote = %self.remote,
+                        stalled_ms = patience.as_millis(),
+                        "a client reads nothing of what is sent to it; its connection is closed"
+                    );
+                    return End::Stalled;
                 }
             }
-            let drained = self.connection.drain(&mut self.output, OUT_BYTES_MAX);
+            let drained = loop {
+                let more = match self.answer_reads() {
+                    Ok(more) => more,
+                    Err(end) => return end,
+                };
+                let drained = self.connection.drain(&mut self.output, OUT_BYTES_MAX);
+                if !more || drained == Drained::Close || self.output.len() >= OUT_BYTES_MAX {
+                    break drained;
+                }
+            };
             self.count(self.connection.outstanding());
             if drained == Drained::Close {
                 let flush = writer.write_all_buf(&mut self.output);
@@ -287,6 +316,28 @@ impl Task<'_> {
                 return End::Done;
             }
         }
+    }
+
+    /// Answers up to [`READS_MAX`] reads and passes the writes on; true if there may be more.
+    fn answer_reads(&mut self) -> Result<bool, End> {
+        let mut more = true;
+        for _ in 0..READS_MAX {
+            let Some(read) = self.connection.advance(&mut self.inputs) else {
+                more = false;
+                break;
+            };
+            if let Some(big) = read.run()
+                && self.clients.big_reads.send(big).is_err()
+            {
+                return Err(End::Done);
+            }
+        }
+        for input in self.inputs.drain(..) {
+            if self.clients.inputs.send(input).is_err() {
+                return Err(End::Done);
+            }
+        }
+        Ok(more)
     }
 
     fn take_frames(&mut self) -> Result<Option<Asked>, End> {

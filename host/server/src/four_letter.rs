@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use state::view::Listing;
 
 use crate::client::Clients;
 use crate::config::{AllowFrom, FourLetterWords};
@@ -245,7 +246,7 @@ fn dump(out: &mut String, clients: &Clients) -> std::fmt::Result {
     writeln!(out, "ephemeral nodes dump:")?;
     let owners: Vec<_> = sessions
         .iter()
-        .filter_map(|(session, _)| Some((*session, view.ephemerals(*session).ok()?)))
+        .filter_map(|(session, _)| Some((*session, view.list(Listing::ephemerals(*session)).ok()?)))
         .filter(|(_, paths)| !paths.is_empty())
         .collect();
     writeln!(out, "Sessions with Ephemerals ({}):", owners.len())?;

@@ -69,6 +69,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let clients = Arc::new(Clients {
         inputs: replica.inputs.clone(),
+        big_reads: replica.big_reads.clone(),
         published: Arc::clone(&replica.published),
         authenticator: Arc::new(Schemes::new(&config.auth)),
         policy: Arc::new(policy(config)),

@@ -1,4 +1,5 @@
-//! The Node's thread, the Machine's thread, and the one that makes the store durable.
+//! The Node's thread, the Machine's thread, the one that makes the store durable, and the one on
+//! which big reads take turns.
 //!
 //! Node and Machine are joined by a bounded queue of committed entries, so that a long apply never
 //! keeps the Node from its ticks for longer than it takes to fill the queue.
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use replica::log::{Log, RealDisk};
-use replica::{Input, Machine, Node, NodeConfig, Published, Work};
+use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Work};
 use state::State;
 
 /// How often raft and the sessions tick.
@@ -21,6 +22,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const WORK_MAX: usize = 64;
 /// How many inputs one flush takes at most.
 const INPUTS_MAX: usize = 4096;
+/// How much less of the processor big reads get than all else, of 19.
+const BIG_READS_NICE: i32 = 10;
 /// The exit code of a server that is broken: start it again, it replays its log.
 pub(crate) const EXIT_BROKEN: i32 = 70;
 
@@ -39,6 +42,7 @@ pub(crate) struct Reaping {
 /// A running server without its sockets.
 pub(crate) struct Replica {
     pub(crate) inputs: Sender<Input>,
+    pub(crate) big_reads: Sender<Read>,
     pub(crate) published: Arc<Published>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -87,7 +91,12 @@ impl Replica {
             let body = move || run_syncer(&*syncer, &published, &inputs, &stop);
             threads.push(spawn("store-sync", Box::new(body))?);
         }
-        Ok(Self { inputs, published, stop, threads })
+        let (big_reads, arriving) = unbounded();
+        {
+            let stop = Arc::clone(&stop);
+            threads.push(spawn("big-reads", Box::new(move || run_big_reads(&arriving, &stop)))?);
+        }
+        Ok(Self { inputs, big_reads, published, stop, threads })
     }
 
     /// Applies what is committed, makes the store durable, and ends the threads.
@@ -175,6 +184,26 @@ fn run_syncer(
         sync().unwrap_or_else(|fault| broken("the store", &fault));
         if inputs.send(Input::Durable(index)).is_err() {
             return;
+        }
+    }
+}
+
+fn run_big_reads(arriving: &Receiver<Read>, stop: &AtomicBool) {
+    // Linux gives each thread a nice value of its own: small reads and writes go first.
+    let me = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(me), BIG_READS_NICE) {
+        tracing::debug!(%error, "big reads run at normal priority");
+    }
+    let mut reads = BigReads::default();
+    while !stop.load(Ordering::SeqCst) {
+        arriving.try_iter().for_each(|read| reads.push(read));
+        if reads.turn() {
+            continue;
+        }
+        // Nothing to do, or the answers in memory must be sent first.
+        let wait = if reads.is_empty() { TICK } else { Duration::from_millis(5) };
+        if let Ok(read) = arriving.recv_timeout(wait) {
+            reads.push(read);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reads: the state as of one log index. A view never changes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,6 +45,40 @@ pub struct Counts {
     pub ephemerals: u64,
 }
 
+/// What a scan has still to go through, so that it can be done a page at a time.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    keyspace: Keyspace,
+    ranges: VecDeque<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Listing {
+    /// Nothing at all.
+    pub fn nothing() -> Self {
+        Self { keyspace: Keyspace::Nodes, ranges: VecDeque::new() }
+    }
+
+    /// The names of the children of the znode at `path`; the empty path is the root.
+    pub fn children(path: &str) -> Self {
+        let path = if path.is_empty() { "/" } else { path };
+        Self { keyspace: Keyspace::Nodes, ranges: [keys::children(path)].into() }
+    }
+
+    /// The names of everything below `path`, itself not listed.
+    pub fn below(path: &str) -> Self {
+        let path = if path.is_empty() { "/" } else { path };
+        let ranges = [keys::children(path), keys::below_children(path)].into();
+        Self { keyspace: Keyspace::Nodes, ranges }
+    }
+
+    /// The paths of the ephemeral znodes of a session.
+    pub fn ephemerals(session: i64) -> Self {
+        let from = keys::number(session).to_vec();
+        let to = session.checked_add(1).map_or(vec![0xff; 9], |next| keys::number(next).to_vec());
+        Self { keyspace: Keyspace::Ephemerals, ranges: [(from, to)].into() }
+    }
+}
+
 impl View {
     /// The znode at `path`, if there is one. The empty path is the root, as in ZooKeeper.
     ///
@@ -76,46 +111,46 @@ impl View {
         }
     }
 
-    /// The names of the children of `path`, in the order of their bytes.
+    /// The next `most` of a listing, in the order of their bytes; true if there may be more.
     ///
     /// # Errors
     /// [`Fault`] if the store fails.
-    pub fn children(&self, path: &str) -> Result<Vec<String>, Fault> {
-        let path = if path.is_empty() { "/" } else { path };
+    pub fn page(
+        &self,
+        listing: &mut Listing,
+        most: usize,
+        mut each: impl FnMut(&str),
+    ) -> Result<bool, Fault> {
+        let mut left = most;
+        while let Some((from, to)) = listing.ranges.front_mut() {
+            let rows = self.store.range(listing.keyspace, from, to, left)?;
+            for (key, _) in &rows {
+                let name = match listing.keyspace {
+                    Keyspace::Nodes => keys::name_of(key),
+                    _ => key.get(8..).and_then(|path| std::str::from_utf8(path).ok()),
+                };
+                name.into_iter().for_each(&mut each);
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == left => {
+                    *from = [&last[..], b"\0"].concat();
+                    return Ok(true);
+                }
+                _ => listing.ranges.pop_front(),
+            };
+            left -= rows.len();
+        }
+        Ok(false)
+    }
+
+    /// All names of a listing.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails.
+    pub fn list(&self, mut listing: Listing) -> Result<Vec<String>, Fault> {
         let mut names = Vec::new();
-        self.scan(Keyspace::Nodes, keys::children(path), |key, _| {
-            names.extend(keys::name_of(key).map(str::to_owned));
-        })?;
+        while self.page(&mut listing, PAGE_ROWS, |name| names.push(name.to_owned()))? {}
         Ok(names)
-    }
-
-    /// How many znodes there are below `path`, itself not counted.
-    ///
-    /// # Errors
-    /// [`Fault`] if the store fails.
-    pub fn descendants(&self, path: &str) -> Result<u64, Fault> {
-        if path.is_empty() || path == "/" {
-            return Ok(self.counts.nodes.saturating_sub(1));
-        }
-        let mut count = 0;
-        for range in [keys::children(path), keys::below_children(path)] {
-            self.scan(Keyspace::Nodes, range, |_, _| count += 1)?;
-        }
-        Ok(count)
-    }
-
-    /// The ephemeral znodes of a session.
-    ///
-    /// # Errors
-    /// [`Fault`] if the store fails.
-    pub fn ephemerals(&self, session: i64) -> Result<Vec<String>, Fault> {
-        let from = keys::number(session).to_vec();
-        let to = session.checked_add(1).map_or(vec![0xff; 9], |next| keys::number(next).to_vec());
-        let mut paths = Vec::new();
-        self.scan(Keyspace::Ephemerals, (from, to), |key, _| {
-            paths.extend(key.get(8..).and_then(|p| std::str::from_utf8(p).ok()).map(str::to_owned));
-        })?;
-        Ok(paths)
     }
 
     /// All sessions with their rows.

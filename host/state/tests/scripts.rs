@@ -15,6 +15,7 @@ use bytes::Bytes;
 use proto::{ErrorCode, MultiResult, Reply, Stat};
 use state::apply::BIRTH;
 use state::command::CreateKind;
+use state::view::Listing;
 use state::{
     Answer, Batch, Change, Command, MemoryStore, NoHooks, Op, Outcome, Settings, State, Tagged,
 };
@@ -353,9 +354,12 @@ impl Runner {
                     .map(|a| format!("{}:{}:{}\n", a.perms, a.id.scheme, a.id.id))
                     .collect());
             }
-            "ls" => return Ok(format!("{:?}\n", view.children(&words.next()?)?)),
+            "ls" => return Ok(format!("{:?}\n", view.list(Listing::children(&words.next()?))?)),
             "ephemerals" => {
-                return Ok(format!("{} in all\n", view.ephemerals(words.number()?)?.len()));
+                return Ok(format!(
+                    "{} in all\n",
+                    view.list(Listing::ephemerals(words.number()?))?.len()
+                ));
             }
             "due" => return Ok(format!("{:?}\n", view.due(self.time_ms, 100)?)),
             "counts" => return Ok(format!("{:?}\n", view.counts)),
