@@ -21,7 +21,10 @@ use self::wire::Keys;
 
 /// Measure a server: throughput, latency, and what each operation costs in CPU.
 ///
-/// Keys are created below /bench and stay there; so do the nodes that `--op create` makes.
+/// Keys are created below /bench and stay there; what `--op create` makes is deleted afterwards.
+///
+/// A request that is answered with an error is no operation: errors are shown on their own. Latency is
+/// that of a closed loop; it does not show what requests that arrive at a fixed rate would suffer.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// The servers' client addresses; connections are dealt out to them in turn.
@@ -136,6 +139,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         }
         Ok((tally, before, after))
     })?;
+    load::clean(server_of(0), &tally.made).context("deleting what the load made")?;
     let gone = "the server ended during the load";
     let report =
         Report { args, tally: &tally, used: after.context(gone)?.since(&before.context(gone)?) };

@@ -24,6 +24,7 @@ const SESSION_TIMEOUT_MS: i32 = 30_000;
 const REPLY_BYTES_MAX: usize = 64 << 20;
 const READ_BYTES: usize = 64 << 10;
 const NODE_EXISTS: i32 = -110;
+const NO_NODE: i32 = -101;
 
 /// The time that is counted.
 #[derive(Debug, Clone, Copy)]
@@ -35,22 +36,25 @@ pub(super) struct Span {
 /// What was counted.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// Replies within the span, errors included.
+    /// Requests that succeeded within the span.
     pub(super) ops: u64,
     /// Watch events within the span.
     pub(super) events: u64,
-    /// Replies with an error, by its number.
+    /// Replies within the span that said an error, by its number: they are no operations.
     pub(super) errors: BTreeMap<i32, u64>,
     /// Requests that were never answered.
     pub(super) unanswered: u64,
-    /// Microseconds from the write of a request to the read of its reply.
+    /// What `create` made, and did not delete: a parent and how many children it had.
+    pub(super) made: Vec<(String, u64)>,
+    /// Microseconds from the write of a request to the read of its reply; operations only.
     pub(super) latency_us: Histogram<u64>,
 }
 
 impl Tally {
     pub(super) fn new() -> Self {
         let latency_us = Histogram::new(3).expect("three digits are allowed");
-        Self { ops: 0, events: 0, errors: BTreeMap::new(), unanswered: 0, latency_us }
+        let (errors, made) = (BTreeMap::new(), Vec::new());
+        Self { ops: 0, events: 0, errors, unanswered: 0, made, latency_us }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -60,16 +64,18 @@ impl Tally {
         for (code, count) in &other.errors {
             *self.errors.entry(*code).or_default() += count;
         }
+        self.made.extend_from_slice(&other.made);
         self.latency_us.add(&other.latency_us).expect("the histogram grows by itself");
     }
 
     fn reply(&mut self, sent: Instant, now: Instant, error: i32) {
+        if error != 0 {
+            *self.errors.entry(error).or_default() += 1;
+            return;
+        }
         self.ops += 1;
         let us = u64::try_from((now - sent).as_micros()).unwrap_or(u64::MAX);
         self.latency_us.record(us.max(1)).expect("the histogram grows by itself");
-        if error != 0 {
-            *self.errors.entry(error).or_default() += 1;
-        }
     }
 }
 
@@ -123,35 +129,76 @@ pub(super) fn prepare(server: &str, keys: &Keys) -> anyhow::Result<()> {
         keys.dir(&mut path, dir);
         path.clone()
     })?;
-    create_all(&mut stream, keys.count, &keys.data, |key| {
-        keys.key(&mut path, key);
-        path.clone()
-    })?;
+    for dir in 0..keys.dirs() {
+        let first = dir * wire::KEYS_PER_DIR;
+        let count = wire::KEYS_PER_DIR.min(keys.count - first);
+        keys.dir(&mut path, dir);
+        // A create that fails is a write as well: what an earlier run left is only looked at.
+        if children(&mut stream, &path)? >= i64::from(count) {
+            continue;
+        }
+        create_all(&mut stream, count, &keys.data, |key| {
+            keys.key(&mut path, first + key);
+            path.clone()
+        })?;
+    }
     close(&mut stream)
 }
 
-/// Creates `count` znodes, a window at a time; replies to a window fit in the socket's buffers,
-/// so writing it whole before reading cannot lock up.
+/// How many children a znode has.
+fn children(stream: &mut TcpStream, path: &str) -> anyhow::Result<i64> {
+    /// Behind the reply's header and the rest of the Stat.
+    const NUM_CHILDREN_AT: usize = 16 + 56;
+    let mut out = BytesMut::new();
+    wire::read(&mut out, 1, OpCode::Exists, path, false);
+    stream.write_all(&out)?;
+    let reply = read_frame(stream).context("the server hung up on looking for the keys")?;
+    let count = int_at(&reply, NUM_CHILDREN_AT);
+    count.map(i64::from).with_context(|| format!("{path} was created and is not there"))
+}
+
+/// Deletes what `create` made: the next run, and the next server's turn, start from the same tree.
+pub(super) fn clean(server: &str, made: &[(String, u64)]) -> anyhow::Result<()> {
+    let (mut stream, _) = open(server)?;
+    for (parent, count) in made {
+        let child = |i| format!("{parent}/{}", i + 1);
+        windows(&mut stream, *count, NO_NODE, |out, i| wire::delete(out, 1, &child(i)))?;
+        windows(&mut stream, 1, NO_NODE, |out, _| wire::delete(out, 1, parent))?;
+    }
+    close(&mut stream)
+}
+
 fn create_all(
     stream: &mut TcpStream,
     count: u32,
     data: &[u8],
     mut path: impl FnMut(u32) -> String,
 ) -> anyhow::Result<()> {
-    const WINDOW: usize = 500;
+    windows(stream, u64::from(count), NODE_EXISTS, |out, i| {
+        wire::create(out, 1, &path(u32::try_from(i).expect("below count")), data);
+    })
+}
+
+/// Sends `count` requests, a window at a time; replies to a window fit in the socket's buffers, so
+/// writing it whole before reading cannot lock up. An error other than `harmless` ends it.
+fn windows(
+    stream: &mut TcpStream,
+    count: u64,
+    harmless: i32,
+    mut request: impl FnMut(&mut BytesMut, u64),
+) -> anyhow::Result<()> {
+    const WINDOW: u64 = 500;
     let mut out = BytesMut::new();
-    let all = (0..count).collect::<Vec<_>>();
-    for window in all.chunks(WINDOW) {
+    for start in (0..count).step_by(WINDOW as usize) {
+        let window = start..count.min(start + WINDOW);
         out.clear();
-        for i in window {
-            wire::create(&mut out, 1, &path(*i), data);
-        }
+        window.clone().for_each(|i| request(&mut out, i));
         stream.write_all(&out)?;
-        for i in window {
-            let reply = read_frame(stream).context("the server hung up on creating the keys")?;
+        for _ in window {
+            let reply = read_frame(stream).context("the server hung up on making the keys")?;
             let error = int_at(&reply, 12).context("a reply shorter than its header")?;
-            if error != 0 && error != NODE_EXISTS {
-                bail!("creating {} failed: {}", path(*i), super::report::code_name(error));
+            if error != 0 && error != harmless {
+                bail!("creating or deleting a key failed: {}", super::report::code_name(error));
             }
         }
     }
@@ -272,6 +319,9 @@ impl Loop {
         let mut out = BytesMut::new();
         wire::request(&mut out, self.next_xid(), OpCode::CloseSession, |_| {});
         let _ = stream.try_write(&out);
+        if matches!(self.next.op, Op::Create | Op::Delete) {
+            self.tally.made.push((self.next.own, self.next.made));
+        }
         Ok(self.tally)
     }
 
