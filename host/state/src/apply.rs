@@ -29,7 +29,7 @@ use crate::quota::{self, QuotaPaths};
 use crate::store::Store;
 use crate::txn::{self, Txn};
 use crate::view::{Counts, View};
-use crate::znode::{Data, Owner, Znode};
+use crate::znode::{Data, Owner, RowHash, Znode};
 
 /// The format of the store that this program writes.
 const STORE_FORMAT: u32 = 1;
@@ -292,7 +292,7 @@ impl State {
         }
     }
 
-    fn advance_view(&mut self, nodes: Vec<(Box<str>, Option<Arc<Znode>>)>) {
+    fn advance_view(&mut self, nodes: Vec<(Arc<str>, Option<Arc<Znode>>)>) {
         let (cache, acls) = (Arc::clone(&self.view.cache), Arc::clone(&self.view.acls));
         while self.alive.front().is_some_and(|(_, view)| view.strong_count() == 0) {
             self.alive.pop_front();
@@ -393,6 +393,7 @@ fn birth(store: &mut dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
             acl: acls.get(acl_id).unwrap_or_else(|| [proto::Acl::world(Perms::ALL)].into()),
             data: Data::Inline(Some(Bytes::new())),
             data_hash: xxhash_rust::xxh3::xxh3_128(&[]),
+            row_hash: RowHash::default(),
         };
         let (key, row) = (keys::node(path), node.encode());
         digest =

@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::znode::Znode;
@@ -22,10 +23,13 @@ const SHARDS: usize = 64;
 type Version = (u64, Option<Arc<Znode>>);
 
 struct Entry {
+    path: Arc<str>,
     /// The newest version.
     newest: Version,
     /// Older ones that a view may still ask for, newest first.
-    older: Vec<Version>,
+    older: SmallVec<[Version; 1]>,
+    /// What it was last counted with in the shard's bytes.
+    bytes: usize,
     /// Whether it was asked for since it was last passed over for eviction.
     used: bool,
 }
@@ -33,9 +37,15 @@ struct Entry {
 #[derive(Default)]
 struct Shard {
     /// Looked up, never iterated: its order decides nothing.
-    entries: HashMap<Box<str>, Entry>,
-    queue: VecDeque<Box<str>>,
+    entries: HashTable<Entry>,
+    queue: VecDeque<Arc<str>>,
     bytes: usize,
+}
+
+impl Shard {
+    fn entry(&mut self, hash: u64, path: &str) -> Option<&mut Entry> {
+        self.entries.find_mut(hash, |entry| &*entry.path == path)
+    }
 }
 
 /// The cache, shared by the one that applies and all that read.
@@ -55,15 +65,17 @@ impl NodeCache {
         }
     }
 
-    fn shard(&self, path: &str) -> &Mutex<Shard> {
-        &self.shards[xxh3_64(path.as_bytes()) as usize % SHARDS]
+    /// A shard is chosen by bits that its table does not use.
+    fn shard(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
     /// The znode at `path` as of `index`: `None` where the store must be asked, `Some(None)` where
     /// there was none.
     pub(crate) fn get(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
-        let mut shard = self.shard(path).lock();
-        let entry = shard.entries.get_mut(path)?;
+        let hash = xxh3_64(path.as_bytes());
+        let mut shard = self.shard(hash).lock();
+        let entry = shard.entry(hash, path)?;
         entry.used = true;
         if entry.newest.0 <= index {
             return Some(entry.newest.1.clone());
@@ -74,25 +86,35 @@ impl NodeCache {
 
     /// Keeps what a view of `index` read from the store.
     pub(crate) fn put_read(&self, path: &str, index: u64, node: Option<Arc<Znode>>) {
-        let mut shard = self.shard(path).lock();
-        if !shard.entries.contains_key(path) {
-            self.insert(&mut shard, path, (index, node));
+        let hash = xxh3_64(path.as_bytes());
+        let mut shard = self.shard(hash).lock();
+        if shard.entry(hash, path).is_none() {
+            self.insert(&mut shard, hash, path.into(), (index, node));
         }
     }
 
     /// Keeps what the entry at `index` wrote.
-    pub(crate) fn put_written(&self, path: &str, index: u64, node: Option<Arc<Znode>>) {
+    pub(crate) fn put_written(&self, path: &Arc<str>, index: u64, node: Option<Arc<Znode>>) {
         let oldest = self.oldest.load(Ordering::Relaxed);
-        let mut shard = self.shard(path).lock();
-        let Some(entry) = shard.entries.get_mut(path) else {
-            return self.insert(&mut shard, path, (index, node));
+        let hash = xxh3_64(path.as_bytes());
+        let mut shard = self.shard(hash).lock();
+        let Some(entry) = shard.entry(hash, path) else {
+            return self.insert(&mut shard, hash, Arc::clone(path), (index, node));
         };
         let before = std::mem::replace(&mut entry.newest, (index, node));
-        entry.older.insert(0, before);
-        // One version at or below the oldest view is all that such views need.
-        if let Some(at) = entry.older.iter().position(|(from, _)| *from <= oldest) {
-            entry.older.truncate(at + 1);
+        let bytes = entry_bytes(path, &entry.newest);
+        let counted = std::mem::replace(&mut entry.bytes, bytes);
+        if before.0 <= oldest {
+            // One version at or below the oldest view is all that such views need.
+            entry.older.clear();
+            entry.older.push(before);
+        } else {
+            entry.older.insert(0, before);
+            if let Some(at) = entry.older.iter().position(|(from, _)| *from <= oldest) {
+                entry.older.truncate(at + 1);
+            }
         }
+        shard.bytes = (shard.bytes + bytes).saturating_sub(counted);
     }
 
     /// Tells that no view older than `index` is alive.
@@ -100,10 +122,12 @@ impl NodeCache {
         self.oldest.store(index, Ordering::Relaxed);
     }
 
-    fn insert(&self, shard: &mut Shard, path: &str, newest: Version) {
-        shard.bytes += entry_bytes(path, &newest);
-        shard.queue.push_back(path.into());
-        shard.entries.insert(path.into(), Entry { newest, older: Vec::new(), used: false });
+    fn insert(&self, shard: &mut Shard, hash: u64, path: Arc<str>, newest: Version) {
+        let bytes = entry_bytes(&path, &newest);
+        shard.bytes += bytes;
+        shard.queue.push_back(Arc::clone(&path));
+        let entry = Entry { path, newest, older: SmallVec::new(), bytes, used: false };
+        shard.entries.insert_unique(hash, entry, |entry| xxh3_64(entry.path.as_bytes()));
         let oldest = self.oldest.load(Ordering::Relaxed);
         // A few steps for each insertion keep the bound without ever stalling anyone.
         for _ in 0..4 {
@@ -111,19 +135,25 @@ impl NodeCache {
                 return;
             }
             let Some(path) = shard.queue.pop_front() else { return };
-            let Some(entry) = shard.entries.get_mut(&path) else { continue };
+            let hash = xxh3_64(path.as_bytes());
+            let Some(entry) = shard.entry(hash, &path) else { continue };
+            if entry.newest.0 <= oldest {
+                entry.older.clear();
+            }
             if entry.used || entry.newest.0 > oldest {
                 entry.used = false;
                 shard.queue.push_back(path);
                 continue;
             }
-            let bytes = entry_bytes(&path, &entry.newest);
-            shard.entries.remove(&path);
+            let bytes = entry.bytes;
+            if let Ok(entry) = shard.entries.find_entry(hash, |entry| *entry.path == *path) {
+                entry.remove();
+            }
             shard.bytes = shard.bytes.saturating_sub(bytes);
         }
     }
 }
 
 fn entry_bytes(path: &str, version: &Version) -> usize {
-    2 * path.len() + 160 + version.1.as_ref().map_or(0, |node| node.memory_bytes())
+    path.len() + 160 + version.1.as_ref().map_or(0, |node| node.memory_bytes())
 }

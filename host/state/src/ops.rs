@@ -91,7 +91,7 @@ fn single(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: &Op) -> Result<Reply, Sto
 pub(crate) use delete::{reap, remove};
 
 /// The znode at a path that a client gave, which must be valid.
-fn existing(txn: &Txn<'_>, path: &str) -> Result<Arc<Znode>, Stop> {
+fn existing(txn: &mut Txn<'_>, path: &str) -> Result<Arc<Znode>, Stop> {
     proto::path::validate(path).map_err(|_| ErrorCode::BadArguments)?;
     Ok(txn.node(path)?.ok_or(ErrorCode::NoNode)?)
 }

@@ -119,7 +119,7 @@ fn znode_of(limited: &str, name: &str) -> String {
     format!("{ROOT}{limited}/{name}")
 }
 
-fn track(txn: &Txn<'_>, path: &str) -> Result<Option<Track>, Fault> {
+fn track(txn: &mut Txn<'_>, path: &str) -> Result<Option<Track>, Fault> {
     let Some(node) = txn.node(path)? else { return Ok(None) };
     let data = txn.data(path, &node)?;
     Ok(Some(Track::parse(data.as_deref())))
@@ -127,7 +127,7 @@ fn track(txn: &Txn<'_>, path: &str) -> Result<Option<Track>, Fault> {
 
 /// Whether a change of so many znodes and bytes is within the hard quota.
 pub(crate) fn check(
-    txn: &Txn<'_>,
+    txn: &mut Txn<'_>,
     quotas: &QuotaPaths,
     path: &str,
     bytes: i64,

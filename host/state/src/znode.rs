@@ -56,7 +56,21 @@ pub struct Znode {
     pub acl: Arc<[Acl]>,
     pub data: Data,
     pub data_hash: u128,
+    /// The hash of its row in the digest, once somebody has computed it.
+    pub row_hash: RowHash,
 }
+
+/// A hash that is remembered; it says nothing that the rest of a znode does not say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RowHash(Option<u128>);
+
+impl PartialEq for RowHash {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for RowHash {}
 
 /// The version of a row.
 const ROW_VERSION: u8 = 1;
@@ -107,6 +121,21 @@ impl Znode {
                 None
             }
         }
+    }
+
+    /// The hash of its row, if it was computed since it last changed.
+    pub(crate) fn row_hash(&self) -> Option<u128> {
+        self.row_hash.0
+    }
+
+    pub(crate) fn set_row_hash(&mut self, hash: u128) {
+        self.row_hash = RowHash(Some(hash));
+    }
+
+    /// Forgets the hash of what it was before.
+    pub(crate) fn changed(mut self) -> Self {
+        self.row_hash = RowHash(None);
+        self
     }
 
     /// Roughly how much memory it takes.
@@ -203,6 +232,7 @@ impl Znode {
             acl,
             data,
             data_hash,
+            row_hash: RowHash::default(),
         })
     }
 

@@ -11,7 +11,7 @@ use crate::keys::{self, Keyspace};
 use crate::ops::{Context, Stop, raw_parent};
 use crate::quota;
 use crate::txn::Txn;
-use crate::znode::{Data, Owner, Znode};
+use crate::znode::{Data, Owner, RowHash, Znode};
 
 /// The longest time to live, in milliseconds: 40 bits (`EphemeralType.TTL`).
 const TTL_MS_MAX: i64 = (1 << 40) - 1;
@@ -89,6 +89,7 @@ pub(crate) fn create(
         acl: acl.clone(),
         data: Data::Inline(None),
         data_hash: 0,
+        row_hash: RowHash::default(),
     };
     if let Some(long) = node.set_data(new.data.clone()) {
         txn.put_data(&path, Some(long));
@@ -108,8 +109,8 @@ pub(crate) fn create(
     quota::recount(txn, &path)?;
     quota::add(txn, cx.quotas, &path, bytes, 1)?;
     cx.hooks.observe(&touch);
-    let changed = path.as_str().into();
-    txn.changes.push(Change::Created { path: changed, acl, parent_acl });
+    let shared = txn.shared_path(&path)?;
+    txn.changes.push(Change::Created { path: shared, acl, parent_acl });
     Ok(match new.kind {
         CreateKind::Create => Reply::Path(path),
         CreateKind::Create2 | CreateKind::Container | CreateKind::Ttl => {

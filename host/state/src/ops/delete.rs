@@ -89,6 +89,7 @@ pub(crate) fn remove(
         identities: &[],
         session: 0,
     });
-    txn.changes.push(Change::Deleted { path: path.into(), acl: node.acl.clone(), parent_acl });
+    let shared = txn.shared_path(path)?;
+    txn.changes.push(Change::Deleted { path: shared, acl: node.acl.clone(), parent_acl });
     Ok(true)
 }

@@ -45,7 +45,8 @@ pub(crate) fn data(
     txn.put_node(path, Some(node))?;
     quota::add(txn, cx.quotas, path, bytes, 0)?;
     cx.hooks.observe(&touch);
-    txn.changes.push(Change::DataSet { path: path.into(), acl: before.acl.clone() });
+    let shared = txn.shared_path(path)?;
+    txn.changes.push(Change::DataSet { path: shared, acl: before.acl.clone() });
     Ok(Reply::Stat(stat))
 }
 
