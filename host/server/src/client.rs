@@ -257,7 +257,10 @@ impl Task<'_> {
             }
             let has_room = self.output.len() < OUT_BYTES_MAX
                 && self.outstanding < self.clients.limits.outstanding_max;
-            self.input.reserve(READ_BYTES);
+            // What was decoded still points into the buffer: a new one is made when it is used up.
+            if self.input.capacity() - self.input.len() < READ_BYTES / 8 {
+                self.input.reserve(READ_BYTES);
+            }
             tokio::select! {
                 biased;
                 written = writer.write_buf(&mut self.output), if !self.output.is_empty() => {

@@ -132,10 +132,10 @@ fn start_replica(config: &Config) -> anyhow::Result<Replica> {
     let dir = &config.data_dir;
     std::fs::create_dir_all(dir)
         .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
-    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 2 };
+    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
     let store = FjallStore::open(&dir.join("state"), &options)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
-    let cache_bytes = usize::try_from(config.storage.cache_bytes / 2)?;
+    let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
     let state = State::open(Box::new(store), Box::new(NoHooks), cache_bytes)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
     let log = open_log(config, &dir.join("log"), state.meta().applied)?;

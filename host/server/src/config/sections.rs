@@ -208,7 +208,7 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { log_segment_bytes: 64 << 20, log_retain_bytes: 256 << 20, cache_bytes: 64 << 20 }
+        Self { log_segment_bytes: 64 << 20, log_retain_bytes: 256 << 20, cache_bytes: 256 << 20 }
     }
 }
 
