@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use crossbeam_channel::Sender;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use proto::frame::next_frame;
@@ -20,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use crate::four_letter::{self, Asked};
+use crate::mailbox::Mailbox;
 use crate::stats::{Stats, Told};
 use crate::threads::clock_ms;
 
@@ -45,8 +45,8 @@ pub(crate) struct ClientLimits {
 
 /// What all clients' tasks share.
 pub(crate) struct Clients {
-    pub(crate) inputs: Sender<Input>,
-    pub(crate) big_reads: Sender<Read>,
+    pub(crate) inputs: Arc<Mailbox<Input>>,
+    pub(crate) big_reads: Arc<Mailbox<Read>>,
     pub(crate) published: Arc<Published>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) policy: Arc<Policy>,
@@ -330,15 +330,13 @@ impl Task<'_> {
                 break;
             };
             if let Some(big) = read.run()
-                && self.clients.big_reads.send(big).is_err()
+                && !self.clients.big_reads.put([big])
             {
                 return Err(End::Done);
             }
         }
-        for input in self.inputs.drain(..) {
-            if self.clients.inputs.send(input).is_err() {
-                return Err(End::Done);
-            }
+        if !self.inputs.is_empty() && !self.clients.inputs.put(self.inputs.drain(..)) {
+            return Err(End::Done);
         }
         Ok(more)
     }

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod sasl;
 pub mod tls;
 
+mod mailbox;
 pub mod serve;
 mod threads;
 

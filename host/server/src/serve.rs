@@ -68,8 +68,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let replica = start_replica(config)?;
     let (stop, stopping) = watch::channel(false);
     let clients = Arc::new(Clients {
-        inputs: replica.inputs.clone(),
-        big_reads: replica.big_reads.clone(),
+        inputs: Arc::clone(&replica.inputs),
+        big_reads: Arc::clone(&replica.big_reads),
         published: Arc::clone(&replica.published),
         authenticator: Arc::new(Schemes::new(&config.auth)),
         policy: Arc::new(policy(config)),

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use replica::log::{Log, RealDisk};
-use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Work};
+use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Report, Work};
 use state::State;
+
+use crate::mailbox::Mailbox;
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
@@ -20,8 +21,8 @@ const TICK: Duration = Duration::from_millis(50);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How much work may wait for the Machine.
 const WORK_MAX: usize = 64;
-/// How many inputs one flush takes at most.
-const INPUTS_MAX: usize = 4096;
+/// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
+const WAKE_ENTRIES: u64 = 16;
 /// How much less of the processor big reads get than all else, of 19.
 const BIG_READS_NICE: i32 = 10;
 /// The exit code of a server that is broken: start it again, it replays its log.
@@ -41,8 +42,10 @@ pub(crate) struct Reaping {
 
 /// A running server without its sockets.
 pub(crate) struct Replica {
-    pub(crate) inputs: Sender<Input>,
-    pub(crate) big_reads: Sender<Read>,
+    /// Bounded by the limits on requests in flight.
+    pub(crate) inputs: Arc<Mailbox<Input>>,
+    /// Bounded by the connections: each waits for its own.
+    pub(crate) big_reads: Arc<Mailbox<Read>>,
     pub(crate) published: Arc<Published>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -69,8 +72,8 @@ impl Replica {
         let syncer = state.syncer();
         let machine = Machine::new(state, me);
         let published = Arc::clone(machine.published());
-        let (inputs, inbox) = unbounded();
-        let (work, todo) = bounded(WORK_MAX);
+        let inputs = Arc::new(Mailbox::new(usize::MAX));
+        let work = Arc::new(Mailbox::new(WORK_MAX));
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(body)
@@ -78,22 +81,27 @@ impl Replica {
         let mut threads = Vec::new();
         {
             let (stop, published) = (Arc::clone(&stop), Arc::clone(&published));
-            let body = move || run_node(node, &inbox, &work, &stop, started, &reaping, &published);
+            let (inbox, work) = (Arc::clone(&inputs), Arc::clone(&work));
+            let body = move || {
+                run_node(node, &inbox, &work, &stop, started, &reaping, &published);
+                work.close();
+                inbox.close();
+            };
             threads.push(spawn("node", Box::new(body))?);
         }
         {
-            let inputs = inputs.clone();
-            threads.push(spawn("machine", Box::new(move || run_machine(machine, &todo, &inputs)))?);
+            let inputs = Arc::clone(&inputs);
+            threads.push(spawn("machine", Box::new(move || run_machine(machine, &work, &inputs)))?);
         }
         if let Some(syncer) = syncer {
-            let (stop, inputs) = (Arc::clone(&stop), inputs.clone());
+            let (stop, inputs) = (Arc::clone(&stop), Arc::clone(&inputs));
             let published = Arc::clone(&published);
             let body = move || run_syncer(&*syncer, &published, &inputs, &stop);
             threads.push(spawn("store-sync", Box::new(body))?);
         }
-        let (big_reads, arriving) = unbounded();
+        let big_reads = Arc::new(Mailbox::new(usize::MAX));
         {
-            let stop = Arc::clone(&stop);
+            let (stop, arriving) = (Arc::clone(&stop), Arc::clone(&big_reads));
             threads.push(spawn("big-reads", Box::new(move || run_big_reads(&arriving, &stop)))?);
         }
         Ok(Self { inputs, big_reads, published, stop, threads })
@@ -112,8 +120,8 @@ impl Replica {
 
 fn run_node(
     mut node: Node<RealDisk>,
-    inbox: &Receiver<Input>,
-    work: &Sender<Work>,
+    inbox: &Mailbox<Input>,
+    work: &Mailbox<Work>,
     stop: &AtomicBool,
     started: Instant,
     reaping: &Reaping,
@@ -121,12 +129,10 @@ fn run_node(
 ) {
     let mut next_tick = Instant::now();
     let mut next_reap = Instant::now() + reaping.every;
+    let mut inputs = Vec::new();
     while !stop.load(Ordering::SeqCst) {
-        let wait = next_tick.saturating_duration_since(Instant::now());
-        if let Ok(input) = inbox.recv_timeout(wait) {
-            node.step(input);
-            inbox.try_iter().take(INPUTS_MAX).for_each(|input| node.step(input));
-        }
+        inbox.take(&mut inputs, next_tick.saturating_duration_since(Instant::now()));
+        inputs.drain(..).for_each(|input| node.step(input));
         let now = Instant::now();
         if now >= next_tick {
             next_tick = now + TICK;
@@ -141,20 +147,33 @@ fn run_node(
                 .unwrap_or_else(|fault| broken("the store", &fault));
         }
         let todo = node.flush(clock_ms()).unwrap_or_else(|error| broken("the log", &error));
-        if !(todo.entries.is_empty() && todo.expect.is_empty()) && work.send(todo).is_err() {
+        let nothing = todo.entries.is_empty() && todo.expect.is_empty();
+        if !nothing && !work.put([todo]) {
             return;
         }
     }
 }
 
-fn run_machine(mut machine: Machine, todo: &Receiver<Work>, inputs: &Sender<Input>) {
-    // Ends when the Node's thread has ended and all its work is done.
-    for work in todo {
-        let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
-        for report in reports {
-            if inputs.send(Input::Report(report)).is_err() {
-                break;
+fn run_machine(mut machine: Machine, todo: &Mailbox<Work>, inputs: &Mailbox<Input>) {
+    let mut works = Vec::new();
+    loop {
+        // Ends when the Node's thread has ended and all its work is done.
+        let open = todo.take(&mut works, Duration::from_secs(3600));
+        for work in works.drain(..) {
+            let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
+            for report in reports {
+                match report {
+                    Report::Applied(index) if index % WAKE_ENTRIES != 0 => {
+                        inputs.put_quietly(Input::Report(report));
+                    }
+                    _ => {
+                        inputs.put([Input::Report(report)]);
+                    }
+                }
             }
+        }
+        if !open {
+            break;
         }
     }
     if let Err(fault) = machine.state().sync() {
@@ -165,7 +184,7 @@ fn run_machine(mut machine: Machine, todo: &Receiver<Work>, inputs: &Sender<Inpu
 fn run_syncer(
     sync: &dyn Fn() -> Result<(), state::Fault>,
     published: &Published,
-    inputs: &Sender<Input>,
+    inputs: &Mailbox<Input>,
     stop: &AtomicBool,
 ) {
     let mut last = 0;
@@ -182,28 +201,27 @@ fn run_syncer(
         }
         last = index;
         sync().unwrap_or_else(|fault| broken("the store", &fault));
-        if inputs.send(Input::Durable(index)).is_err() {
-            return;
-        }
+        inputs.put_quietly(Input::Durable(index));
     }
 }
 
-fn run_big_reads(arriving: &Receiver<Read>, stop: &AtomicBool) {
+fn run_big_reads(arriving: &Mailbox<Read>, stop: &AtomicBool) {
     // Linux gives each thread a nice value of its own: small reads and writes go first.
     let me = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(me), BIG_READS_NICE) {
         tracing::debug!(%error, "big reads run at normal priority");
     }
     let mut reads = BigReads::default();
+    let (mut new, mut wait) = (Vec::new(), TICK);
     while !stop.load(Ordering::SeqCst) {
-        arriving.try_iter().for_each(|read| reads.push(read));
-        if reads.turn() {
-            continue;
-        }
-        // Nothing to do, or the answers in memory must be sent first.
-        let wait = if reads.is_empty() { TICK } else { Duration::from_millis(5) };
-        if let Ok(read) = arriving.recv_timeout(wait) {
-            reads.push(read);
-        }
+        arriving.take(&mut new, wait);
+        new.drain(..).for_each(|read| reads.push(read));
+        wait = match (reads.turn(), reads.is_empty()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => TICK,
+            // The answers in memory must be sent first.
+            (false, false) => Duration::from_millis(5),
+        };
     }
+    arriving.close();
 }
