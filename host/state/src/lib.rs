@@ -33,6 +33,6 @@ pub use change::{Answer, Change, Outcome};
 pub use command::{Batch, Command, Op, Settings, Tagged};
 pub use fault::Fault;
 pub use hooks::{Hooks, NoHooks};
-pub use store::{FjallStore, MemoryStore, Store, StoreOptions};
+pub use store::{FjallStore, MemoryStore, Store, StoreOptions, TornTail};
 pub use view::View;
 pub use znode::Znode;

@@ -1,10 +1,13 @@
-//! The ordered store: a trait, and its two implementations. The only file that names fjall.
+//! The ordered store: a trait, and its two implementations. The only file that names fjall, with
+//! `store/journal.rs` beside it, which knows the form of its journal.
 //!
 //! Invariants:
 //! * A batch is written whole or not at all, across keyspaces.
 //! * A view never changes, and sees every batch committed before it was taken and none after.
 //! * A commit is not durable until [`Store::sync`]; after a crash the store may have lost the last
 //!   batches, but never one in the middle: the log replays the rest.
+
+mod journal;
 
 use std::ops::Bound;
 use std::path::Path;
@@ -16,6 +19,8 @@ use imbl::OrdMap;
 
 use crate::fault::Fault;
 use crate::keys::Keyspace;
+
+pub use self::journal::TornTail;
 
 /// One change of a batch; no value deletes the key.
 pub type Write = (Keyspace, Vec<u8>, Option<Bytes>);
@@ -79,24 +84,30 @@ impl Default for StoreOptions {
 pub struct FjallStore {
     database: Database,
     keyspaces: Arc<[fjall::Keyspace; 7]>,
+    torn_tail: Option<TornTail>,
 }
 
 impl FjallStore {
-    /// Opens the store in a directory, or makes it.
+    /// Opens the store in a directory, or makes it. What of its journal's tail was torn, by a crash
+    /// or a power loss, is dropped: see [`Self::torn_tail`].
     ///
     /// # Errors
     /// [`Fault::InUse`] if another process has it open, [`Fault::Store`] if it cannot be read.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, Fault> {
-        let database = Database::builder(path)
-            .cache_size(options.cache_bytes)
-            .worker_threads(2)
-            .max_journaling_size(64 << 20)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(|e| match e {
-                fjall::Error::Locked => Fault::InUse,
-                other => store_fault(other),
-            })?;
+        let file_fault = |e: std::io::Error| Fault::Store(format!("its journal: {e}"));
+        let mut torn_tail = journal::look(path).map_err(file_fault)?;
+        let mut database = open_database(path, options);
+        if let (Err(fjall::Error::JournalRecovery(_) | fjall::Error::Io(_)), Some(tail)) =
+            (&database, &mut torn_tail)
+        {
+            let damaged = path.with_file_name("damaged");
+            journal::cut(tail, &path.join("lock"), &damaged).map_err(file_fault)?;
+            database = open_database(path, options);
+        }
+        let database = database.map_err(|e| match e {
+            fjall::Error::Locked => Fault::InUse,
+            other => store_fault(other),
+        })?;
         let open = |keyspace: Keyspace| {
             database.keyspace(keyspace.name(), || {
                 let memtable_bytes = match keyspace {
@@ -111,8 +122,22 @@ impl FjallStore {
         let keyspaces: Vec<_> =
             Keyspace::ALL.into_iter().map(open).collect::<Result<_, _>>().map_err(store_fault)?;
         let Ok(keyspaces) = keyspaces.try_into() else { unreachable!("one for each of ALL") };
-        Ok(Self { database, keyspaces: Arc::new(keyspaces) })
+        Ok(Self { database, keyspaces: Arc::new(keyspaces), torn_tail })
     }
+
+    /// What was dropped at the end of the journal when it was opened; the log has it too.
+    pub fn torn_tail(&self) -> Option<&TornTail> {
+        self.torn_tail.as_ref()
+    }
+}
+
+fn open_database(path: &Path, options: &StoreOptions) -> fjall::Result<Database> {
+    Database::builder(path)
+        .cache_size(options.cache_bytes)
+        .worker_threads(2)
+        .max_journaling_size(64 << 20)
+        .manual_journal_persist(true)
+        .open()
 }
 
 struct FjallView {
