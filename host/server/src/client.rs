@@ -17,6 +17,7 @@ use replica::{Authenticator, Connection, Input, Outbox, Policy, Published, Read}
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::four_letter::{self, Asked};
 use crate::mailbox::Mailbox;
@@ -64,7 +65,7 @@ pub(crate) struct Clients {
 /// Accepts clients until the server stops.
 pub(crate) async fn accept(
     listener: TcpListener,
-    tls: Option<tokio_rustls::TlsAcceptor>,
+    tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     clients: Arc<Clients>,
 ) {
     let mut stopping = clients.stopping.clone();
@@ -91,7 +92,7 @@ pub(crate) async fn accept(
             tracing::warn!(%remote, "too many connections; one was refused");
             continue;
         };
-        let tls = tls.clone();
+        let tls = tls.as_ref().map(|current| TlsAcceptor::from(Arc::clone(&current.borrow())));
         tokio::spawn(async move {
             match tls {
                 None => {
@@ -138,12 +139,7 @@ impl Drop for Place {
     }
 }
 
-async fn serve_tls(
-    tls: &tokio_rustls::TlsAcceptor,
-    stream: TcpStream,
-    remote: SocketAddr,
-    clients: &Clients,
-) {
+async fn serve_tls(tls: &TlsAcceptor, stream: TcpStream, remote: SocketAddr, clients: &Clients) {
     let handshake = tokio::time::timeout(clients.limits.sessionless, tls.accept(stream)).await;
     let stream = match handshake {
         Ok(Ok(stream)) => stream,

@@ -59,7 +59,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let plain = config.listen.client.as_ref().map(listen).transpose()?;
     let secure = config.listen.client_tls.as_ref().map(listen).transpose()?;
     let tls = match &secure {
-        Some(_) => Some(tokio_rustls::TlsAcceptor::from(tls::server_config(&config.tls)?)),
+        Some(_) => Some(tls::current(&config.tls)?),
         None => None,
     };
     let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;

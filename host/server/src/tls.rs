@@ -3,7 +3,9 @@
 //! Keys and certificates come from PEM files, or from the JKS and PKCS12 stores that a `zoo.cfg`
 //! names.
 
+mod ec;
 mod jks;
+mod reload;
 mod subject;
 mod v1;
 
@@ -20,6 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{ClientAuth, KeyStore, StoreKind, Tls};
 
+pub(crate) use reload::current;
 pub(crate) use subject::rfc2253;
 
 /// Why the TLS port cannot be opened.
@@ -86,10 +89,14 @@ pub fn server_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>, TlsError> {
             builder.with_client_cert_verifier(Arc::new(v1::Verifier { inner, trusted, algorithms }))
         }
     };
-    let key = provider.key_provider.load_private_key(key).map_err(|e| unusable(&e))?;
     let own = chain.first().ok_or(TlsError::Missing("a certificate beside its key"))?;
     // Not rustls's own check, which refuses certificates of version 1; clients judge those.
     let (_, own) = X509Certificate::from_der(own).map_err(|e| unusable(&e))?;
+    let key = ec::completed(key, own.public_key().raw);
+    let key = provider.key_provider.load_private_key(key).map_err(|e| {
+        let kinds = "RSA of 2048 to 8192 bits, EC on P-256 or P-384, and Ed25519 keys are taken";
+        TlsError::Unusable(format!("{e}; {kinds}, each with the certificate made for it"))
+    })?;
     if key.public_key().is_some_and(|public| public.as_ref() != own.public_key().raw) {
         return Err(TlsError::Unusable(
             "the key belongs to another certificate; give the key that the first one was made for"
@@ -144,7 +151,9 @@ fn open(store: &KeyStore) -> Result<Contents, TlsError> {
     }
     if store.resolved_kind() == Some(StoreKind::Pem) || bytes.starts_with(b"-----BEGIN") {
         let trusted = certificates(path)?;
-        let identity = private_key(path).ok().map(|key| (trusted.clone(), key));
+        let has_key = String::from_utf8_lossy(&bytes).contains("PRIVATE KEY-----");
+        let key = has_key.then(|| private_key(path)).transpose()?;
+        let identity = key.map(|key| (trusted.clone(), key));
         return Ok(Contents { identity, trusted });
     }
     pkcs12(&bytes, &password).map_err(wrong("a JKS, PKCS12 or PEM store"))
@@ -154,7 +163,10 @@ fn pkcs12(bytes: &[u8], password: &str) -> Result<Contents, String> {
     // Relaxed: a trust store's certificates carry Java's mark of trust, or none at all.
     let policy = p12_keystore::Pkcs12ImportPolicy::Relaxed;
     let store = p12_keystore::KeyStore::from_pkcs12(bytes, password, policy);
-    let store = store.map_err(|e| e.to_string())?;
+    let store = store.map_err(|e| match e {
+        p12_keystore::error::Error::MacError(_) => "its password is wrong, or it is damaged".into(),
+        other => other.to_string(),
+    })?;
     let mut contents = Contents::default();
     if let Some((_, entry)) = store.private_key_chain() {
         let chain = entry.certs().iter().map(|c| CertificateDer::from(c.as_der().to_vec()));
@@ -184,9 +196,24 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|e| TlsError::Wrong {
+    let wrong = |why: String| TlsError::Wrong {
         path: path.to_owned(),
         expected: "a private key in PEM form, without a password",
-        why: e.to_string(),
-    })
+        why,
+    };
+    let unreadable =
+        |e: std::io::Error| TlsError::Unreadable { path: path.to_owned(), why: e.to_string() };
+    let pem = std::fs::read(path).map_err(unreadable)?;
+    let text = String::from_utf8_lossy(&pem);
+    if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(wrong(
+            "it has a password; take it off with `openssl pkey -in KEY -out NEW-KEY`, or use a \
+             PKCS12 store"
+                .to_owned(),
+        ));
+    }
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|e| wrong(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

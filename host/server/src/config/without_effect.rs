@@ -31,12 +31,6 @@ pub(super) fn find(config: &Config) -> Vec<(String, String)> {
             "a container that never had a child stays; delete it by hand",
         );
     }
-    if config.tls.reload {
-        add(
-            "tls.reload",
-            "changed certificates are not taken up; restart the server after a change",
-        );
-    }
     if config.admin.listen.is_some() {
         add("admin.listen", "the HTTP admin server is not in this version; use four-letter words");
     }
@@ -68,7 +62,6 @@ mod tests {
         config.sessions.local = true;
         config.nodes.emulate_353_ttl = true;
         config.nodes.container_max_never_used_ms = 1;
-        config.tls.reload = true;
         config.admin.listen = Some(Address::new("127.0.0.1", 8080));
         config.auth.providers =
             vec![Provider::Digest, Provider::Key, Provider::Unknown("a.B".into())];
@@ -76,7 +69,6 @@ mod tests {
             "sessions.local",
             "nodes.emulate-353-ttl",
             "nodes.container-max-never-used-ms",
-            "tls.reload",
             "admin.listen",
             "auth.providers.1",
             "auth.providers.2",
