@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench;
 use crate::config::{Config, Overrides, from_zoo_cfg};
 use crate::serve;
+use crate::tls;
 
 /// A coordination server that ZooKeeper clients use unchanged.
 #[derive(Debug, Parser)]
@@ -83,10 +84,9 @@ impl ConfigArgs {
         }
         let environment = std::env::vars();
         let Some(zoo_cfg) = &self.zoo_cfg else {
-            return Ok((
-                Config::load(self.config.as_deref(), environment, &overrides)?,
-                Vec::new(),
-            ));
+            let config = Config::load(self.config.as_deref(), environment, &overrides)?;
+            let warnings = config.without_effect();
+            return Ok((config, warnings.iter().map(ToString::to_string).collect()));
         };
         let properties = self
             .java_properties
@@ -96,8 +96,11 @@ impl ConfigArgs {
                 (key.to_owned(), value.to_owned())
             })
             .collect::<Vec<_>>();
-        let (config, warnings) = from_zoo_cfg(zoo_cfg, &properties)?;
-        let config = config.overlaid(environment, &overrides)?;
+        let (file, mut warnings) = from_zoo_cfg(zoo_cfg, &properties)?;
+        let config = file.clone().overlaid(environment, &overrides)?;
+        // What the file sets is named by its keys there; the rest came over it.
+        let known = file.without_effect();
+        warnings.extend(config.without_effect().into_iter().filter(|w| !known.contains(w)));
         Ok((config, warnings.iter().map(ToString::to_string).collect()))
     }
 }
@@ -128,6 +131,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             config.require_single()?;
             for warning in warnings {
                 writeln!(std::io::stderr(), "warning: {warning}")?;
+            }
+            if config.listen.client_tls.is_some() {
+                tls::server_config(&config.tls)?;
             }
             write!(std::io::stdout(), "{}", config.effective_toml())?;
             Ok(ExitCode::SUCCESS)
