@@ -10,6 +10,7 @@ pub mod tls;
 
 mod mailbox;
 pub mod serve;
+mod data_dir;
 mod threads;
 
 mod auth;

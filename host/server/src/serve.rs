@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::auth::Schemes;
 use crate::client::{self, ClientLimits, Clients};
 use crate::config::{Address, Config, LogFormat};
+use crate::data_dir;
 use crate::four_letter::Answers;
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
@@ -130,11 +131,11 @@ fn listen(address: &Address) -> anyhow::Result<TcpListener> {
 
 fn start_replica(config: &Config) -> anyhow::Result<Replica> {
     let dir = &config.data_dir;
-    std::fs::create_dir_all(dir)
-        .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+    data_dir::claim(dir)?;
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
     let store = FjallStore::open(&dir.join("state"), &options)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
+    tell_torn_tail(&store);
     let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
     let state = State::open(Box::new(store), Box::new(NoHooks), cache_bytes)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
@@ -167,6 +168,24 @@ fn start_replica(config: &Config) -> anyhow::Result<Replica> {
         per_minute: config.nodes.container_deletes_per_minute,
     };
     Replica::start(log, state, node, reaping)
+}
+
+/// Says what was done about a store that ended in the middle of a write.
+fn tell_torn_tail(store: &FjallStore) {
+    let Some(torn) = store.torn_tail() else { return };
+    let (journal, at, bytes) = (torn.journal.display(), torn.whole_bytes, torn.torn_bytes);
+    match &torn.kept {
+        None => tracing::info!(
+            %journal, at, bytes,
+            "the store's journal ends in the middle of a write, as after a crash; that was dropped, \
+             and the log has it"
+        ),
+        Some(kept) => tracing::warn!(
+            %journal, at, bytes, kept = %kept.display(),
+            "the store's journal has a hole, as after a power loss; it was cut back to the last \
+             whole write, a copy was kept, and the log has the rest"
+        ),
+    }
 }
 
 fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Log<RealDisk>> {

@@ -1,0 +1,75 @@
+//! The data directory as a whole: which version of this program wrote it.
+//!
+//! Invariant: of a directory that a newer version wrote, only this one file is read, so that nothing
+//! in it changes. Store and log have format numbers of their own; whenever one of them is raised, so
+//! is this, because opening a store already writes to it.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+
+/// The format that this program writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+const FILE: &str = "format";
+
+/// Makes the directory if it is not there, and sees that this program may use it.
+///
+/// # Errors
+/// If a newer version wrote it, or it cannot be read or made.
+pub(crate) fn claim(dir: &Path) -> anyhow::Result<()> {
+    let file = dir.join(FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            let Ok(found) = text.trim().parse::<u32>() else {
+                bail!(
+                    "{}: expected the number of the data's format, got {text:?}; restore the data \
+                     directory from a backup",
+                    file.display()
+                );
+            };
+            ensure!(
+                found <= FORMAT,
+                "{}: the data has format {found}, this program knows up to {FORMAT}; use the newer \
+                 program, nothing was changed",
+                dir.display()
+            );
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(dir)
+            .and_then(|()| mark(dir, &file))
+            .with_context(|| format!("cannot make the data directory {}", dir.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+/// Writes the file so that it is there whole or not at all. Another server may be doing the same:
+/// which of the two has the directory is decided by the store's lock.
+fn mark(dir: &Path, file: &Path) -> std::io::Result<()> {
+    let new = dir.join(format!("format.new-{}", std::process::id()));
+    let mut out = File::create(&new)?;
+    writeln!(out, "{FORMAT}")?;
+    out.sync_all()?;
+    fs::rename(&new, file)?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_this_version_is_claimed_again_and_a_newer_one_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("a/b");
+        claim(&data).expect("a new one");
+        claim(&data).expect("its own");
+        for (text, expected) in [("2\n", "newer program"), ("", "backup"), ("x", "backup")] {
+            fs::write(data.join(FILE), text).expect("a file");
+            let error = claim(&data).expect_err("it is refused").to_string();
+            assert!(error.contains(expected), "{error}");
+            assert_eq!(fs::read_to_string(data.join(FILE)).expect("a file"), text);
+        }
+    }
+}
