@@ -3,4 +3,7 @@
 mod bad_input;
 mod client;
 mod kill;
+mod limits;
+mod logging;
 mod process;
+mod stop;

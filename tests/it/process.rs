@@ -1,5 +1,6 @@
 //! Starts and ends `vivarium serve`.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -36,16 +37,35 @@ pub(crate) fn serve(dir: &Path, address: SocketAddr, more: &[&str]) -> Command {
 
 /// Runs a server that is expected to refuse to start.
 pub(crate) fn refused(dir: &Path, address: SocketAddr, more: &[&str]) -> Output {
-    let output = serve(dir, address, more).output().expect("it can be started");
-    assert!(!output.status.success(), "it started");
+    let mut child = serve(dir, address, more).spawn().expect("it can be started");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while child.try_wait().expect("it is our child").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("it runs");
+            panic!("it was not refused: {more:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().expect("it is our child");
+    assert!(!output.status.success(), "it was not refused: {more:?}");
     output
 }
 
 impl Server {
     /// Starts a server and waits until it answers.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// Starts a server with more arguments and waits until it answers.
+    pub(crate) fn start_with(dir: &Path, more: &[&str]) -> Self {
+        Self::start_logging(dir, more, Stdio::null())
+    }
+
+    /// Starts a server that logs to `log`, and waits until it answers.
+    pub(crate) fn start_logging(dir: &Path, more: &[&str], log: impl Into<Stdio>) -> Self {
         let address = free_address();
-        let child = serve(dir, address, &[]).stderr(Stdio::null()).spawn().expect("it starts");
+        let child = serve(dir, address, more).stderr(log).spawn().expect("it starts");
         let mut server = Self { child, address };
         let deadline = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(address).is_err() {
@@ -61,6 +81,32 @@ impl Server {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it is our child");
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub(crate) fn terminate(mut self) {
+        let kill = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(kill.expect("there is a kill").success());
+        assert!(self.child.wait().expect("it is our child").success(), "a clean end");
+    }
+
+    /// The memory that it has in hand, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs, on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let kib = line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok());
+        kib.expect("a number") << 10
+    }
+
+    /// What it answers to a four-letter word.
+    pub(crate) fn word(&self, word: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream.write_all(word.as_bytes()).expect("it takes bytes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
     }
 
     /// Whether it still runs.

@@ -1,11 +1,10 @@
 //! Client connections: an accept loop, and one task for each client that moves bytes between its
 //! socket and its `Connection`.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hashbrown::HashMap;
@@ -21,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::four_letter::{self, Asked};
 use crate::mailbox::Mailbox;
+use crate::slow::Waiting;
 use crate::stats::{Stats, Told};
 use crate::threads::clock_ms;
 
@@ -30,6 +30,8 @@ const OUT_BYTES_MAX: usize = 1 << 20;
 const READS_MAX: usize = 16;
 /// The longest time that a client without a session may take no byte of what is sent to it.
 const STALLED_MAX: Duration = Duration::from_secs(30);
+/// How long a client may take to read the last that is said to it.
+pub(crate) const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// How much one read takes from a socket.
 const READ_BYTES: usize = 64 << 10;
 
@@ -39,7 +41,9 @@ pub(crate) struct ClientLimits {
     pub(crate) frame_bytes_max: usize,
     pub(crate) per_address_max: usize,
     pub(crate) connections_max: usize,
+    /// Requests in progress of one connection, and of all of them.
     pub(crate) outstanding_max: usize,
+    pub(crate) all_outstanding_max: usize,
     pub(crate) sessionless: Duration,
     pub(crate) slow: Duration,
 }
@@ -189,17 +193,28 @@ async fn serve(
         input: BytesMut::new(),
         output: BytesMut::new(),
         inputs: Vec::new(),
-        asked: VecDeque::new(),
+        waiting: Waiting::new(clients.limits.slow),
         counted: (0, 0),
         outstanding: 0,
+        held: false,
+        leave_by: None,
     };
     let end = task.run(&mut reader, &mut writer, &notify).await;
     tracing::debug!(%remote, ?end, "a connection ended");
     task.count(0);
     task.connection.disconnect();
     clients.stats.disconnected(id);
-    // What was said is sent as far as the client takes it.
-    let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+    // What was said is sent as far as the client takes it. What it sent meanwhile is taken off the
+    // socket: closing one with unread bytes resets it, and throws away what was not sent yet.
+    let parting = async {
+        let mut rest = Vec::with_capacity(READ_BYTES);
+        if writer.shutdown().await.is_ok() && !matches!(end, End::Gone) {
+            while reader.read_buf(&mut rest).await.is_ok_and(|bytes| bytes > 0) {
+                rest.clear();
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), parting).await;
 }
 
 /// Why a connection ended.
@@ -225,11 +240,14 @@ struct Task<'a> {
     input: BytesMut,
     output: BytesMut,
     inputs: Vec<Input>,
-    /// When requests came: (how many packets had come by then, when).
-    asked: VecDeque<(u64, Instant)>,
+    waiting: Waiting,
     /// Packets received and sent that the server's counters know of.
     counted: (u64, u64),
     outstanding: usize,
+    /// Whether `input` may hold whole frames that had no room.
+    held: bool,
+    /// Set when the server stops: nothing more is taken, and what was taken is answered until then.
+    leave_by: Option<tokio::time::Instant>,
 }
 
 impl Task<'_> {
@@ -243,6 +261,10 @@ impl Task<'_> {
         let mut stopping = self.clients.stopping.clone();
         let mut stalled_since = tokio::time::Instant::now();
         loop {
+            let leaves = self.leave_by.is_some();
+            if leaves && self.outstanding == 0 && self.output.is_empty() {
+                return End::Done;
+            }
             let session = self.connection.session();
             let attached = session.is_some();
             let patience = session.map_or(STALLED_MAX, |(_, _, timeout_ms)| {
@@ -251,8 +273,10 @@ impl Task<'_> {
             if self.output.is_empty() {
                 stalled_since = tokio::time::Instant::now();
             }
-            let has_room = self.output.len() < OUT_BYTES_MAX
-                && self.outstanding < self.clients.limits.outstanding_max;
+            let has_room = self.room() > 0;
+            // Frames that had no room come before anything else that the client sends.
+            let resumes = self.held && has_room;
+            let mut arrived = false;
             // What was decoded still points into the buffer: a new one is made when it is used up.
             if self.input.capacity() - self.input.len() < READ_BYTES / 8 {
                 self.input.reserve(READ_BYTES);
@@ -265,27 +289,20 @@ impl Task<'_> {
                     }
                     stalled_since = tokio::time::Instant::now();
                 }
+                () = std::future::ready(()), if resumes => arrived = true,
                 () = notify.notified() => {}
                 read = reader.read_buf(&mut self.input), if has_room => {
                     if !read.is_ok_and(|bytes| bytes > 0) {
                         return End::Gone;
                     }
-                    match self.take_frames() {
-                        Ok(None) => {}
-                        Ok(Some(asked)) => {
-                            let words = &self.clients.four_letter;
-                            let answer = words.answer(&asked, self.remote, self.clients);
-                            let _ = writer.write_all(answer.as_bytes()).await;
-                            return End::Done;
-                        }
-                        Err(end) => {
-                            // What was answered before is still sent.
-                            let _ = writer.write_all_buf(&mut self.output).await;
-                            return end;
-                        }
-                    }
+                    arrived = true;
                 }
-                _ = stopping.changed() => return End::Done,
+                _ = stopping.changed(), if !leaves => {
+                    self.leave_by = Some(tokio::time::Instant::now() + FLUSH_MAX);
+                }
+                () = tokio::time::sleep_until(self.leave_by.unwrap_or(deadline)), if leaves => {
+                    return End::Done;
+                }
                 () = tokio::time::sleep_until(deadline), if !attached => return End::Silent,
                 () = tokio::time::sleep_until(stalled_since + patience),
                     if !self.output.is_empty() =>
@@ -298,23 +315,59 @@ impl Task<'_> {
                     return End::Stalled;
                 }
             }
-            let drained = loop {
-                let more = match self.answer_reads() {
-                    Ok(more) => more,
-                    Err(end) => return end,
-                };
-                let drained = self.connection.drain(&mut self.output, OUT_BYTES_MAX);
-                if !more || drained == Drained::Close || self.output.len() >= OUT_BYTES_MAX {
-                    break drained;
-                }
-            };
-            self.count(self.connection.outstanding());
-            if drained == Drained::Close {
+            let end = self.work(arrived);
+            if let Some(end) = end {
+                // What was answered before is still sent.
                 let flush = writer.write_all_buf(&mut self.output);
-                let _ = tokio::time::timeout(Duration::from_secs(5), flush).await;
-                return End::Done;
+                let _ = tokio::time::timeout(FLUSH_MAX, flush).await;
+                return end;
             }
         }
+    }
+
+    /// Takes what arrived, answers what can be answered, and encodes what can be said; gives the
+    /// reason if the connection is to end after that.
+    fn work(&mut self, arrived: bool) -> Option<End> {
+        if arrived {
+            match self.take_frames() {
+                Ok(None) => {}
+                Ok(Some(asked)) => {
+                    let words = &self.clients.four_letter;
+                    let answer = words.answer(&asked, self.remote, self.clients);
+                    self.output.extend_from_slice(answer.as_bytes());
+                    return Some(End::Done);
+                }
+                Err(end) => return Some(end),
+            }
+        }
+        let mut drained = self.connection.drain(&mut self.output, OUT_BYTES_MAX);
+        // Nothing is read for a client that does not take what was read before.
+        while drained == Drained::Open && self.output.len() < OUT_BYTES_MAX {
+            let more = match self.answer_reads() {
+                Ok(more) => more,
+                Err(end) => return Some(end),
+            };
+            drained = self.connection.drain(&mut self.output, OUT_BYTES_MAX);
+            if !more {
+                break;
+            }
+        }
+        self.count(self.connection.outstanding());
+        (drained == Drained::Close).then_some(End::Done)
+    }
+
+    /// How many more requests may be taken. A connection without any may always take one, so that
+    /// each comes on however many others there are.
+    fn room(&self) -> usize {
+        if self.output.len() >= OUT_BYTES_MAX || self.leave_by.is_some() {
+            return 0;
+        }
+        let limits = &self.clients.limits;
+        let all = self.clients.stats.outstanding.load(Ordering::Relaxed);
+        let all = usize::try_from(all).unwrap_or_default();
+        let own = limits.outstanding_max.saturating_sub(self.outstanding);
+        let shared = limits.all_outstanding_max.saturating_sub(all);
+        own.min(shared).max(usize::from(self.outstanding == 0))
     }
 
     /// Answers up to [`READS_MAX`] reads and passes the writes on; true if there may be more.
@@ -350,10 +403,16 @@ impl Task<'_> {
             End::Malformed
         };
         let mut heard = false;
-        loop {
+        let room = self.room();
+        self.held = true;
+        for _ in 0..room {
             let frame = next_frame(&mut self.input, self.clients.limits.frame_bytes_max);
-            let Some(payload) = frame.map_err(|e| malformed(e, &self.remote))? else { break };
+            let Some(payload) = frame.map_err(|e| malformed(e, &self.remote))? else {
+                self.held = false;
+                break;
+            };
             heard = true;
+            self.waiting.arrives(&payload, self.connection.is_new());
             let result = if self.connection.is_new() {
                 let clients = self.clients;
                 let new = || new_session(clients);
@@ -365,7 +424,7 @@ impl Task<'_> {
         }
         if heard {
             self.connection.outbox().hear();
-            self.asked.push_back((self.connection.stats().received, Instant::now()));
+            self.waiting.arrived(self.connection.stats().received);
         }
         Ok(None)
     }
@@ -384,28 +443,15 @@ impl Task<'_> {
         server.sent.fetch_add(sent, Ordering::Relaxed);
         server.outstanding.fetch_add(outstanding_change, Ordering::Relaxed);
         let answered = stats.received - outstanding as u64;
-        let mut before = stats.received - received;
-        while let Some((upto, at)) = self.asked.front().copied() {
-            if upto > answered {
-                break;
-            }
-            self.asked.pop_front();
-            let took = at.elapsed();
-            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            server.answered(upto.saturating_sub(before).max(1), us);
-            before = upto;
-            if took > self.clients.limits.slow {
-                let op = stats.last_op.map_or("connect", proto::OpCode::name);
-                let remote = self.remote;
-                tracing::warn!(%remote, op, took_ms = us / 1000, "a slow request");
-            }
-        }
+        let session = self.connection.session();
+        let who = (self.remote, session.map_or(0, |(session, ..)| session));
+        self.waiting.answered(answered, who, |count, us| server.answered(count, us));
         self.counted = (stats.received, stats.sent);
         let mut told = self.told.lock();
         told.queued = outstanding;
         told.received += received;
         told.sent += sent;
-        if let Some((session, _, timeout_ms)) = self.connection.session() {
+        if let Some((session, _, timeout_ms)) = session {
             (told.session, told.timeout_ms) = (session, timeout_ms);
         }
         (told.last_op, told.last_xid) = (stats.last_op, stats.last_xid);

@@ -8,13 +8,14 @@ pub mod digest;
 pub mod sasl;
 pub mod tls;
 
-mod mailbox;
 pub mod serve;
 mod data_dir;
+mod mailbox;
 mod threads;
 
 mod auth;
 mod client;
 
 mod four_letter;
+mod slow;
 mod stats;

@@ -106,6 +106,11 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     for accepting in accepting {
         accepting.await.context("the accept loop panicked")?;
     }
+    // Clients are answered what they have in flight; those that do not read are left behind.
+    let patience = tokio::time::Instant::now() + client::FLUSH_MAX;
+    while !clients.addresses.lock().is_empty() && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     tokio::task::spawn_blocking(move || replica.stop()).await.context("stopping panicked")?;
     tracing::info!("stopped; sessions live on until their timeouts");
     Ok(())
@@ -230,12 +235,12 @@ fn policy(config: &Config) -> Policy {
 
 fn limits(config: &Config) -> ClientLimits {
     let limits = &config.limits;
-    let outstanding = limits.max_outstanding_per_connection.min(limits.max_outstanding_requests);
     ClientLimits {
         frame_bytes_max: usize::try_from(limits.max_frame_bytes).unwrap_or(usize::MAX),
         per_address_max: limits.max_connections_per_address as usize,
         connections_max: limits.max_connections as usize,
-        outstanding_max: outstanding.max(1) as usize,
+        outstanding_max: limits.max_outstanding_per_connection.max(1) as usize,
+        all_outstanding_max: limits.max_outstanding_requests as usize,
         sessionless: Duration::from_millis(limits.sessionless_connection_timeout_ms.max(1)),
         slow: Duration::from_millis(config.logging.slow_request_warn_ms),
     }
