@@ -83,6 +83,8 @@ opcodes! {
     AddWatch = 106, "addWatch";
     /// `whoAmI`.
     WhoAmI = 107, "whoAmI";
+    /// A request of an operator; Vivarium's own, which no ZooKeeper has.
+    Operator = 200, "operator";
     /// `createSession`: never sent by a client, shown by `cons`.
     CreateSession = -10, "createSession";
     /// `closeSession`.
@@ -122,6 +124,7 @@ impl OpCode {
             Self::SetWatches2 => "SETW2",
             Self::AddWatch => "ADDW",
             Self::WhoAmI => "WHOA",
+            Self::Operator => "OPER",
             Self::CreateSession => "SESS",
             Self::CloseSession => "CLOS",
         }

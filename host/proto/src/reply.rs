@@ -50,6 +50,8 @@ pub enum Reply {
     AddWatch(i32),
     /// `sasl`.
     Sasl(Option<Bytes>),
+    /// `operator`: JSON.
+    Operator(Bytes),
 }
 
 impl Reply {
@@ -100,6 +102,7 @@ impl Reply {
             }
             Self::AddWatch(err) => w.int(*err),
             Self::Sasl(token) => w.buffer(token.as_deref()),
+            Self::Operator(json) => w.buffer(Some(json)),
         }
     }
 
@@ -131,6 +134,7 @@ impl Reply {
             }
             OpCode::AddWatch => Self::AddWatch(r.int()?),
             OpCode::Sasl => Self::Sasl(r.buffer()?),
+            OpCode::Operator => Self::Operator(r.buffer()?.unwrap_or_default()),
             OpCode::Delete
             | OpCode::Ping
             | OpCode::Check

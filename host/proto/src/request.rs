@@ -73,6 +73,7 @@ pub enum Request {
     GetAllChildrenNumber { path: String },
     AddWatch { path: String, mode: i32 },
     WhoAmI,
+    Operator { name: String, body: Bytes },
     CreateSession,
     CloseSession,
 }
@@ -138,6 +139,9 @@ impl Request {
             OpCode::GetAllChildrenNumber => Self::GetAllChildrenNumber { path: r.string()? },
             OpCode::AddWatch => Self::AddWatch { path: r.string()?, mode: r.int()? },
             OpCode::WhoAmI => Self::WhoAmI,
+            OpCode::Operator => {
+                Self::Operator { name: r.string()?, body: r.buffer()?.unwrap_or_default() }
+            }
             OpCode::CreateSession => Self::CreateSession,
             OpCode::CloseSession => Self::CloseSession,
         })
@@ -172,6 +176,7 @@ impl Request {
             Self::GetAllChildrenNumber { .. } => OpCode::GetAllChildrenNumber,
             Self::AddWatch { .. } => OpCode::AddWatch,
             Self::WhoAmI => OpCode::WhoAmI,
+            Self::Operator { .. } => OpCode::Operator,
             Self::CreateSession => OpCode::CreateSession,
             Self::CloseSession => OpCode::CloseSession,
         }
@@ -238,6 +243,10 @@ impl Request {
                 w.strings(&watches.recursive);
             }
             Self::Sasl { token } => w.buffer(Some(token)),
+            Self::Operator { name, body } => {
+                w.string(name);
+                w.buffer(Some(body));
+            }
             Self::Ping | Self::WhoAmI | Self::CreateSession | Self::CloseSession => {}
         }
     }
