@@ -285,9 +285,10 @@ impl State {
                 ops::reap(txn, quotas, hooks, path)?;
                 Ok(Answer::Done)
             }
-            Command::ChangeSettings(settings) => {
-                txn.settings = settings.clone();
-                Ok(Answer::Done)
+            Command::ChangeSettings(changes) => {
+                let before = txn.settings.clone();
+                changes.iter().for_each(|change| txn.settings.change(change));
+                Ok(Answer::Settings { before, after: txn.settings.clone() })
             }
         }
     }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use proto::{Acl, ErrorCode, Reply};
 
+use crate::command::Settings;
+
 /// What one command did. The same on every replica.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -39,6 +41,13 @@ pub enum Answer {
     Closing {
         /// Which session.
         session: i64,
+    },
+    /// Settings were changed.
+    Settings {
+        /// All of them as they were.
+        before: Settings,
+        /// All of them as they are.
+        after: Settings,
     },
     /// Done.
     Done,

@@ -93,8 +93,8 @@ pub enum Command {
         /// Its path.
         path: String,
     },
-    /// Replaces the cluster settings.
-    ChangeSettings(Settings),
+    /// Changes cluster settings, those that are named and no other.
+    ChangeSettings(Vec<SettingChange>),
 }
 
 /// A client's write.
@@ -175,11 +175,39 @@ pub struct Settings {
     pub enforce_quota: bool,
     /// Whether ACLs are not checked at all.
     pub skip_acl: bool,
+    /// Whoever proves this digest id passes every ACL. No secret, but close to one: never log it.
+    #[serde(default)]
+    pub super_digest: Option<String>,
+}
+
+/// A new value of one cluster setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SettingChange {
+    /// [`Settings::ttl_nodes`].
+    TtlNodes(bool),
+    /// [`Settings::enforce_quota`].
+    EnforceQuota(bool),
+    /// [`Settings::skip_acl`].
+    SkipAcl(bool),
+    /// [`Settings::super_digest`].
+    SuperDigest(Option<String>),
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ttl_nodes: true, enforce_quota: false, skip_acl: false }
+        Self { ttl_nodes: true, enforce_quota: false, skip_acl: false, super_digest: None }
+    }
+}
+
+impl Settings {
+    /// Takes over one new value.
+    pub fn change(&mut self, change: &SettingChange) {
+        match change {
+            SettingChange::TtlNodes(on) => self.ttl_nodes = *on,
+            SettingChange::EnforceQuota(on) => self.enforce_quota = *on,
+            SettingChange::SkipAcl(on) => self.skip_acl = *on,
+            SettingChange::SuperDigest(digest) => self.super_digest.clone_from(digest),
+        }
     }
 }
 

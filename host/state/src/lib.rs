@@ -30,7 +30,7 @@ pub mod fault;
 
 pub use apply::{Applied, State};
 pub use change::{Answer, Change, Outcome};
-pub use command::{Batch, Command, Op, Settings, Tagged};
+pub use command::{Batch, Command, Op, SettingChange, Settings, Tagged};
 pub use fault::Fault;
 pub use hooks::{Hooks, NoHooks};
 pub use store::{FjallStore, MemoryStore, Store, StoreOptions, TornTail};

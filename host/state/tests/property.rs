@@ -17,8 +17,8 @@ use state::keys::DATA_INLINE_BYTES_MAX;
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
-    Answer, Batch, Command, FjallStore, MemoryStore, NoHooks, Op, Settings, State, StoreOptions,
-    Tagged, View, Znode,
+    Answer, Batch, Command, FjallStore, MemoryStore, NoHooks, Op, SettingChange, State,
+    StoreOptions, Tagged, View, Znode,
 };
 
 const SEEDS: u64 = 6;
@@ -156,11 +156,11 @@ impl Generator {
             8 => Command::CloseSession { session, generation: Some(generation) },
             9 => Command::CloseSession { session, generation: None },
             10 => Command::ContinueClose { session },
-            11 => Command::ChangeSettings(Settings {
-                ttl_nodes: !self.rng.one_in(4),
-                enforce_quota: !self.rng.one_in(3),
-                skip_acl: self.rng.one_in(4),
-            }),
+            11 => Command::ChangeSettings(vec![
+                SettingChange::TtlNodes(!self.rng.one_in(4)),
+                SettingChange::EnforceQuota(!self.rng.one_in(3)),
+                SettingChange::SkipAcl(self.rng.one_in(4)),
+            ]),
             12..=13 => {
                 let due = view.due(self.time_ms, 5).expect("the store works");
                 let path = if due.is_empty() { self.path() } else { self.rng.pick(&due) };

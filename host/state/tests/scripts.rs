@@ -17,7 +17,7 @@ use state::apply::BIRTH;
 use state::command::CreateKind;
 use state::view::Listing;
 use state::{
-    Answer, Batch, Change, Command, MemoryStore, NoHooks, Op, Outcome, Settings, State, Tagged,
+    Answer, Batch, Change, Command, MemoryStore, NoHooks, Op, Outcome, SettingChange, State, Tagged,
 };
 
 type Failure = Box<dyn Error>;
@@ -230,6 +230,7 @@ fn show(outcome: &Outcome) -> String {
         Answer::Attached { timeout_ms, generation } => {
             format!("attached, {timeout_ms} ms, generation {generation}")
         }
+        Answer::Settings { .. } => "Done".to_owned(),
         other => format!("{other:?}"),
     };
     let mut out = format!("{} {answer}\n", zxid(outcome.zxid));
@@ -316,11 +317,11 @@ impl Runner {
             "continue" => Command::ContinueClose { session: words.number()? },
             "reap" => Command::Reap { path: words.next()? },
             "origin" => Command::Origin,
-            "settings" => Command::ChangeSettings(Settings {
-                ttl_nodes: words.key("ttl_nodes", true)?,
-                enforce_quota: words.key("enforce_quota", false)?,
-                skip_acl: words.key("skip_acl", false)?,
-            }),
+            "settings" => Command::ChangeSettings(vec![
+                SettingChange::TtlNodes(words.key("ttl_nodes", true)?),
+                SettingChange::EnforceQuota(words.key("enforce_quota", false)?),
+                SettingChange::SkipAcl(words.key("skip_acl", false)?),
+            ]),
             "time" => {
                 self.time_ms = words.number()?;
                 return Ok(String::new());
