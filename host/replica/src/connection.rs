@@ -23,6 +23,7 @@ use proto::{
 use state::{Command, access};
 
 use crate::input::Input;
+use crate::operator::{self, Decision};
 use crate::outbox::{Event, Outbox, Say, Waits};
 use crate::publish::Published;
 use crate::reads::{Read, watch_op};
@@ -286,6 +287,7 @@ impl Connection {
                 }
                 Request::Auth { scheme, auth } => self.authenticate(&scheme, &auth),
                 Request::Sasl { token } => self.sasl(xid, &token),
+                Request::Operator { name, body } => self.operator(xid, &name, &body, inputs),
                 Request::CreateSession => {
                     self.reply(xid, -1, Err(ErrorCode::Unimplemented));
                     self.hang_up();
@@ -344,11 +346,35 @@ impl Connection {
         let required = &self.policy.required_schemes;
         let free = matches!(
             request,
-            Request::Auth { .. } | Request::Sasl { .. } | Request::Ping | Request::CloseSession
+            // An operator must be `super`, which is more than any scheme.
+            Request::Auth { .. }
+                | Request::Sasl { .. }
+                | Request::Ping
+                | Request::CloseSession
+                | Request::Operator { .. }
         );
         !required.is_empty()
             && !free
             && !self.identities.iter().any(|id| required.contains(&id.scheme))
+    }
+
+    /// A request of an operator, when all earlier requests are answered.
+    fn operator(&mut self, xid: i32, name: &str, body: &[u8], inputs: &mut Vec<Input>) {
+        let view = self.published.view();
+        if !self.identities.iter().any(|id| id.scheme == "super") {
+            tracing::warn!(name, remote = %self.remote, "an operator's request without the right");
+            return self.reply(xid, view.zxid, Err(ErrorCode::NoAuth));
+        }
+        match operator::decide(name, body, &view.settings) {
+            Decision::Reply(reply) => {
+                self.reply(xid, view.zxid, Ok(Reply::Operator(reply.encode().into())));
+            }
+            Decision::Command(command) => {
+                tracing::info!(name, remote = %self.remote, "an operator's change");
+                let ticket = Some(self.outbox.push_pending(Waits::Operator { xid }));
+                inputs.push(Input::Command { command, ticket });
+            }
+        }
     }
 
     fn authenticate(&mut self, scheme: &str, auth: &[u8]) {

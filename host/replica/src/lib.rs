@@ -32,6 +32,9 @@ pub mod outbox;
 pub mod reads;
 mod writes;
 
+pub mod operator;
+pub mod settings;
+
 pub use big_reads::BigReads;
 pub use connection::{Authenticator, Connection, Policy, Sasl, SaslStep};
 pub use input::{Input, Report, Work};

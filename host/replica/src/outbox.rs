@@ -19,6 +19,7 @@ use proto::{Acl, ErrorCode, EventType, Reply};
 use state::Answer;
 
 use crate::big_reads::Charge;
+use crate::operator::OperatorReply;
 
 /// How many bytes of events may wait for a client before its connection is closed; it then sets its
 /// watches again and catches up. ZooKeeper has no bound here and runs out of memory.
@@ -68,6 +69,8 @@ pub(crate) enum Waits {
     Write { xid: i32 },
     /// The reply to a close, after which the connection ends.
     Close { xid: i32 },
+    /// What an operator's change did.
+    Operator { xid: i32 },
     /// A session.
     Connect { session: i64, password: [u8; PASSWORD_BYTES], read_only: Option<bool> },
 }
@@ -352,8 +355,13 @@ impl Ticket {
                 ends = true;
                 Say::Refused { read_only }
             }
+            (Waits::Operator { xid }, Answer::Settings { before, after }) => {
+                let reply = OperatorReply::changed(&before, &after).encode();
+                let result = Ok(Reply::Operator(reply.into()));
+                Say::Reply { xid, zxid, result, charge: None }
+            }
             // A command without effect: its outcome is unknown here, so the connection ends.
-            (Waits::Write { .. }, _) => Say::Close,
+            (Waits::Write { .. } | Waits::Operator { .. }, _) => Say::Close,
         };
         inner.decide(self.number, say);
         if ends {

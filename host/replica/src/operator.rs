@@ -1,0 +1,206 @@
+//! What operators ask of a running server, over an operation of our own on the client port.
+//!
+//! A request is a name and JSON, a reply is JSON; both carry the number of their format, which is
+//! none of the client protocol's, the log's or the disk's. A server answers a request that it does
+//! not know with a refusal, so that an older server meets a newer tool with words.
+//!
+//! Invariants:
+//! * Only who has the `super` identity is answered at all.
+//! * What changes the cluster becomes one command in the log; nothing here acts on one server.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use state::{Command, Settings};
+use thiserror::Error;
+
+use crate::settings;
+
+/// The format of requests and replies.
+pub const FORMAT: u32 = 1;
+/// The scheme by which an operator on the server's own machine authenticates.
+pub const SCHEME: &str = "vivarium-operator";
+
+/// What an operator asks for. The name of a variant, in kebab case, is its name on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperatorRequest {
+    /// The cluster's settings.
+    ShowSettings {},
+    /// New values for some settings: all of them, or none if one is wrong.
+    ChangeSettings {
+        /// Name and value.
+        set: BTreeMap<String, String>,
+    },
+}
+
+/// What an operator is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperatorReply {
+    /// All settings.
+    Settings {
+        /// Name and value.
+        settings: BTreeMap<String, String>,
+    },
+    /// Settings were changed.
+    SettingsChanged {
+        /// All of them as they were.
+        before: BTreeMap<String, String>,
+        /// All of them as they are.
+        after: BTreeMap<String, String>,
+    },
+    /// Nothing was done.
+    Refused {
+        /// Why, and what would be right.
+        why: String,
+    },
+}
+
+/// What came is not a request, or not a reply.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum OperatorError {
+    /// It is of a later format.
+    #[error("format {found} of operators' requests is newer than {FORMAT}, the newest known here")]
+    Newer {
+        /// Its format.
+        found: u32,
+    },
+    /// It cannot be decoded.
+    #[error("an operator's request or reply that cannot be read: {0}")]
+    Malformed(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Numbered {
+    format: u32,
+    #[serde(flatten)]
+    body: serde_json::Value,
+}
+
+fn encode(body: serde_json::Value) -> Vec<u8> {
+    let numbered = Numbered { format: FORMAT, body };
+    serde_json::to_vec(&numbered).expect("maps of text can always be encoded")
+}
+
+fn decode(bytes: &[u8]) -> Result<serde_json::Value, OperatorError> {
+    let malformed = |e: serde_json::Error| OperatorError::Malformed(e.to_string());
+    let Numbered { format: found, body } = serde_json::from_slice(bytes).map_err(malformed)?;
+    if found > FORMAT {
+        return Err(OperatorError::Newer { found });
+    }
+    Ok(body)
+}
+
+impl OperatorRequest {
+    /// Its name on the wire, and its body.
+    pub fn encode(&self) -> (String, Vec<u8>) {
+        let tagged = serde_json::to_value(self).expect("maps of text can always be encoded");
+        let one = tagged.as_object().and_then(|object| object.iter().next());
+        let (name, body) = one.expect("a variant with fields is an object of one entry");
+        (name.clone(), encode(body.clone()))
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// [`OperatorError`] if it is of a later format, of an unknown name, or malformed.
+    pub fn decode(name: &str, body: &[u8]) -> Result<Self, OperatorError> {
+        let tagged = BTreeMap::from([(name, decode(body)?)]);
+        let tagged = serde_json::to_value(tagged);
+        tagged.and_then(serde_json::from_value).map_err(|e| OperatorError::Malformed(e.to_string()))
+    }
+}
+
+impl OperatorReply {
+    /// The bytes that go to the operator.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(serde_json::to_value(self).expect("maps of text can always be encoded"))
+    }
+
+    /// Reads a reply.
+    ///
+    /// # Errors
+    /// [`OperatorError`] if it is of a later format, or malformed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, OperatorError> {
+        let body = decode(bytes)?;
+        serde_json::from_value(body).map_err(|e| OperatorError::Malformed(e.to_string()))
+    }
+
+    /// The answer to a change that is in the log.
+    pub(crate) fn changed(before: &Settings, after: &Settings) -> Self {
+        let (before, after) = (settings::shown(before), settings::shown(after));
+        Self::SettingsChanged { before, after }
+    }
+}
+
+/// What becomes of a request.
+pub(crate) enum Decision {
+    /// It is answered at once.
+    Reply(OperatorReply),
+    /// It is a command; its answer comes from the log.
+    Command(Command),
+}
+
+/// Decides what becomes of a request of somebody with the right.
+pub(crate) fn decide(name: &str, body: &[u8], current: &Settings) -> Decision {
+    let refused = |why: String| Decision::Reply(OperatorReply::Refused { why });
+    match OperatorRequest::decode(name, body) {
+        Err(error) => refused(error.to_string()),
+        Ok(OperatorRequest::ShowSettings {}) => {
+            Decision::Reply(OperatorReply::Settings { settings: settings::shown(current) })
+        }
+        Ok(OperatorRequest::ChangeSettings { set }) => {
+            let changes = set.iter().map(|(name, value)| settings::parse(name, value));
+            match changes.collect::<Result<Vec<_>, _>>() {
+                Err(error) => refused(error.to_string()),
+                Ok(changes) if changes.is_empty() => {
+                    refused("expected at least one NAME=VALUE, got none".to_owned())
+                }
+                Ok(changes) => Decision::Command(Command::ChangeSettings(changes)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_replies_survive_the_wire() {
+        let set = BTreeMap::from([("skip-acl".to_owned(), "true".to_owned())]);
+        for request in
+            [OperatorRequest::ShowSettings {}, OperatorRequest::ChangeSettings { set: set.clone() }]
+        {
+            let (name, body) = request.encode();
+            assert_eq!(OperatorRequest::decode(&name, &body), Ok(request));
+        }
+        let (name, body) = OperatorRequest::ChangeSettings { set: set.clone() }.encode();
+        assert_eq!(name, "change-settings");
+        assert_eq!(body, br#"{"format":1,"set":{"skip-acl":"true"}}"#);
+        for reply in [
+            OperatorReply::Settings { settings: set.clone() },
+            OperatorReply::SettingsChanged { before: set.clone(), after: set },
+            OperatorReply::Refused { why: "because".to_owned() },
+        ] {
+            assert_eq!(OperatorReply::decode(&reply.encode()), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_with_words() {
+        let why = |name: &str, body: &[u8]| match decide(name, body, &Settings::default()) {
+            Decision::Reply(OperatorReply::Refused { why }) => why,
+            Decision::Reply(other) => panic!("{other:?}"),
+            Decision::Command(command) => panic!("{command:?}"),
+        };
+        assert!(why("show-settings", br#"{"format":2}"#).contains("newer than 1"));
+        assert!(why("eat-the-data", br#"{"format":1}"#).contains("eat-the-data"));
+        assert!(why("show-settings", b"{").contains("cannot be read"));
+        assert!(why("change-settings", br#"{"format":1}"#).contains("missing field `set`"));
+        assert!(why("change-settings", br#"{"format":1,"set":{}}"#).contains("at least one"));
+        let two = br#"{"format":1,"set":{"skip-acl":"true","tll-nodes":"true"}}"#;
+        assert!(why("change-settings", two).contains("did you mean ttl-nodes?"));
+    }
+}
