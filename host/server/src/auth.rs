@@ -1,26 +1,32 @@
-//! Who a client is: turns credentials into identities, by this server's configuration. The
-//! identities then travel with the client's commands, so that apply reads no configuration.
+//! Who a client is: turns credentials into identities, by this server's configuration and, for the
+//! super user, by the cluster's settings. The identities then travel with the client's commands, so
+//! that apply reads no configuration.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use proto::Id;
-use replica::{Authenticator, Sasl, SaslStep};
+use replica::{Authenticator, Published, Sasl, SaslStep, operator};
 
 use crate::config::{Auth, Provider};
 use crate::digest::digest_id;
-use crate::sasl::{DigestMd5, Step};
+use crate::operator_token::OperatorToken;
+use crate::sasl::{DigestMd5, Step, equal};
 
 /// The schemes that this server knows.
 pub(crate) struct Schemes {
     auth: Auth,
     users: Arc<BTreeMap<String, String>>,
+    /// Where the cluster's settings are read.
+    published: Arc<Published>,
+    token: OperatorToken,
 }
 
 impl Schemes {
-    pub(crate) fn new(auth: &Auth) -> Self {
-        Self { auth: auth.clone(), users: Arc::new(auth.sasl.users.clone()) }
+    pub(crate) fn new(auth: &Auth, published: Arc<Published>, token: OperatorToken) -> Self {
+        let users = Arc::new(auth.sasl.users.clone());
+        Self { auth: auth.clone(), users, published, token }
     }
 
     fn digest(&self, auth: &[u8]) -> Option<Vec<Id>> {
@@ -29,18 +35,27 @@ impl Schemes {
         }
         let digest = digest_id(&self.auth.digest_alg, auth).ok()?;
         let mut ids = vec![Id::new("digest", digest.clone())];
-        if self.auth.super_digest.as_ref() == Some(&digest) {
+        let settings = &self.published.view().settings;
+        if settings.super_digest.as_ref().is_some_and(|d| equal(d.as_bytes(), digest.as_bytes())) {
             ids.insert(0, Id::new("super", ""));
         }
         Some(ids)
+    }
+
+    fn operator(&self, auth: &[u8]) -> Option<Vec<Id>> {
+        self.token.is(auth).then(|| vec![Id::new("super", operator::SCHEME)])
     }
 }
 
 impl Authenticator for Schemes {
     fn authenticate(&self, scheme: &str, auth: &[u8], remote: IpAddr) -> Option<Vec<Id>> {
+        let offered = |provider| self.auth.providers.contains(&provider);
         match scheme {
-            "digest" => self.digest(auth),
-            "ip" => Some(vec![Id::new("ip", remote.to_canonical().to_string())]),
+            operator::SCHEME => self.operator(auth),
+            "digest" if offered(Provider::Digest) => self.digest(auth),
+            "ip" if offered(Provider::Ip) => {
+                Some(vec![Id::new("ip", remote.to_canonical().to_string())])
+            }
             "ensemble" => {
                 let name = String::from_utf8_lossy(auth);
                 let expected = self.auth.providers.iter().find_map(|provider| match provider {

@@ -55,6 +55,8 @@ pub(crate) struct Clients {
     pub(crate) published: Arc<Published>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) policy: Arc<Policy>,
+    /// Whether a client is who its certificate says.
+    pub(crate) x509: bool,
     /// The certificate's subject that passes every ACL.
     pub(crate) x509_super: Option<String>,
     pub(crate) limits: ClientLimits,
@@ -152,6 +154,7 @@ async fn serve_tls(tls: &TlsAcceptor, stream: TcpStream, remote: SocketAddr, cli
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let mut identities = Vec::new();
+    let certificate = certificate.filter(|_| clients.x509);
     if let Some(name) = certificate.and_then(|certificate| crate::tls::rfc2253(certificate)) {
         if clients.x509_super.as_ref() == Some(&name) {
             identities.push(Id::new("super", name.clone()));

@@ -15,6 +15,7 @@ mod threads;
 
 mod auth;
 mod client;
+mod operator_token;
 
 mod four_letter;
 mod slow;

@@ -139,7 +139,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Whether two strings are equal, in a time that does not tell where they differ.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
 

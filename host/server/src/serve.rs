@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use replica::log::{Log, LogError, Options, RealDisk};
-use replica::{NodeConfig, Policy};
+use replica::{NodeConfig, Policy, settings};
 use state::{FjallStore, NoHooks, Settings, State, StoreOptions};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,9 +18,10 @@ use tokio::sync::watch;
 
 use crate::auth::Schemes;
 use crate::client::{self, ClientLimits, Clients};
-use crate::config::{Address, Config, LogFormat};
+use crate::config::{Address, Config, LogFormat, Provider};
 use crate::data_dir;
 use crate::four_letter::Answers;
+use crate::operator_token::OperatorToken;
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -67,13 +68,16 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
     let replica = start_replica(config)?;
+    // Not before the data directory is ours: its server's token is the one that holds.
+    let token = OperatorToken::create(&config.data_dir)?;
     let (stop, stopping) = watch::channel(false);
     let clients = Arc::new(Clients {
         inputs: Arc::clone(&replica.inputs),
         big_reads: Arc::clone(&replica.big_reads),
         published: Arc::clone(&replica.published),
-        authenticator: Arc::new(Schemes::new(&config.auth)),
+        authenticator: Arc::new(Schemes::new(&config.auth, Arc::clone(&replica.published), token)),
         policy: Arc::new(policy(config)),
+        x509: config.auth.providers.contains(&Provider::X509),
         x509_super: config.auth.x509.super_user.clone(),
         limits: limits(config),
         stats: Stats::new(),
@@ -157,15 +161,24 @@ fn start_replica(config: &Config) -> anyhow::Result<Replica> {
             ttl_nodes: config.nodes.ttl_enabled,
             enforce_quota: config.nodes.enforce_quota,
             skip_acl: config.auth.skip_acl,
+            super_digest: config.auth.super_digest.clone(),
         },
         log_keep_bytes: config.storage.log_retain_bytes,
     };
     let seeded = state.meta().cluster_id != 0;
-    if seeded && state.view().settings != node.settings {
+    let different = settings::different(&state.view().settings, &node.settings);
+    if seeded && !different.is_empty() {
+        let (holds, configured) = (&state.view().settings, &node.settings);
+        let told = |all: &Settings| {
+            let mut shown = settings::shown(all);
+            shown.retain(|name, _| different.contains(&name.as_str()));
+            shown
+        };
         tracing::warn!(
-            holds = ?state.view().settings,
-            configured = ?node.settings,
-            "the configuration differs from the cluster's settings, which hold"
+            holds = ?told(holds),
+            configured = ?told(configured),
+            "the configuration differs from the cluster's settings, which hold; change them with \
+             `vivarium settings set`, or change the configuration"
         );
     }
     let reaping = Reaping {
