@@ -16,6 +16,7 @@ mod threads;
 mod auth;
 mod client;
 mod operator_token;
+mod remote;
 
 mod four_letter;
 mod slow;

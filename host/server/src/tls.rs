@@ -107,6 +107,32 @@ pub fn server_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     Ok(Arc::new(builder.with_cert_resolver(Arc::new(resolver))))
 }
 
+/// What rustls needs to be a client of servers whose certificates come from `ca`.
+///
+/// # Errors
+/// [`TlsError`], in one line that names the file and what to do.
+pub(crate) fn client_config(
+    ca: &Path,
+    identity: Option<(&Path, &Path)>,
+) -> Result<rustls::ClientConfig, TlsError> {
+    let unusable = |e: &dyn std::fmt::Display| TlsError::Unusable(e.to_string());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|e| unusable(&e))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| unusable(&e))?
+        .with_root_certificates(roots);
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some((cert, key)) => builder
+            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
+            .map_err(|e| unusable(&e)),
+    }
+}
+
 fn identity(tls: &Tls) -> Result<Identity, TlsError> {
     match (&tls.keystore, &tls.cert, &tls.key) {
         (Some(store), _, _) => {
