@@ -37,7 +37,7 @@ pub enum SettingError {
 }
 
 fn meant(nearest: &Option<&str>) -> String {
-    nearest.map_or(String::new(), |name| format!("; did you mean {name}?"))
+    nearest.map_or(String::new(), |name| format!(" (did you mean {name}?)"))
 }
 
 /// All settings and their values. A digest is shown by its user and its first characters.

@@ -3,6 +3,7 @@
 mod config_args;
 mod connect_args;
 mod settings;
+mod shell;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,28 +19,86 @@ use crate::tls;
 
 use self::config_args::ConfigArgs;
 use self::settings::SettingsArgs;
+use self::shell::ShellArgs;
 
 /// A coordination server that ZooKeeper clients use unchanged.
 #[derive(Debug, Parser)]
-#[command(name = "vivarium", version, about, propagate_version = true)]
+#[command(name = "vivarium", version, about, propagate_version = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXAMPLES: &str = "\
+Try it:
+  vivarium serve                        a server, data in ./vivarium-data, clients on 127.0.0.1:2181
+  vivarium shell create /greeting hello
+  vivarium shell                        the interactive shell
+  vivarium status                       how the server is
+  vivarium serve --zoo-cfg zoo.cfg      in place of a ZooKeeper, with its configuration";
+
+const SERVE_EXAMPLES: &str = "\
+Later layers win: defaults, then the file, then VIVARIUM_* variables (limits.max-frame-bytes is
+VIVARIUM_LIMITS__MAX_FRAME_BYTES), then flags. config/single.toml shows every key with its unit and
+default; an unknown key is refused. A zoo.cfg is read as ZooKeeper reads it, and data goes to
+<dataDir>/vivarium.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot start, 70 if it broke (start it again: it
+replays its log).
+
+Examples:
+  vivarium serve
+  vivarium serve --config config/single.toml --listen 0.0.0.0:2181
+  vivarium serve --data-dir /var/lib/vivarium --set limits.max-frame-bytes=4MiB
+  vivarium serve --zoo-cfg zoo.cfg --java-property jute.maxbuffer=4194304";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  vivarium check-config --config config/single.toml
+  vivarium check-config --zoo-cfg /etc/zookeeper/conf/zoo.cfg > vivarium.toml
+
+What is printed is TOML that --config takes, with every secret replaced by (hidden). Settings without
+effect are told on standard error. Exit code 1 if something is wrong.";
+
+const BENCH_EXAMPLES: &str = "\
+Each connection keeps exactly --outstanding requests in flight (a closed loop). Latencies are in
+microseconds, CPU time is per operation and of all threads of --pid.
+
+Examples:
+  vivarium bench --op get --pid $(pidof vivarium)
+  vivarium bench --servers zoo1:2181,zoo2:2181 --op mixed --reads 90 --size 1000 --seconds 30
+  vivarium bench --op set --connections 1 --outstanding 1 --json";
+
+const STATUS_EXAMPLES: &str = "\
+A server answers these words to its own machine only, unless four-letter-words.allow-from says
+otherwise. Exit code 1 if it does not answer within 10 s.
+
+Examples:
+  vivarium status
+  vivarium status --word mntr
+  vivarium status --server zoo1:2181 --word cons";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a server. Without any configuration: data in ./vivarium-data, clients on 127.0.0.1:2181.
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve(ConfigArgs),
     /// Read the configuration, say what is wrong with it, and print what would hold.
+    #[command(after_help = CHECK_EXAMPLES)]
     CheckConfig(ConfigArgs),
     /// Measure a server: throughput, latency, and with --pid its CPU time and memory. It speaks the
     /// ZooKeeper protocol, so it measures a ZooKeeper too.
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::BenchArgs),
+    /// Look at znodes and change them, with the verbs of zkCli; on any server that speaks
+    /// ZooKeeper's protocol.
+    #[command(after_help = shell::help())]
+    Shell(ShellArgs),
     /// Show or change the settings that the cluster has agreed on.
     #[command(after_help = settings::EXAMPLES)]
     Settings(SettingsArgs),
     /// Ask a running server how it is (the four-letter word `srvr`).
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
         /// The server's client address.
         #[arg(long, default_value = "127.0.0.1:2181", value_name = "HOST:PORT")]
@@ -87,6 +146,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             bench::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Shell(args) => args.run(),
         Command::Settings(args) => {
             args.run()?;
             Ok(ExitCode::SUCCESS)

@@ -17,6 +17,7 @@ mod auth;
 mod client;
 mod operator_token;
 mod remote;
+mod shell;
 
 mod four_letter;
 mod slow;

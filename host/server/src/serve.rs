@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use replica::log::{Log, LogError, Options, RealDisk};
-use replica::{NodeConfig, Policy, settings};
+use replica::{NodeConfig, Policy, Published, settings};
 use state::{FjallStore, NoHooks, Settings, State, StoreOptions};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,7 +67,10 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
-    let replica = start_replica(config)?;
+    let (replica, last) = start_replica(config)?;
+    if let Some(index) = last {
+        tokio::spawn(compare_settings(Arc::clone(&replica.published), index, seed(config)));
+    }
     // Not before the data directory is ours: its server's token is the one that holds.
     let token = OperatorToken::create(&config.data_dir)?;
     let (stop, stopping) = watch::channel(false);
@@ -138,7 +141,8 @@ fn listen(address: &Address) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn start_replica(config: &Config) -> anyhow::Result<Replica> {
+/// Opens the data and starts the threads; beside them, the log's last index, if there was a log.
+fn start_replica(config: &Config) -> anyhow::Result<(Replica, Option<u64>)> {
     let dir = &config.data_dir;
     data_dir::claim(dir)?;
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
@@ -157,35 +161,49 @@ fn start_replica(config: &Config) -> anyhow::Result<Replica> {
         server: u32::from(config.server_id),
         boot: number(boot),
         cluster_id: number(cluster_id) | 1,
-        settings: Settings {
-            ttl_nodes: config.nodes.ttl_enabled,
-            enforce_quota: config.nodes.enforce_quota,
-            skip_acl: config.auth.skip_acl,
-            super_digest: config.auth.super_digest.clone(),
-        },
+        settings: seed(config),
         log_keep_bytes: config.storage.log_retain_bytes,
     };
-    let seeded = state.meta().cluster_id != 0;
-    let different = settings::different(&state.view().settings, &node.settings);
-    if seeded && !different.is_empty() {
-        let (holds, configured) = (&state.view().settings, &node.settings);
-        let told = |all: &Settings| {
-            let mut shown = settings::shown(all);
-            shown.retain(|name, _| different.contains(&name.as_str()));
-            shown
-        };
-        tracing::warn!(
-            holds = ?told(holds),
-            configured = ?told(configured),
-            "the configuration differs from the cluster's settings, which hold; change them with \
-             `vivarium settings set`, or change the configuration"
-        );
-    }
     let reaping = Reaping {
         every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
         per_minute: config.nodes.container_deletes_per_minute,
     };
-    Replica::start(log, state, node, reaping)
+    let last = Some(log.last_index()).filter(|last| *last > state::apply::BIRTH.0);
+    Ok((Replica::start(log, state, node, reaping)?, last))
+}
+
+/// What a cluster that this server founds agrees on at first.
+fn seed(config: &Config) -> Settings {
+    Settings {
+        ttl_nodes: config.nodes.ttl_enabled,
+        enforce_quota: config.nodes.enforce_quota,
+        skip_acl: config.auth.skip_acl,
+        super_digest: config.auth.super_digest.clone(),
+    }
+}
+
+/// Says where the configuration differs from what the cluster has agreed on, once the log up to
+/// `index` is applied: the state in the store may be older than a change of settings.
+async fn compare_settings(published: Arc<Published>, index: u64, configured: Settings) {
+    while published.view().index < index {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let holds = published.view().settings.clone();
+    let different = settings::different(&holds, &configured);
+    if different.is_empty() {
+        return;
+    }
+    let told = |all: &Settings| {
+        let mut shown = settings::shown(all);
+        shown.retain(|name, _| different.contains(&name.as_str()));
+        shown
+    };
+    tracing::warn!(
+        holds = ?told(&holds),
+        configured = ?told(&configured),
+        "the configuration differs from the cluster's settings, which hold; change them with \
+         `vivarium settings set`, or change the configuration"
+    );
 }
 
 /// Says what was done about a store that ended in the middle of a write.

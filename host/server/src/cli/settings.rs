@@ -85,7 +85,7 @@ impl SettingsArgs {
                 None
             }
             (Err(why), true) => Some(why.clone()),
-            (_, false) => Some("--auth is given, and wins over the operator's token".to_owned()),
+            (_, false) => Some("not looked for, because --auth is given".to_owned()),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let reply = runtime.block_on(ask(options, &request, how.as_deref(), &data_dir))?;
@@ -175,21 +175,21 @@ async fn ask(
 ) -> anyhow::Result<OperatorReply> {
     let target = options.target.to_string();
     let ways = || {
-        let token = OperatorToken::path(data_dir);
-        let why = no_token.map_or(String::new(), |why| format!(" ({why})"));
+        let looked = no_token.map_or_else(
+            || format!("its token was {}", OperatorToken::path(data_dir).display()),
+            str::to_owned,
+        );
         format!(
-            "settings are for operators. Either run this where the server's data directory can be \
-             read and name it with --data-dir, for {}{why}; or authenticate as the super user, for \
-             example with --auth digest:super:PASSWORD",
-            token.display()
+            "settings are for operators. Either run this as somebody who may read the server's data \
+             directory, and name that with --data-dir ({looked}), or authenticate as the super \
+             user, for example with --auth digest:super:PASSWORD"
         )
     };
     let session = match Session::open(options, Box::new(|_| {})).await {
         Ok(session) => session,
         Err(OpenError::Auth(scheme)) if scheme == operator::SCHEME => bail!(
-            "{target} does not take the token in {}: it belongs to another server, or to an \
+            "{target} does not take the operator's token: it is that of another server, or of an \
              earlier start of this one, or {target} is not a Vivarium; {}",
-            OperatorToken::path(data_dir).display(),
             ways()
         ),
         Err(error) => return Err(error.into()),

@@ -32,7 +32,9 @@ fn escaped(bytes: &[u8], many_lines: bool) -> String {
         for c in chunk.valid().chars() {
             let harmless = match c {
                 '\n' | '\t' => many_lines,
-                '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+                '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    false
+                }
                 _ => !c.is_control(),
             };
             if harmless {

@@ -182,11 +182,11 @@ impl Verb {
 }
 
 /// One line for each verb.
-pub(super) fn overview() -> String {
+pub(crate) fn overview() -> String {
     let mut text = String::new();
     for verb in VERBS {
-        let first = verb.about.split_once(". ").map_or(verb.about, |(first, _)| first);
-        text.push_str(&format!("  {:<22}{}\n", verb.name, first.trim_end_matches('.')));
+        let first = verb.about.split(['.', ':', ';']).next().unwrap_or_default();
+        text.push_str(&format!("  {:<22}{first}\n", verb.name));
     }
     text
 }

@@ -12,9 +12,9 @@ pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
     let mut rest = line.trim();
     while let Some(first) = rest.chars().next() {
         let (word, behind) = match first {
-            '"' | '\'' => rest[1..].split_once(first).ok_or_else(|| {
-                format!("expected a closing {first}, got the end of the line")
-            })?,
+            '"' | '\'' => rest[1..]
+                .split_once(first)
+                .ok_or_else(|| format!("expected a closing {first}, got the end of the line"))?,
             _ => rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len())),
         };
         words.push(word.to_owned());
@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn lines_are_split_as_zkcli_splits_them() {
         assert_eq!(words("  set /a  \"x y\" "), ["set", "/a", "x y"]);
-        assert_eq!(words("set /a {\"k\":1} 'it is \"so\"'"), ["set", "/a", "{\"k\":1}", "it is \"so\""]);
+        assert_eq!(
+            words("set /a {\"k\":1} 'it is \"so\"'"),
+            ["set", "/a", "{\"k\":1}", "it is \"so\""]
+        );
         assert_eq!(words("create /a \"\""), ["create", "/a", ""]);
         assert!(words("  ").is_empty());
         assert!(split("get \"/a b").is_err());
