@@ -6,4 +6,7 @@ mod kill;
 mod limits;
 mod logging;
 mod process;
+mod pty;
+mod settings;
+mod shell;
 mod stop;

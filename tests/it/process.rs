@@ -22,7 +22,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener.local_addr().expect("it is bound")
 }
@@ -64,7 +64,16 @@ impl Server {
 
     /// Starts a server that logs to `log`, and waits until it answers.
     pub(crate) fn start_logging(dir: &Path, more: &[&str], log: impl Into<Stdio>) -> Self {
-        let address = free_address();
+        Self::start_at(dir, free_address(), more, log)
+    }
+
+    /// The same, at an address.
+    pub(crate) fn start_at(
+        dir: &Path,
+        address: SocketAddr,
+        more: &[&str],
+        log: impl Into<Stdio>,
+    ) -> Self {
         let child = serve(dir, address, more).stderr(log).spawn().expect("it starts");
         let mut server = Self { child, address };
         let deadline = Instant::now() + Duration::from_secs(30);

@@ -77,18 +77,28 @@ impl SettingsArgs {
     /// Asks the server and prints its answer.
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let request = self.request()?;
-        let (mut options, data_dir) = self.options()?;
-        let token = self.token(&options, &data_dir);
-        let how = match (&token, options.auth.is_empty()) {
-            (Ok(token), true) => {
-                options.auth.push((operator::SCHEME.to_owned(), token.clone().into_bytes()));
-                None
-            }
-            (Err(why), true) => Some(why.clone()),
-            (_, false) => Some("not looked for, because --auth is given".to_owned()),
-        };
+        let (options, data_dir) = self.options()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let reply = runtime.block_on(ask(options, &request, how.as_deref(), &data_dir))?;
+        let mut token = self.token(&options, &data_dir);
+        let reply = loop {
+            let (mut options, mut how) = (options.clone(), None);
+            match &token {
+                _ if !options.auth.is_empty() => {
+                    how = Some("not looked for, because --auth is given");
+                }
+                Ok(token) => {
+                    options.auth.push((operator::SCHEME.to_owned(), token.clone().into_bytes()));
+                }
+                Err(why) => how = Some(why),
+            }
+            let reply = runtime.block_on(ask(options.clone(), &request, how, &data_dir));
+            // A server that was starting has written its token by the time it answers.
+            let now = self.token(&options, &data_dir);
+            if reply.is_ok() || now.is_err() || now == token {
+                break reply?;
+            }
+            token = now;
+        };
         self.print(&reply)
     }
 

@@ -141,15 +141,15 @@ pub(super) fn find(name: &str) -> Option<&'static Verb> {
     VERBS.iter().find(|verb| verb.name == name)
 }
 
-/// The verb that was probably meant.
+/// The verb that was probably meant: a slip of the finger away, or much alike.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
-    VERBS
-        .iter()
-        .map(|verb| (strsim::jaro_winkler(&name, &verb.name.to_lowercase()), verb.name))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
+    let names = || VERBS.iter().map(|verb| (verb.name.to_lowercase(), verb.name));
+    let slips = names().map(|(lower, verb)| (strsim::osa_distance(&name, &lower), verb));
+    let slip = slips.min_by_key(|(slips, _)| *slips).filter(|(slips, _)| *slips == 1);
+    let alike = names().map(|(lower, verb)| (strsim::jaro_winkler(&name, &lower), verb));
+    let alike = alike.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8);
+    slip.map(|(_, verb)| verb).or(alike.map(|(_, verb)| verb))
 }
 
 impl Verb {
