@@ -59,6 +59,8 @@ pub(crate) enum Notice {
         /// The session.
         session: i64,
     },
+    /// Servers answer, but none takes the session yet; they are tried until the timeout.
+    Waiting(String),
     /// The connection is lost; another one is tried.
     Lost(String),
     /// The session has expired; a new one is opened.

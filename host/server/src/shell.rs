@@ -31,7 +31,7 @@ use tokio::runtime::Runtime;
 
 use self::command::Command;
 use self::problem::Problem;
-use crate::remote::{Options, Session};
+use crate::remote::{Notice, Options, Session};
 
 pub(crate) use self::verbs::overview;
 
@@ -70,7 +70,12 @@ fn once(runtime: &Runtime, options: Options, words: &[String]) -> Result<(), Pro
     }
     let target = options.target.clone();
     runtime.block_on(async {
-        let session = Session::open(options, Box::new(|_| {})).await?;
+        let waiting = |notice| {
+            if let Notice::Waiting(why) = notice {
+                command::note(&format!("{why} Trying until --timeout is over"));
+            }
+        };
+        let session = Session::open(options, Box::new(waiting)).await?;
         let mut out = BufWriter::new(std::io::stdout());
         let mut cx = Command { session: &session, target: &target, out: &mut out, stays: false };
         let done = cx.run(verb, &parsed).await;

@@ -121,16 +121,15 @@ pub(crate) fn client_config(
         roots.add(certificate).map_err(|e| unusable(&e))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| unusable(&e))?
         .with_root_certificates(roots);
-    match identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some((cert, key)) => builder
-            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-            .map_err(|e| unusable(&e)),
-    }
+    let Some((cert, key)) = identity else { return Ok(builder.with_no_client_auth()) };
+    let key = provider.key_provider.load_private_key(private_key(key)?);
+    // Not rustls's own check, which refuses certificates of version 1; servers judge those.
+    let own = CertifiedKey::new(certificates(cert)?, key.map_err(|e| unusable(&e))?);
+    Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))))
 }
 
 fn identity(tls: &Tls) -> Result<Identity, TlsError> {

@@ -103,6 +103,7 @@ pub(super) async fn start(
         authenticating: VecDeque::new(),
     };
     let deadline = Instant::now() + task.timeout;
+    let mut told = false;
     let link = loop {
         match task.round().await {
             Ok(link) => break link,
@@ -112,6 +113,9 @@ pub(super) async fn start(
                 let serves_soon = why.contains(HUNG_UP);
                 if !serves_soon || Instant::now() + PAUSE > deadline {
                     return Err(OpenError::Unreachable(why));
+                }
+                if !std::mem::replace(&mut told, true) {
+                    (task.notify)(Notice::Waiting(why));
                 }
                 tokio::time::sleep(PAUSE).await;
             }

@@ -72,6 +72,7 @@ impl Printer {
             Notice::Connected { server, session } => {
                 self.say(format!("Connected to {server}, session {session:#x}\n"));
             }
+            Notice::Waiting(why) => self.say(format!("{why}; trying again\n")),
             Notice::Lost(why) => self.say(format!("Disconnected: {why}; trying again\n")),
             Notice::Expired => self.say(
                 "The session has expired: its ephemerals and watches are gone; a new one begins\n"
