@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::process::{Server, binary, free_address};
 
@@ -54,7 +54,7 @@ fn a_change_is_shown_takes_effect_and_survives_a_kill() {
 
     let address = server.address;
     server.kill();
-    let server = Server::start_at(dir.path(), address, &[], std::process::Stdio::null());
+    let server = Server::start_at(dir.path(), address, &[], Stdio::null());
     let shown = stdout(operator(&server, dir.path(), &["--json", "show"]));
     assert!(shown.contains(r#""ttl-nodes":"false""#), "{shown}");
     assert!(!shell(&server, &["create", "-t", "60000", "/ttl2"]).status.success());
@@ -102,7 +102,7 @@ fn only_operators_are_answered() {
     let old = std::fs::read(&token).expect("it is there");
     let address = server.address;
     server.kill();
-    let server = Server::start_at(dir.path(), address, &[], std::process::Stdio::null());
+    let server = Server::start_at(dir.path(), address, &[], Stdio::null());
     stdout(operator(&server, dir.path(), &["show"]));
     assert_ne!(std::fs::read(&token).expect("it is there"), old);
     std::fs::write(elsewhere.path().join("operator.token"), old).expect("a file");
@@ -115,7 +115,7 @@ fn the_super_digest_is_the_clusters() {
     let dir = tempfile::tempdir().expect("a directory");
     let address = free_address();
     let seeded = ["--set", &format!("auth.super-digest={DIGEST}")];
-    let server = Server::start_at(dir.path(), address, &seeded, std::process::Stdio::null());
+    let server = Server::start_at(dir.path(), address, &seeded, Stdio::null());
     let me = ["--auth", "digest:super:test"];
     let may = |server: &Server| run(server, &[&me[..], &["show"]].concat()).status.success();
     assert!(may(&server), "the configuration seeds it");
@@ -126,7 +126,7 @@ fn the_super_digest_is_the_clusters() {
     stdout(operator(&server, dir.path(), &["set", "super-digest=none"]));
     assert!(!may(&server), "a change holds at once");
     server.kill();
-    let server = Server::start_at(dir.path(), address, &seeded, std::process::Stdio::null());
+    let server = Server::start_at(dir.path(), address, &seeded, Stdio::null());
     assert!(!may(&server), "the configuration is only the seed");
     let changed =
         stdout(operator(&server, dir.path(), &["set", &format!("super-digest={DIGEST}")]));

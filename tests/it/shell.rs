@@ -286,7 +286,7 @@ fn a_lost_server_is_told_and_found_again_with_the_watches() {
     terminal.types("ls /\r");
     terminal.sees("ls /");
     std::thread::sleep(Duration::from_millis(300));
-    let server = Server::start_at(dir.path(), address, &[], std::process::Stdio::null());
+    let server = Server::start_at(dir.path(), address, &[], Stdio::null());
     terminal.sees("Connected to ");
     told(&server, &["set", "/kept", "two"]);
     terminal.sees("type:NodeDataChanged path:/kept");

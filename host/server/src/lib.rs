@@ -8,9 +8,9 @@ pub mod digest;
 pub mod sasl;
 pub mod tls;
 
-pub mod serve;
 mod data_dir;
 mod mailbox;
+pub mod serve;
 mod threads;
 
 mod auth;

@@ -7,9 +7,9 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use rustyline::ExternalPrinter;
 
@@ -21,7 +21,7 @@ const WAITING_MAX: usize = 10_000;
 
 /// Where messages go.
 pub(super) struct Printer {
-    to: Option<Sender<String>>,
+    to: Option<SyncSender<String>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     watches: AtomicBool,
     dropped: AtomicBool,
@@ -40,7 +40,7 @@ impl Printer {
 
     /// Messages go to the terminal, around the line being edited.
     pub(super) fn terminal(mut editor: impl ExternalPrinter + Send + 'static) -> Self {
-        let (to, from) = bounded::<String>(WAITING_MAX);
+        let (to, from) = sync_channel::<String>(WAITING_MAX);
         let body = move || {
             for message in from {
                 if editor.print(message).is_err() {
