@@ -51,7 +51,7 @@ pub trait Store: Send {
     /// The store as it is now.
     fn view(&self) -> Arc<dyn ReadView>;
 
-    /// Writes a batch; the the disk does not have it yet, and the operating system may not.
+    /// Writes a batch; the disk does not have it yet, and the operating system may not.
     ///
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.

@@ -37,7 +37,7 @@ fn write(seed: &mut u64, path: String, bytes: usize, exists: bool) -> Op {
 
 /// Entries of one to eight writes, from a few bytes to several pages each.
 fn entries() -> Vec<Vec<u8>> {
-    let settings = Settings { ttl_nodes: true, enforce_quota: false, skip_acl: false };
+    let settings = Settings::default();
     let first = vec![
         Command::Origin,
         Command::Bootstrap { cluster_id: 7, settings },
