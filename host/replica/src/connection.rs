@@ -23,6 +23,7 @@ use proto::{
 use state::{Command, access};
 
 use crate::input::Input;
+use crate::mutants::ConnectionMutants;
 use crate::operator::{self, Decision};
 use crate::outbox::{Event, Outbox, Say, Waits};
 use crate::publish::Published;
@@ -112,6 +113,7 @@ pub struct Connection {
     /// What was taken out of the outbox and is not encoded yet.
     saying: VecDeque<Say>,
     stats: ConnectionStats,
+    mutants: ConnectionMutants,
 }
 
 impl Connection {
@@ -138,7 +140,14 @@ impl Connection {
             queue: VecDeque::new(),
             saying: VecDeque::new(),
             stats: ConnectionStats::default(),
+            mutants: ConnectionMutants::default(),
         }
+    }
+
+    /// Plants bugs, for the tests that show that the tests find them. Never called in a server.
+    pub fn with_mutants(mut self, mutants: ConnectionMutants) -> Self {
+        self.mutants = mutants;
+        self
     }
 
     /// Its outbox.
@@ -274,7 +283,7 @@ impl Connection {
                 }
                 Sorted::Other(request) => request,
             };
-            if pending > 0 || reading {
+            if (pending > 0 && !self.mutants.stale_read) || reading {
                 self.queue.push_front((header, request));
                 return None;
             }
@@ -307,8 +316,8 @@ impl Connection {
                         outbox,
                         &self.identities,
                         session,
-                        xid,
-                        read,
+                        (xid, read),
+                        self.mutants,
                     ));
                 }
             }
@@ -439,7 +448,8 @@ impl Connection {
             match say {
                 Say::Close => return Drained::Close,
                 Say::Event(Event { kind, path, zxid, acl, .. }) => {
-                    if !skip_acl && !access::allowed(&acl, Perms::READ, &self.identities) {
+                    let shown = skip_acl || self.mutants.show_private_events;
+                    if !shown && !access::allowed(&acl, Perms::READ, &self.identities) {
                         continue;
                     }
                     WatchEvent::encode(kind, &path, zxid, out);

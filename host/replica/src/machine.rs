@@ -7,6 +7,7 @@ use std::sync::Arc;
 use state::{Fault, State};
 
 use crate::input::{Report, Work};
+use crate::mutants::MachineMutants;
 use crate::outbox::Ticket;
 use crate::publish::Published;
 
@@ -23,6 +24,13 @@ impl Machine {
     pub fn new(state: State, me: (u32, u64)) -> Self {
         let published = Published::new(state.view());
         Self { state, published, me, waiting: VecDeque::new() }
+    }
+
+    /// Plants bugs, for the tests that show that the tests find them. Never called in a server; the
+    /// machine must be new.
+    pub fn with_mutants(mut self, mutants: MachineMutants) -> Self {
+        self.published = Published::with_mutants(self.state.view(), mutants);
+        self
     }
 
     /// Where its views go.

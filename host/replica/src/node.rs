@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::input::{Input, Report, Work};
 use crate::liveness::Liveness;
 use crate::log::{Disk, Log, LogError, Position};
+use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
 use crate::raft::Raft;
 
@@ -73,6 +74,7 @@ pub struct Node<D: Disk> {
     applied: u64,
     durable: u64,
     now_ms: i64,
+    mutants: NodeMutants,
 }
 
 impl<D: Disk> Node<D> {
@@ -114,7 +116,15 @@ impl<D: Disk> Node<D> {
             applied: meta.applied,
             durable: 0,
             now_ms,
+            mutants: NodeMutants::default(),
         })
+    }
+
+    /// Plants bugs, for the tests that show that the tests find them. Never called in a server.
+    pub fn with_mutants(mut self, mutants: NodeMutants) -> Self {
+        self.raft.sync_late = mutants.acknowledge_before_sync;
+        self.mutants = mutants;
+        self
     }
 
     /// Takes one input.
@@ -144,6 +154,9 @@ impl<D: Disk> Node<D> {
             Report::Closed(session) => self.liveness.closed(session),
             Report::Closing(session) => {
                 self.liveness.closed(session);
+                if self.mutants.forget_to_go_on_closing {
+                    return;
+                }
                 let command = Queued::Command(Command::ContinueClose { session });
                 self.queue.push_back((command, None));
             }
@@ -157,12 +170,20 @@ impl<D: Disk> Node<D> {
     pub fn tick(&mut self, now_ms: i64) -> Result<(), NodeError> {
         self.now_ms = now_ms;
         self.raft.tick();
-        for session in self.liveness.expired(now_ms) {
+        let at_ms = match self.mutants {
+            NodeMutants { expire_early: true, .. } => now_ms + 1000,
+            NodeMutants { expire_never: true, .. } => i64::MIN,
+            _ => now_ms,
+        };
+        for session in self.liveness.expired(at_ms) {
             tracing::info!(session = format_args!("{session:#x}"), "a session expired");
             let command = Command::CloseSession { session, generation: None };
             self.queue.push_back((Queued::Command(command), None));
         }
-        let index = self.durable.min(self.applied);
+        let index = match self.mutants.trim_past_durable {
+            false => self.durable.min(self.applied),
+            true => self.applied,
+        };
         if self.raft.log().bytes() > self.config.log_keep_bytes
             && index > self.raft.log().first_index() + 1
         {

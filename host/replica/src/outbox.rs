@@ -256,6 +256,13 @@ impl Outbox {
         }
     }
 
+    /// Queues an event behind everything: a planted bug.
+    pub(crate) fn insert_last(&self, event: Event) {
+        let mut inner = self.inner.lock();
+        inner.event_bytes += event.bytes();
+        inner.after.push(event);
+    }
+
     /// Moves what can be said now into `out`, in order, at most about `most` things.
     pub(crate) fn take_decided(&self, out: &mut VecDeque<Say>, most: usize) {
         let mut inner = self.inner.lock();

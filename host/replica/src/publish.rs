@@ -14,6 +14,7 @@ use proto::{Acl, EventType};
 use state::{Answer, Change, Outcome, View};
 
 use crate::input::Report;
+use crate::mutants::MachineMutants;
 use crate::outbox::{Event, Outbox, Ticket};
 use crate::watches::{Hears, Table, WatchTable};
 
@@ -25,16 +26,23 @@ pub struct Published {
     sessions: Mutex<HashMap<i64, Arc<Outbox>>>,
     /// Clients that wait for the end of a close that takes several entries.
     closing: Mutex<HashMap<i64, Ticket>>,
+    mutants: MachineMutants,
 }
 
 impl Published {
     /// Publishes a first view.
     pub fn new(view: Arc<View>) -> Arc<Self> {
+        Self::with_mutants(view, MachineMutants::default())
+    }
+
+    /// The same, with planted bugs.
+    pub(crate) fn with_mutants(view: Arc<View>, mutants: MachineMutants) -> Arc<Self> {
         Arc::new(Self {
             view: RwLock::new(view),
-            watches: Mutex::default(),
+            watches: Mutex::new(WatchTable::with_mutants(mutants)),
             sessions: Mutex::default(),
             closing: Mutex::default(),
+            mutants,
         })
     }
 
@@ -136,8 +144,14 @@ impl Published {
         let mut tell = |heard: Vec<Hears>, kind, path: &Arc<str>, acl: &Arc<[Acl]>| {
             for Hears { outbox, since } in heard {
                 let (path, acl) = (Arc::clone(path), Arc::clone(acl));
-                outbox.insert(Event { kind, path, zxid, acl, since });
-                wake.push(outbox);
+                let event = Event { kind, path, zxid, acl, since };
+                match self.mutants.event_after_reply {
+                    false => outbox.insert(event),
+                    true => outbox.insert_last(event),
+                }
+                if !self.mutants.forget_to_wake {
+                    wake.push(outbox);
+                }
             }
         };
         match change {
@@ -152,6 +166,9 @@ impl Published {
             }
             Change::Deleted { path, acl, parent_acl } => {
                 tell(watches.fire_deleted(path), EventType::NodeDeleted, path, acl);
+                if self.mutants.lose_child_event {
+                    return;
+                }
                 let (heard, kind) = (watches.fire_parent(path), EventType::NodeChildrenChanged);
                 if !heard.is_empty() {
                     let parent = proto::path::split(path).map_or("/", |(parent, _)| parent);

@@ -96,6 +96,8 @@ fn to_log(entry: raft::prelude::Entry) -> Entry {
 /// A raft node over its log.
 pub(crate) struct Raft<D: Disk> {
     node: RawNode<LogStorage<D>>,
+    /// A planted bug: syncs come after what they should precede.
+    pub(crate) sync_late: bool,
 }
 
 impl<D: Disk> Raft<D> {
@@ -131,7 +133,7 @@ impl<D: Disk> Raft<D> {
             // Nobody else can lead.
             node.campaign()?;
         }
-        Ok(Self { node })
+        Ok(Self { node, sync_late: false })
     }
 
     pub(crate) fn tick(&mut self) {
@@ -163,6 +165,9 @@ impl<D: Disk> Raft<D> {
     /// Writes and syncs what raft has decided, and gives what is committed.
     pub(crate) fn flush(&mut self) -> Result<Vec<(u64, u64, Bytes)>, LogError> {
         let mut committed = Vec::new();
+        if self.sync_late {
+            self.node.mut_store().log.sync()?;
+        }
         while self.node.has_ready() {
             // 1. What raft has decided.
             let mut ready = self.node.ready();
@@ -179,7 +184,7 @@ impl<D: Disk> Raft<D> {
                 let (term, vote) = (hard_state.get_term(), hard_state.get_vote());
                 log.set_hard_state(HardState { term, vote, commit: hard_state.get_commit() });
             }
-            if ready.must_sync() {
+            if ready.must_sync() && !self.sync_late {
                 log.sync()?;
             }
             // 6. Messages that had to wait for it: none, with one voter.

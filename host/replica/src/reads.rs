@@ -12,6 +12,7 @@ use state::view::Listing;
 use state::{Fault, View, Znode, access};
 
 use crate::big_reads::Charge;
+use crate::mutants::ConnectionMutants;
 use crate::outbox::{Event, Outbox, Say};
 use crate::publish::Published;
 use crate::watches::{PERSISTENT, RECURSIVE, STANDARD, Table, WatchTable};
@@ -55,6 +56,7 @@ pub struct Read {
     number: u64,
     request: Request,
     progress: Progress,
+    mutants: ConnectionMutants,
     /// The memory that a big read's answer is accounted for with.
     pub(crate) charge: Option<Charge>,
 }
@@ -88,12 +90,14 @@ impl Read {
         outbox: &Arc<Outbox>,
         identities: &Arc<Vec<Id>>,
         session: i64,
-        xid: i32,
-        request: Request,
+        (xid, request): (i32, Request),
+        mutants: ConnectionMutants,
     ) -> Self {
         let (view, number) = published.with_view(|view| {
             let number = outbox.take();
-            if let Some((table, path)) = watch_of(&request) {
+            if mutants.watch_after_read {
+                // The planted bug: it is registered when the read is answered.
+            } else if let Some((table, path)) = watch_of(&request) {
                 published.watches().add(table, path, outbox, STANDARD, number);
             } else if let Request::SetWatches(set) | Request::SetWatches2(set) = &request {
                 register(set, &mut published.watches(), outbox, number);
@@ -110,12 +114,16 @@ impl Read {
             number,
             request,
             progress: Progress::Start,
+            mutants,
             charge: None,
         }
     }
 
     /// Reads up to [`TURN_ROWS`] rows and answers; gives itself back if that was not enough.
     pub fn run(mut self) -> Option<Self> {
+        if self.mutants.late_view {
+            self.view = self.published.view();
+        }
         match self.turn() {
             Ok(None) => Some(self),
             Ok(Some(reply)) => {
@@ -155,8 +163,15 @@ impl Read {
     fn answer(&mut self, result: Result<Reply, Stop>) {
         let found = matches!(result, Ok(_) | Err(Stop::Code(ErrorCode::NoNode)));
         let keeps = result.is_ok() || found && matches!(self.request, Request::Exists { .. });
+        let keeps = keeps || self.mutants.keep_withdrawn;
         if let (false, Some((table, path))) = (keeps, watch_of(&self.request)) {
             self.withdraw(table, path, &ALL_KINDS);
+        }
+        if let (true, true, Some((table, path))) =
+            (self.mutants.watch_after_read, keeps, watch_of(&self.request))
+        {
+            let mut watches = self.published.watches();
+            watches.add(table, path, &self.outbox, STANDARD, self.number);
         }
         let missed = match &mut self.progress {
             Progress::Watches { missed, .. } => std::mem::take(missed),
@@ -367,7 +382,10 @@ impl Read {
             };
             at += 1;
             let node = self.view.node(path)?;
-            let since = set.relative_zxid;
+            let since = match self.mutants.no_catch_up {
+                false => set.relative_zxid,
+                true => i64::MAX,
+            };
             let kind = match (list, &node) {
                 (List::Exist, None) => None,
                 (List::Exist, Some(_)) => Some(EventType::NodeCreated),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use proto::EventType;
 
+use crate::mutants::MachineMutants;
 use crate::outbox::Outbox;
 
 /// Which of the two tables.
@@ -66,9 +67,15 @@ pub struct WatchTable {
     child: Watchers,
     by_connection: HashMap<u64, HashSet<(Table, Box<str>)>>,
     recursive: usize,
+    mutants: MachineMutants,
 }
 
 impl WatchTable {
+    /// An empty table, with planted bugs.
+    pub(crate) fn with_mutants(mutants: MachineMutants) -> Self {
+        Self { mutants, ..Self::default() }
+    }
+
     fn table(&mut self, table: Table) -> &mut Watchers {
         match table {
             Table::Data => &mut self.data,
@@ -173,6 +180,7 @@ impl WatchTable {
     pub(crate) fn fire(&mut self, table: Table, path: &str, kind: EventType) -> Vec<Hears> {
         let mut heard: Vec<Hears> = Vec::new();
         let mut used_up = Vec::new();
+        let keep = self.mutants.keep_one_shot;
         let watched = self.table(table);
         if let Some(watchers) = if watched.is_empty() { None } else { watched.get_mut(path) } {
             for watcher in watchers.iter_mut() {
@@ -185,7 +193,9 @@ impl WatchTable {
                 }
                 let since = (modes == STANDARD).then_some(watcher.since);
                 heard.push(Hears { outbox: Arc::clone(&watcher.outbox), since });
-                watcher.modes &= !STANDARD;
+                if !keep {
+                    watcher.modes &= !STANDARD;
+                }
                 if watcher.modes == 0 {
                     used_up.push(watcher.outbox.id);
                 }
@@ -212,6 +222,7 @@ impl WatchTable {
         for child in self.fire(Table::Child, path, EventType::NodeDeleted) {
             match heard.iter_mut().find(|told| told.outbox.id == child.outbox.id) {
                 // It stays if either of the two watches stays.
+                Some(_) if self.mutants.tell_twice => heard.push(child),
                 Some(told) if child.since.is_none() || told.since != child.since => {
                     told.since = None;
                 }

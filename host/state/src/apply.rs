@@ -24,6 +24,7 @@ use crate::command::{Batch, Command, Settings};
 use crate::fault::Fault;
 use crate::hooks::Hooks;
 use crate::keys::{self, Keyspace};
+use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
 use crate::quota::{self, QuotaPaths};
 use crate::store::Store;
@@ -95,6 +96,7 @@ pub struct State {
     meta: Meta,
     sessions: session::Sessions,
     quotas: QuotaPaths,
+    mutants: StateMutants,
 }
 
 impl State {
@@ -143,7 +145,14 @@ impl State {
         })?;
         quotas.settle();
         let alive = VecDeque::from([(view.index, Arc::downgrade(&view))]);
-        Ok(Self { store, hooks, view, alive, meta, sessions, quotas })
+        let mutants = StateMutants::default();
+        Ok(Self { store, hooks, view, alive, meta, sessions, quotas, mutants })
+    }
+
+    /// Plants bugs, for the tests that show that the tests find them. Never called in a server.
+    pub fn with_mutants(mut self, mutants: StateMutants) -> Self {
+        self.mutants = mutants;
+        self
     }
 
     /// The state as it is now.
@@ -182,6 +191,7 @@ impl State {
         let base = Arc::clone(&self.view);
         let mut meta = self.meta.clone();
         let mut txn = Txn::new(&base, meta.next_acl);
+        txn.mutants = self.mutants;
         let mut outcomes = Vec::new();
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
@@ -231,6 +241,9 @@ impl State {
             meta.next_acl += 1;
         }
         let mut writes = finished.writes;
+        if self.mutants.applied_apart {
+            self.store.commit(std::mem::take(&mut writes))?;
+        }
         writes.push((Keyspace::Meta, META_KEY.to_vec(), Some(encode_meta(&meta))));
         self.store.commit(writes)?;
         self.meta = meta;
@@ -270,7 +283,10 @@ impl State {
                 session::go_on_closing(txn, sessions, quotas, hooks, *session)
             }
             Command::Write { session, generation, identities: set, op } => {
-                if let Err(code) = session::check(sessions, *session, *generation) {
+                let fenced = session::check(sessions, *session, *generation);
+                if let Err(code) = fenced
+                    && !(self.mutants.unfenced && code == proto::ErrorCode::SessionMoved)
+                {
                     return Ok(Answer::Reply(Err(code)));
                 }
                 let identities = identities.get(*set as usize).map_or(&[][..], Vec::as_slice);

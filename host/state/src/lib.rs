@@ -27,6 +27,7 @@ pub mod keys;
 pub mod store;
 
 pub mod fault;
+pub mod mutants;
 
 pub use apply::{Applied, State};
 pub use change::{Answer, Change, Outcome};

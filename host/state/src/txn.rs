@@ -19,6 +19,7 @@ use crate::change::Change;
 use crate::command::Settings;
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
+use crate::mutants::StateMutants;
 use crate::store::Write;
 use crate::view::{Counts, View};
 use crate::znode::{Owner, Znode};
@@ -67,6 +68,7 @@ pub(crate) struct Txn<'a> {
     new_acls: Vec<Arc<[Acl]>>,
     first_acl: u32,
     undo: Vec<Undo>,
+    pub(crate) mutants: StateMutants,
 }
 
 /// What an entry writes.
@@ -95,6 +97,7 @@ impl<'a> Txn<'a> {
             new_acls: Vec::new(),
             first_acl,
             undo: Vec::new(),
+            mutants: StateMutants::default(),
         }
     }
 
@@ -312,7 +315,9 @@ impl<'a> Txn<'a> {
                     let row = before.encode();
                     hash_row(&mut scratch, Keyspace::Nodes, &key, Znode::digest_head(&row))
                 });
-                digest = digest.wrapping_sub(hash);
+                if now.is_some() || !self.mutants.digest_keeps_deleted {
+                    digest = digest.wrapping_sub(hash);
+                }
             }
             let (now, row) = match now {
                 Some(mut node) => {

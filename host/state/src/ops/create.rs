@@ -44,7 +44,11 @@ pub(crate) fn create(
     let mut parent = (*txn.node(parent_path)?.ok_or(ErrorCode::NoNode)?).clone();
     cx.may(txn, &parent, Perms::CREATE)?;
     let path = if mode.is_sequential() {
-        format!("{}{:010}", new.path, parent.creates)
+        let number = match txn.mutants.reuse_sequence_numbers {
+            false => parent.creates,
+            true => parent.children as i32,
+        };
+        format!("{}{number:010}", new.path)
     } else {
         new.path.to_owned()
     };

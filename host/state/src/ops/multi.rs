@@ -16,7 +16,9 @@ pub(crate) fn multi(txn: &mut Txn<'_>, cx: &mut Context<'_>, ops: &[Op]) -> Resu
             Ok(reply) => results.push(result(op, reply)),
             Err(Stop::Fault(fault)) => return Err(fault.into()),
             Err(Stop::Rejected(code)) => {
-                txn.rollback(&mark);
+                if !txn.mutants.multi_keeps_its_first_part {
+                    txn.rollback(&mark);
+                }
                 cx.quotas.rollback();
                 cx.hooks.rolled_back();
                 return Ok(Reply::Multi(failed(ops.len(), at, code)));

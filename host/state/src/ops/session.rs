@@ -117,7 +117,10 @@ pub(crate) fn go_on_closing(
     let from = keys::number(session).to_vec();
     let to = session.checked_add(1).map_or(vec![0xff; 9], |next| keys::number(next).to_vec());
     let most = EPHEMERALS_PER_ENTRY + 1;
-    let found = txn.keys(Keyspace::Ephemerals, &from, &to, most)?;
+    let mut found = txn.keys(Keyspace::Ephemerals, &from, &to, most)?;
+    if txn.mutants.close_forgets_ephemerals {
+        found.clear();
+    }
     for key in found.iter().take(EPHEMERALS_PER_ENTRY) {
         let path = key.get(8..).and_then(|path| std::str::from_utf8(path).ok());
         let path = path.ok_or_else(|| Fault::Damaged {

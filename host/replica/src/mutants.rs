@@ -1,0 +1,50 @@
+//! Bugs to plant, for the tests that show that the tests find them. Never set in a server: only the
+//! simulator calls the `with_mutants` of [`crate::Node`], [`crate::Machine`] and
+//! [`crate::Connection`].
+
+/// Bugs of the Node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeMutants {
+    /// Entries are given out as committed before the log is synced.
+    pub acknowledge_before_sync: bool,
+    /// The log is trimmed up to what is applied, durable or not.
+    pub trim_past_durable: bool,
+    /// Sessions expire a second before their timeouts.
+    pub expire_early: bool,
+    /// Sessions never expire.
+    pub expire_never: bool,
+    /// A close that takes several entries ends after the first.
+    pub forget_to_go_on_closing: bool,
+}
+
+/// Bugs of the Machine and of what it publishes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineMutants {
+    /// Events are queued behind the replies that wait.
+    pub event_after_reply: bool,
+    /// One-shot watches are not used up.
+    pub keep_one_shot: bool,
+    /// A deletion is told to data and child watches of one connection apart.
+    pub tell_twice: bool,
+    /// A connection is not woken for its events.
+    pub forget_to_wake: bool,
+    /// Child watches do not hear of deletions.
+    pub lose_child_event: bool,
+}
+
+/// Bugs of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionMutants {
+    /// A read does not wait for its session's earlier writes.
+    pub stale_read: bool,
+    /// A read takes its view when it runs, which its session's later writes may have passed.
+    pub late_view: bool,
+    /// A watch is registered after its read.
+    pub watch_after_read: bool,
+    /// The watch of a read that failed is not withdrawn.
+    pub keep_withdrawn: bool,
+    /// `setWatches` does not look at what its client has missed.
+    pub no_catch_up: bool,
+    /// Events are shown to those who may not read the znode.
+    pub show_private_events: bool,
+}
