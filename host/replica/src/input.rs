@@ -46,6 +46,8 @@ pub enum Report {
     Attached {
         /// Its id.
         session: i64,
+        /// Its attach generation.
+        generation: u32,
         /// Its timeout.
         timeout_ms: i32,
         /// Its connection, if that is to this server.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::outbox::Outbox;
 
 struct Alive {
+    generation: u32,
     timeout_ms: i64,
     expires_ms: i64,
     outbox: Option<Arc<Outbox>>,
@@ -22,12 +23,13 @@ impl Liveness {
     pub(crate) fn attached(
         &mut self,
         session: i64,
+        generation: u32,
         timeout_ms: i32,
         outbox: Option<Arc<Outbox>>,
         now_ms: i64,
     ) {
         let timeout_ms = i64::from(timeout_ms);
-        let alive = Alive { timeout_ms, expires_ms: now_ms + timeout_ms, outbox };
+        let alive = Alive { generation, timeout_ms, expires_ms: now_ms + timeout_ms, outbox };
         self.sessions.insert(session, alive);
     }
 
@@ -35,17 +37,18 @@ impl Liveness {
         self.sessions.remove(&session);
     }
 
-    /// The sessions that have been silent for longer than their timeouts. Each is named once.
-    pub(crate) fn expired(&mut self, now_ms: i64) -> Vec<i64> {
+    /// The sessions that have been silent for longer than their timeouts, and the attach generations
+    /// that were. Each is named once.
+    pub(crate) fn expired(&mut self, now_ms: i64) -> Vec<(i64, u32)> {
         let mut expired = Vec::new();
         for (session, alive) in &mut self.sessions {
             if alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard()) {
                 alive.expires_ms = now_ms + alive.timeout_ms;
             } else if now_ms > alive.expires_ms {
-                expired.push(*session);
+                expired.push((*session, alive.generation));
             }
         }
-        for session in &expired {
+        for (session, _) in &expired {
             self.sessions.remove(session);
         }
         expired

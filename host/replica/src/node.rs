@@ -100,7 +100,7 @@ impl<D: Disk> Node<D> {
                 queue.push_back((Queued::Command(Command::ContinueClose { session }), None));
             } else {
                 // After a start every session has its full timeout.
-                liveness.attached(session, row.timeout_ms, None, now_ms);
+                liveness.attached(session, row.generation, row.timeout_ms, None, now_ms);
             }
         }
         Ok(Self {
@@ -148,8 +148,8 @@ impl<D: Disk> Node<D> {
                 self.applied = index;
                 self.raft.applied(index);
             }
-            Report::Attached { session, timeout_ms, outbox } => {
-                self.liveness.attached(session, timeout_ms, outbox, self.now_ms);
+            Report::Attached { session, generation, timeout_ms, outbox } => {
+                self.liveness.attached(session, generation, timeout_ms, outbox, self.now_ms);
             }
             Report::Closed(session) => self.liveness.closed(session),
             Report::Closing(session) => {
@@ -175,9 +175,11 @@ impl<D: Disk> Node<D> {
             NodeMutants { expire_never: true, .. } => i64::MIN,
             _ => now_ms,
         };
-        for session in self.liveness.expired(at_ms) {
+        for (session, generation) in self.liveness.expired(at_ms) {
             tracing::info!(session = format_args!("{session:#x}"), "a session expired");
-            let command = Command::CloseSession { session, generation: None };
+            // If it was attached again, and only the report of that is still on its way, it lives.
+            let generation = Some(generation);
+            let command = Command::CloseSession { session, generation };
             self.queue.push_back((Queued::Command(command), None));
         }
         let index = match self.mutants.trim_past_durable {

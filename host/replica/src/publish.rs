@@ -179,7 +179,7 @@ impl Published {
                 let kind = EventType::NodeDataChanged;
                 tell(watches.fire(Table::Data, path, kind), kind, path, acl);
             }
-            Change::SessionAttached { session, timeout_ms, .. } => {
+            Change::SessionAttached { session, timeout_ms, generation } => {
                 let outbox = ticket.map(|ticket| Arc::clone(&ticket.outbox));
                 let mut sessions = self.sessions.lock();
                 let before = match &outbox {
@@ -190,8 +190,8 @@ impl Published {
                     before.inner.lock().dead = true;
                     wake.push(before);
                 }
-                let (session, timeout_ms) = (*session, *timeout_ms);
-                reports.push(Report::Attached { session, timeout_ms, outbox });
+                let (session, generation, timeout_ms) = (*session, *generation, *timeout_ms);
+                reports.push(Report::Attached { session, generation, timeout_ms, outbox });
             }
             Change::SessionClosing { .. } => {}
             Change::SessionClosed { session } => {

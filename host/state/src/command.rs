@@ -69,7 +69,8 @@ pub enum Command {
     CloseSession {
         /// Its id.
         session: i64,
-        /// The attach generation that asks for it; `None` for an expiry.
+        /// The attach generation that asks for it, or that has been silent for too long; `None` for
+        /// any.
         generation: Option<u32>,
     },
     /// Deletes the next ephemerals of a closing session.

@@ -1,0 +1,101 @@
+//! A session that was attached in time does not expire, however long the Machine takes to say so.
+
+use std::sync::Arc;
+
+use replica::log::{Log, Options, SimDisk};
+use replica::{Input, Machine, Node, NodeConfig};
+use state::{Command, MemoryStore, NoHooks, Settings, State};
+
+const SESSION: i64 = 5;
+const PASSWORD: [u8; 16] = [1; 16];
+const TIMEOUT_MS: i32 = 1000;
+
+struct Server {
+    node: Node<SimDisk>,
+    machine: Machine,
+}
+
+impl Server {
+    fn new() -> Self {
+        let store = Box::new(MemoryStore::default());
+        let state = State::open(store, Box::new(NoHooks), 1 << 20).expect("an empty store opens");
+        let (index, term) = state::apply::BIRTH;
+        let log = Log::create(SimDisk::new(), Options::default(), index, term).expect("it is new");
+        let config = NodeConfig {
+            server: 1,
+            boot: 7,
+            cluster_id: 1,
+            settings: Settings::default(),
+            log_keep_bytes: 1 << 30,
+        };
+        let me = (config.server, config.boot);
+        let node = Node::new(log, state.meta(), Vec::new(), config, 0).expect("they match");
+        Self { node, machine: Machine::new(state, me) }
+    }
+
+    fn step(&mut self, command: Command) {
+        self.node.step(Input::Command { command, ticket: None });
+    }
+
+    /// Commits, applies and reports, until nothing is left to do.
+    fn settle(&mut self) {
+        loop {
+            let work = self.node.flush(1).expect("the log works");
+            if work.entries.is_empty() {
+                return;
+            }
+            for report in self.machine.apply(work).expect("it applies") {
+                self.node.step(Input::Report(report));
+            }
+        }
+    }
+
+    fn lives(&self) -> bool {
+        let view = Arc::clone(&self.machine.state().view());
+        view.sessions().expect("rows are sound").iter().any(|(session, _)| *session == SESSION)
+    }
+}
+
+fn attached() -> Server {
+    let mut server = Server::new();
+    server.settle();
+    let (session, password, timeout_ms) = (SESSION, PASSWORD, TIMEOUT_MS);
+    server.step(Command::OpenSession { session, password, timeout_ms });
+    server.settle();
+    assert!(server.lives());
+    server
+}
+
+#[test]
+fn silence_ends_a_session() {
+    let mut server = attached();
+    server.node.tick(i64::from(TIMEOUT_MS)).expect("the log works");
+    server.settle();
+    assert!(server.lives(), "its timeout has not passed yet");
+    server.node.tick(i64::from(TIMEOUT_MS) + 1).expect("the log works");
+    server.settle();
+    assert!(!server.lives(), "its timeout has passed");
+}
+
+#[test]
+fn an_attach_that_waits_for_the_machine_keeps_its_session() {
+    let mut server = attached();
+    let (session, password, timeout_ms) = (SESSION, PASSWORD, TIMEOUT_MS);
+    server.step(Command::AttachSession { session, password, timeout_ms });
+    let slow = server.node.flush(1).expect("the log works");
+    assert_eq!(slow.entries.len(), 1, "the attach is committed");
+    // The Machine has not come to it when the old connection has been silent for too long.
+    server.node.tick(i64::from(TIMEOUT_MS) + 1).expect("the log works");
+    let expiry = server.node.flush(1).expect("the log works");
+    for work in [slow, expiry] {
+        for report in server.machine.apply(work).expect("it applies") {
+            server.node.step(Input::Report(report));
+        }
+    }
+    server.settle();
+    assert!(server.lives(), "it was attached before it was ended");
+
+    server.node.tick(2 * i64::from(TIMEOUT_MS) + 2).expect("the log works");
+    server.settle();
+    assert!(!server.lives(), "the new connection was silent for too long as well");
+}
