@@ -9,7 +9,8 @@ use crate::outbox::Outbox;
 struct Alive {
     generation: u32,
     timeout_ms: i64,
-    expires_ms: i64,
+    /// `None` until the next look: then it has its full timeout.
+    expires_ms: Option<i64>,
     outbox: Option<Arc<Outbox>>,
 }
 
@@ -26,10 +27,9 @@ impl Liveness {
         generation: u32,
         timeout_ms: i32,
         outbox: Option<Arc<Outbox>>,
-        now_ms: i64,
     ) {
         let timeout_ms = i64::from(timeout_ms);
-        let alive = Alive { generation, timeout_ms, expires_ms: now_ms + timeout_ms, outbox };
+        let alive = Alive { generation, timeout_ms, expires_ms: None, outbox };
         self.sessions.insert(session, alive);
     }
 
@@ -42,10 +42,14 @@ impl Liveness {
     pub(crate) fn expired(&mut self, now_ms: i64) -> Vec<(i64, u32)> {
         let mut expired = Vec::new();
         for (session, alive) in &mut self.sessions {
-            if alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard()) {
-                alive.expires_ms = now_ms + alive.timeout_ms;
-            } else if now_ms > alive.expires_ms {
-                expired.push((*session, alive.generation));
+            let heard = alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard());
+            match alive.expires_ms {
+                Some(expires_ms) if !heard => {
+                    if now_ms > expires_ms {
+                        expired.push((*session, alive.generation));
+                    }
+                }
+                _ => alive.expires_ms = Some(now_ms + alive.timeout_ms),
             }
         }
         for (session, _) in &expired {

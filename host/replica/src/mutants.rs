@@ -9,7 +9,7 @@ pub struct NodeMutants {
     pub acknowledge_before_sync: bool,
     /// The log is trimmed up to what is applied, durable or not.
     pub trim_past_durable: bool,
-    /// Sessions expire a second before their timeouts.
+    /// Sessions expire after half their timeouts.
     pub expire_early: bool,
     /// Sessions never expire.
     pub expire_never: bool,

@@ -73,7 +73,6 @@ pub struct Node<D: Disk> {
     committed: u64,
     applied: u64,
     durable: u64,
-    now_ms: i64,
     mutants: NodeMutants,
 }
 
@@ -87,7 +86,6 @@ impl<D: Disk> Node<D> {
         meta: &state::apply::Meta,
         sessions: Vec<(i64, state::apply::SessionRow)>,
         config: NodeConfig,
-        now_ms: i64,
     ) -> Result<Self, NodeError> {
         let at = Position { index: meta.applied, term: meta.term };
         log.reconcile(at)?;
@@ -100,7 +98,7 @@ impl<D: Disk> Node<D> {
                 queue.push_back((Queued::Command(Command::ContinueClose { session }), None));
             } else {
                 // After a start every session has its full timeout.
-                liveness.attached(session, row.generation, row.timeout_ms, None, now_ms);
+                liveness.attached(session, row.generation, row.timeout_ms, None);
             }
         }
         Ok(Self {
@@ -115,7 +113,6 @@ impl<D: Disk> Node<D> {
             committed: meta.applied,
             applied: meta.applied,
             durable: 0,
-            now_ms,
             mutants: NodeMutants::default(),
         })
     }
@@ -149,7 +146,9 @@ impl<D: Disk> Node<D> {
                 self.raft.applied(index);
             }
             Report::Attached { session, generation, timeout_ms, outbox } => {
-                self.liveness.attached(session, generation, timeout_ms, outbox, self.now_ms);
+                let early = self.mutants.expire_early;
+                let timeout_ms = if early { timeout_ms / 2 } else { timeout_ms };
+                self.liveness.attached(session, generation, timeout_ms, outbox);
             }
             Report::Closed(session) => self.liveness.closed(session),
             Report::Closing(session) => {
@@ -168,13 +167,8 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// [`NodeError::Log`]: stop the server.
     pub fn tick(&mut self, now_ms: i64) -> Result<(), NodeError> {
-        self.now_ms = now_ms;
         self.raft.tick();
-        let at_ms = match self.mutants {
-            NodeMutants { expire_early: true, .. } => now_ms + 1000,
-            NodeMutants { expire_never: true, .. } => i64::MIN,
-            _ => now_ms,
-        };
+        let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };
         for (session, generation) in self.liveness.expired(at_ms) {
             tracing::info!(session = format_args!("{session:#x}"), "a session expired");
             // If it was attached again, and only the report of that is still on its way, it lives.

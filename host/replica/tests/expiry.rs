@@ -29,7 +29,7 @@ impl Server {
             log_keep_bytes: 1 << 30,
         };
         let me = (config.server, config.boot);
-        let node = Node::new(log, state.meta(), Vec::new(), config, 0).expect("they match");
+        let node = Node::new(log, state.meta(), Vec::new(), config).expect("they match");
         Self { node, machine: Machine::new(state, me) }
     }
 
@@ -69,6 +69,7 @@ fn attached() -> Server {
 #[test]
 fn silence_ends_a_session() {
     let mut server = attached();
+    server.node.tick(0).expect("the log works");
     server.node.tick(i64::from(TIMEOUT_MS)).expect("the log works");
     server.settle();
     assert!(server.lives(), "its timeout has not passed yet");
@@ -81,6 +82,7 @@ fn silence_ends_a_session() {
 fn an_attach_that_waits_for_the_machine_keeps_its_session() {
     let mut server = attached();
     let (session, password, timeout_ms) = (SESSION, PASSWORD, TIMEOUT_MS);
+    server.node.tick(0).expect("the log works");
     server.step(Command::AttachSession { session, password, timeout_ms });
     let slow = server.node.flush(1).expect("the log works");
     assert_eq!(slow.entries.len(), 1, "the attach is committed");
@@ -95,7 +97,22 @@ fn an_attach_that_waits_for_the_machine_keeps_its_session() {
     server.settle();
     assert!(server.lives(), "it was attached before it was ended");
 
-    server.node.tick(2 * i64::from(TIMEOUT_MS) + 2).expect("the log works");
+    server.node.tick(i64::from(TIMEOUT_MS) + 2).expect("the log works");
+    server.node.tick(2 * i64::from(TIMEOUT_MS) + 3).expect("the log works");
     server.settle();
     assert!(!server.lives(), "the new connection was silent for too long as well");
+}
+
+#[test]
+fn a_node_that_stood_still_gives_an_attached_session_its_full_timeout() {
+    let mut server = Server::new();
+    server.settle();
+    server.node.tick(0).expect("the log works");
+    // The Node does not tick for a long time, and the session is made at the end of it.
+    let (session, password, timeout_ms) = (SESSION, PASSWORD, TIMEOUT_MS);
+    server.step(Command::OpenSession { session, password, timeout_ms });
+    server.settle();
+    server.node.tick(10 * i64::from(TIMEOUT_MS)).expect("the log works");
+    server.settle();
+    assert!(server.lives());
 }

@@ -68,7 +68,7 @@ impl Replica {
         let started = Instant::now();
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
-        let node = Node::new(log, state.meta(), sessions, config, 0)?;
+        let node = Node::new(log, state.meta(), sessions, config)?;
         let syncer = state.syncer();
         let machine = Machine::new(state, me);
         let published = Arc::clone(machine.published());
