@@ -398,6 +398,7 @@ impl Read {
                 }
             };
             let Some(kind) = kind else { continue };
+            let node_mzxid = node.as_ref().map(|node| node.mzxid);
             let acl = node.map_or_else(|| [].into(), |node| node.acl.clone());
             missed.push(Event { kind, path: path.into(), zxid: -1, acl, since: None });
             // What happened to the znode after the view belongs to another watch, if there is one.
@@ -407,6 +408,16 @@ impl Read {
                     (Table::Data, &[EventType::NodeCreated, EventType::NodeDataChanged][..])
                 }
             };
+            // The same watch may stand in the other list of its table, and be set as of now.
+            let (there, changed) = (node_mzxid.is_some(), node_mzxid.is_some_and(|at| at > since));
+            let kept = match list {
+                List::Data => !there && set.exist.iter().any(|p| p == path),
+                List::Exist => there && !changed && set.data.iter().any(|p| p == path),
+                List::Child => false,
+            };
+            if kept {
+                continue;
+            }
             self.withdraw(table, path, kinds);
             if !self.outbox.has_tentative() {
                 continue;

@@ -290,6 +290,26 @@ fn set_watches_catches_up_and_hears_of_what_comes_meanwhile() {
 }
 
 #[test]
+fn a_watch_that_stands_in_two_lists_stays_if_one_of_them_keeps_it() {
+    // A client that may not see an event keeps its exist watch, and may set a data watch later.
+    let mut server = Server::new();
+    let (mut writer, mut reader) = (server.client(), server.client());
+    server.write(&mut writer, &create("/a"));
+    let both = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
+    run(reader.take(&Request::SetWatches(SetWatches {
+        relative_zxid: server.machine.published().view().zxid,
+        data: both(&["/a", "/b"]),
+        exist: both(&["/a", "/b"]),
+        ..SetWatches::default()
+    })));
+    server.write(&mut writer, &set("/a"));
+    server.write(&mut writer, &create("/b"));
+    let caught_up = ["NodeDeleted /b", "NodeCreated /a"];
+    let heard = ["#1 0", "NodeDataChanged /a", "NodeCreated /b"];
+    assert_eq!(reader.said(), [&caught_up[..], &heard[..]].concat());
+}
+
+#[test]
 fn later_writes_pass_a_read_that_holds_its_view() {
     let mut server = Server::new();
     let mut client = server.client();
