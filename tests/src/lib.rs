@@ -1,1 +1,3 @@
-//! The project's tests.
+//! The project's tests: the simulator. The others are in `it/`.
+
+pub mod sim;

@@ -1,0 +1,61 @@
+//! The digests are those of the log: a second state that applies the same entries has the same ones
+//! at every index, and the state digest is what all rows add up to.
+
+use std::collections::BTreeMap;
+
+use state::{MemoryStore, NoHooks, State};
+
+use super::{Checker, Known};
+use crate::sim::counts::Counts;
+use crate::sim::history::Event;
+use crate::sim::mutants::Planted;
+
+/// The second state, and its digests so far.
+pub(super) struct Digests {
+    second: State,
+    digests: BTreeMap<u64, (u128, u128)>,
+}
+
+impl Digests {
+    pub(super) fn new(planted: &Planted) -> Self {
+        let store = Box::new(MemoryStore::default());
+        let second = State::open(store, Box::new(NoHooks), 1 << 20).expect("memory does not fail");
+        // A bug of apply is in every replica: it must be found by what it does, not by comparing.
+        let second = second.with_mutants(planted.state);
+        let meta = second.meta();
+        let digests = BTreeMap::from([(meta.applied, (meta.digest, meta.history))]);
+        Self { second, digests }
+    }
+}
+
+impl Checker for Digests {
+    fn name(&self) -> &'static str {
+        "digests are a function of the log"
+    }
+
+    fn observe(&mut self, event: &Event, _: &Known<'_>, _: &mut Counts) -> Result<(), String> {
+        match event {
+            Event::Committed { index, term, payload } if *index > self.second.meta().applied => {
+                let applied = self.second.apply(*index, *term, payload);
+                applied.map_err(|fault| format!("the second state: {fault}"))?;
+                let meta = self.second.meta();
+                self.digests.insert(*index, (meta.digest, meta.history));
+            }
+            Event::Applied { index, digest, history, .. } => {
+                let expected = self.digests.get(index);
+                if expected != Some(&(*digest, *history)) {
+                    return Err(format!(
+                        "entry {index}: digests {digest:x} and {history:x}, expected {expected:x?}"
+                    ));
+                }
+            }
+            Event::Recomputed { index, kept, fresh } if kept != fresh => {
+                return Err(format!(
+                    "entry {index}: the digest kept is {kept:x}, of all rows it is {fresh:x}"
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

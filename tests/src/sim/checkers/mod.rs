@@ -1,0 +1,62 @@
+//! What must always hold, one claim a file.
+
+mod answers;
+mod commits;
+mod digests;
+mod durability;
+mod ephemerals;
+mod exactly_once;
+mod expiry;
+mod session_order;
+mod tree;
+mod watch_order;
+mod watches;
+
+use super::counts::Counts;
+use super::history::{Connections, Event};
+use super::model::Model;
+use super::mutants::Planted;
+
+/// What is known when something happens.
+pub struct Known<'a> {
+    /// The time, in milliseconds.
+    pub now_ms: i64,
+    /// What the log's commands must do.
+    pub model: &'a Model,
+    /// What was sent on which connection.
+    pub connections: &'a Connections,
+}
+
+/// One claim.
+pub trait Checker {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Looks at what happened.
+    ///
+    /// # Errors
+    /// What is against the claim.
+    fn observe(
+        &mut self,
+        event: &Event,
+        known: &Known<'_>,
+        counts: &mut Counts,
+    ) -> Result<(), String>;
+}
+
+/// All of them. The planted bugs are those that a reference would have too.
+pub fn all(planted: &Planted) -> Vec<Box<dyn Checker>> {
+    vec![
+        Box::new(commits::Commits::default()),
+        Box::new(durability::Durability::default()),
+        Box::new(exactly_once::ExactlyOnce::default()),
+        Box::new(digests::Digests::new(planted)),
+        Box::new(tree::WholeTree::default()),
+        Box::new(answers::Answers),
+        Box::new(session_order::SessionOrder::default()),
+        Box::new(watch_order::WatchOrder::default()),
+        Box::new(watches::Watches::default()),
+        Box::new(ephemerals::Ephemerals::default()),
+        Box::new(expiry::Expiry::default()),
+    ]
+}

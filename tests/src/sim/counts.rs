@@ -1,0 +1,120 @@
+//! How often what happened: a run in which something never happened proves nothing about it.
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
+        /// How often what happened.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counts {
+            /// Adds those of another seed.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// Each with what it counts.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($text, self.$name),)*]
+            }
+        }
+    };
+}
+
+counts! {
+    /// Simulated time.
+    seconds: "simulated seconds",
+    /// Steps of server and clients.
+    steps: "steps",
+    /// Requests sent, pings not counted.
+    requests: "requests",
+    /// Entries committed.
+    entries: "entries committed",
+    /// Faults of all kinds.
+    faults: "faults",
+    /// Power lost.
+    power: "losses of power",
+    /// Power lost within a call to the disk.
+    power_within: "losses of power within a call to the disk",
+    /// Processes killed.
+    kills: "processes killed",
+    /// Graceful stops.
+    stops: "graceful stops",
+    /// Torn tails.
+    torn: "recoveries with a torn tail",
+    /// Starts cut short.
+    cuts_at_start: "starts cut short by a loss of power",
+    /// Disk errors.
+    disk_errors: "disk errors",
+    /// Full disks.
+    full: "full disks",
+    /// Store errors.
+    store_errors: "store errors",
+    /// Bit flips refused.
+    flips_refused: "damaged logs refused",
+    /// Bit flips without effect.
+    flips_harmless: "damaged logs opened without harm",
+    /// Pauses.
+    pauses: "pauses",
+    /// Clock jumps.
+    jumps: "jumps of the wall clock",
+    /// Clients leaving within a request.
+    disconnects: "disconnects within a request",
+    /// Networks cut without a word.
+    cuts: "connections cut without a word",
+    /// Moves begun.
+    moves_begun: "moves begun with requests under way",
+    /// Moves done.
+    moves: "sessions that moved",
+    /// Fenced writes.
+    fenced: "writes of an earlier connection fenced",
+    /// Clients that do not read.
+    deaf: "clients that did not read",
+    /// Silent clients.
+    silences: "clients that fell silent",
+    /// Forgotten sessions.
+    forgotten: "sessions left to die",
+    /// Garbage sent.
+    garbage: "packets that are not the protocol",
+    /// Connections given up.
+    given_up: "connections given up by clients",
+    /// Sessions closed.
+    closes: "sessions closed",
+    /// Expiries.
+    expiries: "sessions expired",
+    /// Closes in chunks.
+    chunks: "closes that took several entries",
+    /// Ephemerals that died.
+    ephemerals_died: "ephemerals that died with their sessions",
+    /// Replies checked.
+    replies: "replies checked",
+    /// Reads behind writes.
+    reads_behind: "reads pipelined behind writes",
+    /// Reads before writes.
+    reads_before: "reads pipelined before writes",
+    /// Failed multis.
+    multis_failed: "multis that failed",
+    /// Reaped znodes.
+    reaped: "containers and TTL znodes reaped",
+    /// Events.
+    created: "events NodeCreated",
+    /// Events.
+    deleted: "events NodeDeleted",
+    /// Events.
+    data_changed: "events NodeDataChanged",
+    /// Events.
+    children_changed: "events NodeChildrenChanged",
+    /// Events of persistent watches.
+    persistent: "events of persistent watches",
+    /// Events of recursive watches.
+    recursive: "events of recursive watches",
+    /// Catch-up events.
+    catch_up: "catch-up events of setWatches",
+    /// Withheld events.
+    withheld: "events withheld for want of READ",
+    /// Watches removed.
+    removed: "watches removed",
+    /// Trees compared.
+    trees: "whole trees compared",
+    /// Starts with a log that was trimmed.
+    trims: "starts with a log that was trimmed since the last",
+}

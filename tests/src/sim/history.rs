@@ -1,0 +1,175 @@
+//! What happened, as checkers see it: events in order, and what was sent on which connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::{ErrorCode, Reply, Request, WatchEvent};
+use state::View;
+
+/// One thing that happened.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "the fields are named by what they are")]
+pub enum Event {
+    /// A client opened a connection, for a session (0 for a new one).
+    Opened { conn: u64, client: usize, session: i64 },
+    /// A client gave a request to its connection; its number there.
+    Sent { conn: u64, number: usize },
+    /// The server gave a connection its session.
+    Attached { conn: u64, session: i64, generation: u32 },
+    /// The client was told so.
+    Connected { conn: u64, session: i64 },
+    /// The client was told that its session is gone.
+    Refused { conn: u64, session: i64 },
+    /// The client got a reply.
+    Replied { conn: u64, number: usize, zxid: i64, result: Result<Reply, ErrorCode> },
+    /// The client got a ping's reply.
+    Ponged { conn: u64, zxid: i64 },
+    /// The client got a watch event.
+    Notified { conn: u64, event: WatchEvent },
+    /// The client got what it cannot make sense of.
+    Misplaced { conn: u64, what: String },
+    /// The client has no more of this connection.
+    Ended { conn: u64 },
+    /// The server took a whole packet from a connection.
+    Heard { conn: u64 },
+    /// The Node ticked.
+    Ticked,
+    /// The Node gave an entry out as committed.
+    Committed { index: u64, term: u64, payload: bytes::Bytes },
+    /// The Machine applied and published an entry.
+    Applied { index: u64, digest: u128, history: u128, view: Arc<View> },
+    /// The digest over all rows, computed afresh.
+    Recomputed { index: u64, kept: u128, fresh: u128 },
+    /// The server is gone.
+    Crashed { how: &'static str },
+    /// The server is back, its log ends at `last`.
+    Restarted { last: u64, applied: u64, torn: bool },
+    /// The server did nothing for a while, or part of it.
+    Paused { what: &'static str, ms: i64 },
+    /// The wall clock jumped.
+    Jumped { ms: i64 },
+    /// A second has passed; the server is up, and was not paused of late, since then.
+    Second { well_since_ms: Option<i64> },
+    /// Nothing moves any more: all was sent, applied and delivered.
+    Quiet,
+}
+
+/// A request as it was sent.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Its xid.
+    pub xid: i32,
+    /// What it asks for.
+    pub request: Request,
+    /// How many writes were sent before it on its connection.
+    pub writes_before: usize,
+    /// Whether it is a write.
+    pub is_write: bool,
+}
+
+/// One connection, from both ends.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    /// Whose.
+    pub client: usize,
+    /// Its session, once that is known.
+    pub session: i64,
+    /// The session's attach generation, as the server has it.
+    pub generation: Option<u32>,
+    /// Whether the client may read what is private.
+    pub reader: bool,
+    /// What was sent, in order; pings are not counted.
+    pub sent: Vec<Asked>,
+    /// How many of those are writes.
+    pub writes: usize,
+    /// How many of those were answered.
+    pub answered: usize,
+    /// Whether the client has given it up, or it was closed.
+    pub ended: bool,
+}
+
+/// All connections so far.
+#[derive(Debug, Default)]
+pub struct Connections {
+    /// By their number.
+    pub all: BTreeMap<u64, Connection>,
+    /// By session and generation.
+    pub attached: BTreeMap<(i64, u32), u64>,
+}
+
+impl Connections {
+    /// The connection with this number, which exists.
+    pub fn get(&self, conn: u64) -> &Connection {
+        self.all.get(&conn).expect("a connection is known before anything happens on it")
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, conn: u64) -> &mut Connection {
+        self.all.get_mut(&conn).expect("a connection is known before anything happens on it")
+    }
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Opened { conn, client, session } => {
+                write!(f, "client {client} opens connection {conn} for session {session:#x}")
+            }
+            Self::Sent { conn, number } => write!(f, "connection {conn}: request {number}"),
+            Self::Attached { conn, session, generation } => {
+                write!(f, "connection {conn}: attached to {session:#x}, generation {generation}")
+            }
+            Self::Connected { conn, session } => {
+                write!(f, "connection {conn}: the client has session {session:#x}")
+            }
+            Self::Refused { conn, session } => {
+                write!(f, "connection {conn}: session {session:#x} is refused")
+            }
+            Self::Replied { conn, number, zxid, result } => {
+                write!(f, "connection {conn}: reply to {number} at {} {result:?}", Zxid(*zxid))
+            }
+            Self::Ponged { conn, zxid } => write!(f, "connection {conn}: pong at {}", Zxid(*zxid)),
+            Self::Notified { conn, event } => {
+                let WatchEvent { kind, path, zxid } = event;
+                write!(f, "connection {conn}: event {kind:?} {path} at {}", Zxid(*zxid))
+            }
+            Self::Misplaced { conn, what } => write!(f, "connection {conn}: {what}"),
+            Self::Ended { conn } => write!(f, "connection {conn}: ended"),
+            Self::Heard { conn } => write!(f, "connection {conn}: heard from"),
+            Self::Ticked => write!(f, "node: tick"),
+            Self::Committed { index, term, payload } => {
+                write!(f, "node: entry {index} of term {term} is committed:")?;
+                let batch = state::Batch::decode(payload);
+                for tagged in batch.into_iter().flat_map(|batch| batch.commands) {
+                    write!(f, "\n             #{} {:?}", tagged.sequence, tagged.command)?;
+                }
+                Ok(())
+            }
+            Self::Applied { index, view, .. } => {
+                write!(f, "machine: entry {index} is published, {}", Zxid(view.zxid))
+            }
+            Self::Recomputed { index, .. } => write!(f, "digest recomputed at {index}"),
+            Self::Crashed { how } => write!(f, "SERVER GONE: {how}"),
+            Self::Restarted { last, applied, torn } => {
+                let torn = if *torn { ", its tail was torn" } else { "" };
+                write!(f, "SERVER BACK: applied {applied}, the log ends at {last}{torn}")
+            }
+            Self::Paused { what, ms } => write!(f, "PAUSE of the {what} for {ms} ms"),
+            Self::Jumped { ms } => write!(f, "THE WALL CLOCK JUMPS by {ms} ms"),
+            Self::Second { .. } => write!(f, "a second"),
+            Self::Quiet => write!(f, "quiet"),
+        }
+    }
+}
+
+/// A zxid as people read it.
+pub struct Zxid(pub i64);
+
+impl std::fmt::Display for Zxid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 < 0 {
+            return write!(f, "{}", self.0);
+        }
+        write!(f, "{}.{}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}

@@ -1,0 +1,30 @@
+//! The simulator: one server, its clients, its disk and its store, in one thread from one seed.
+//!
+//! The seed decides everything: which step of which value runs next, how the network splits bytes,
+//! what clients ask for, when power is lost and what survives it. The same seed gives the same run.
+//! Time is simulated; between two steps it stands still or passes.
+//!
+//! 1. `server.rs` is the server as values, step by step; `store.rs` and the log's own simulated disk
+//!    lose what real ones lose.
+//! 2. `client.rs` and `workload.rs` are its clients, `wire.rs` what is between.
+//! 3. `model.rs` runs the log's commands by ZooKeeper's rules: what must be true.
+//! 4. Everything that happens is an event (`history.rs`), and each of `checkers/` looks at all of
+//!    them with one claim in mind.
+//! 5. `faults.rs` decides what goes wrong, `schedule.rs` what happens next. After a minute nothing
+//!    goes wrong any more, and all clients must get their answers.
+//! 6. `mutants.rs` are known bugs: a simulator that finds nothing proves nothing.
+
+pub mod checkers;
+pub mod client;
+pub mod counts;
+pub mod faults;
+pub mod history;
+pub mod model;
+pub mod mutants;
+pub mod schedule;
+pub mod server;
+pub mod store;
+pub mod wire;
+pub mod workload;
+
+pub use schedule::{Failure, Options, run};

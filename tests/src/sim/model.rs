@@ -1,0 +1,574 @@
+//! What must be true: a small tree of its own, which runs the log's commands by ZooKeeper's rules.
+//!
+//! It shares no code with crate `state` but the log's encoding and the wire's values, so that a bug
+//! there is a difference here. Slow and simple: maps that share their unchanged parts, so that the
+//! tree after every entry is kept.
+//!
+//! We know two ACLs only: everything for everybody, and one under which only those authenticated as
+//! [`READER`] may read (and everybody may do anything else).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use proto::{
+    Acl, CreateMode, ErrorCode, Id, MultiResult, ReadOp, ReadResult, Reply, Request, Stat,
+};
+use state::command::CreateKind;
+use state::{Batch, Command, Op, Settings};
+
+/// The digest id of those who may read what is private.
+pub const READER: &str = "reader:hash";
+
+/// How many ephemerals of a closing session one command deletes.
+const EPHEMERALS_PER_COMMAND: usize = 2000;
+
+/// A znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its data.
+    pub data: Option<Bytes>,
+    /// Its stat, but for the number of its children.
+    pub stat: Stat,
+    /// How many children it ever had.
+    creates: i32,
+    children: i32,
+    /// When it may be reaped: a container, or so many milliseconds after the last set.
+    reaped: Option<Reaped>,
+    /// Whether only [`READER`] may read it.
+    pub private: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reaped {
+    Container,
+    Ttl(i64),
+}
+
+/// The tree after some entry.
+pub type Tree = OrdMap<String, Arc<Node>>;
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its password.
+    pub password: [u8; 16],
+    /// Its timeout.
+    pub timeout_ms: i32,
+    /// How often it was attached.
+    pub generation: u32,
+    /// Whether its ephemerals are being deleted.
+    pub closing: bool,
+}
+
+/// A client's write as the log has it, and what must come of it.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// What was asked for.
+    pub op: Op,
+    /// The entry.
+    pub index: u64,
+    /// The zxid that it took.
+    pub zxid: i64,
+    /// What the client must be told.
+    pub result: Result<Reply, ErrorCode>,
+}
+
+/// How a znode changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Created.
+    Created,
+    /// Deleted.
+    Deleted,
+    /// Its data was set.
+    Set,
+}
+
+/// One change, as watches see it.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// How.
+    pub how: How,
+    /// Where.
+    pub path: String,
+    /// Whether only [`READER`] may read it.
+    pub private: bool,
+    /// Whether only [`READER`] may read its parent.
+    pub parent_private: bool,
+}
+
+/// The tree after one entry.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The last zxid.
+    pub zxid: i64,
+    /// The entry.
+    pub index: u64,
+    /// The tree.
+    pub tree: Tree,
+    /// When, by the log.
+    pub time_ms: i64,
+}
+
+/// The whole truth so far.
+pub struct Model {
+    /// The sessions now.
+    pub sessions: BTreeMap<i64, Session>,
+    /// Every write of a session's generation, in the log's order.
+    pub writes: BTreeMap<(i64, u32), Vec<Done>>,
+    /// What changed, by zxid.
+    pub changes: Vec<(i64, Vec<Changed>)>,
+    /// The tree after each entry, oldest first.
+    pub snapshots: Vec<Snapshot>,
+    /// Sessions that the last entry began to close.
+    pub closed: Vec<i64>,
+    /// Whether the last entry went on with a close that did not fit one command.
+    pub went_on: u32,
+    /// How many multis failed.
+    pub multis_failed: u64,
+    /// How many znodes were reaped.
+    pub reaped: u64,
+    tree: Tree,
+    settings: Settings,
+    zxid: i64,
+    time_ms: i64,
+    bootstrapped: bool,
+}
+
+/// The parent of a path; the root for the root.
+pub fn parent(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        None | Some(("", _)) => "/",
+        Some((parent, _)) => parent,
+    }
+}
+
+fn open() -> Arc<Node> {
+    Arc::new(Node {
+        data: Some(Bytes::new()),
+        stat: Stat::default(),
+        creates: 0,
+        children: 0,
+        reaped: None,
+        private: false,
+    })
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        let mut tree = Tree::new();
+        let system =
+            [("/", 1), ("/zookeeper", 2), ("/zookeeper/config", 0), ("/zookeeper/quota", 0)];
+        for (path, children) in system {
+            let mut node = (*open()).clone();
+            node.children = children;
+            // The system's znodes were never created, as far as their parents are concerned.
+            node.stat.cversion = -children;
+            node.stat.aversion = if path.ends_with("config") { -1 } else { 0 };
+            tree.insert(path.to_owned(), Arc::new(node));
+        }
+        let (index, _) = state::apply::BIRTH;
+        let birth = Snapshot { zxid: 0, index, tree: tree.clone(), time_ms: 0 };
+        Self {
+            sessions: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            changes: Vec::new(),
+            snapshots: vec![birth],
+            closed: Vec::new(),
+            went_on: 0,
+            multis_failed: 0,
+            reaped: 0,
+            tree,
+            settings: Settings::default(),
+            zxid: 0,
+            time_ms: 0,
+            bootstrapped: false,
+        }
+    }
+}
+
+impl Model {
+    /// The last entry.
+    pub fn index(&self) -> u64 {
+        self.snapshots.last().map_or(1, |snapshot| snapshot.index)
+    }
+
+    /// The tree after entry `index`, if the log had got so far.
+    pub fn after(&self, index: u64) -> Option<&Snapshot> {
+        let at = self.snapshots.partition_point(|snapshot| snapshot.index < index);
+        self.snapshots.get(at).filter(|snapshot| snapshot.index == index)
+    }
+
+    /// The tree that a view with this last zxid shows; `None` if no entry ends there.
+    pub fn at_zxid(&self, zxid: i64) -> Option<&Snapshot> {
+        let at = self.snapshots.partition_point(|snapshot| snapshot.zxid <= zxid);
+        self.snapshots.get(at.checked_sub(1)?).filter(|snapshot| snapshot.zxid == zxid)
+    }
+
+    /// The changes in `(after, upto]`.
+    pub fn changes_between(&self, after: i64, upto: i64) -> &[(i64, Vec<Changed>)] {
+        let from = self.changes.partition_point(|(zxid, _)| *zxid <= after);
+        let to = self.changes.partition_point(|(zxid, _)| *zxid <= upto);
+        &self.changes[from..to.max(from)]
+    }
+
+    /// Runs the entry at `index`.
+    ///
+    /// # Errors
+    /// What of it no server may ever have written.
+    pub fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Result<(), String> {
+        (self.closed, self.went_on) = (Vec::new(), 0);
+        if !payload.is_empty() {
+            let batch = Batch::decode(payload).map_err(|fault| fault.to_string())?;
+            self.time_ms = self.time_ms.max(batch.time_ms);
+            for tagged in &batch.commands {
+                if tagged.command == Command::Origin {
+                    continue;
+                }
+                self.zxid = (self.zxid + 1).max(((term as i64) << 32) | 1);
+                let mut changes = Vec::new();
+                self.run(index, &tagged.command, &batch.identities, &mut changes)?;
+                if !changes.is_empty() {
+                    self.changes.push((self.zxid, changes));
+                }
+            }
+        }
+        let (zxid, tree, time_ms) = (self.zxid, self.tree.clone(), self.time_ms);
+        self.snapshots.push(Snapshot { zxid, index, tree, time_ms });
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        index: u64,
+        command: &Command,
+        identities: &[Vec<(String, String)>],
+        changes: &mut Vec<Changed>,
+    ) -> Result<(), String> {
+        match command {
+            Command::Origin => {}
+            Command::Bootstrap { settings, .. } => {
+                if self.bootstrapped {
+                    return Err("the ensemble was founded twice".to_owned());
+                }
+                self.bootstrapped = true;
+                self.settings = settings.clone();
+            }
+            Command::ChangeSettings(settings) => self.settings = settings.clone(),
+            Command::OpenSession { session, password, timeout_ms } => {
+                let (password, timeout_ms) = (*password, *timeout_ms);
+                let new = Session { password, timeout_ms, generation: 1, closing: false };
+                if self.sessions.insert(*session, new).is_some() {
+                    return Err(format!("session {session:#x} was given out twice"));
+                }
+            }
+            Command::AttachSession { session, password, timeout_ms } => {
+                if let Some(row) = self.sessions.get_mut(session)
+                    && row.password == *password
+                    && !row.closing
+                {
+                    row.generation += 1;
+                    row.timeout_ms = *timeout_ms;
+                }
+            }
+            Command::CloseSession { session, generation } => {
+                let Some(row) = self.sessions.get_mut(session) else { return Ok(()) };
+                if row.closing || generation.is_some_and(|wanted| wanted != row.generation) {
+                    return Ok(());
+                }
+                row.closing = true;
+                self.closed.push(*session);
+                self.close(*session, changes);
+            }
+            Command::ContinueClose { session } => {
+                if self.sessions.get(session).is_some_and(|row| row.closing) {
+                    self.went_on += 1;
+                    self.close(*session, changes);
+                }
+            }
+            Command::Reap { path } => {
+                let time_ms = self.time_ms;
+                let due = self.tree.get(path).is_some_and(|node| {
+                    node.children == 0
+                        && match node.reaped {
+                            None => false,
+                            Some(Reaped::Container) => node.creates != 0,
+                            Some(Reaped::Ttl(ms)) => node.stat.mtime + ms < time_ms,
+                        }
+                });
+                if due {
+                    self.reaped += 1;
+                    self.remove(path, changes);
+                }
+            }
+            Command::Write { session, generation, identities: set, op } => {
+                let set = identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
+                let reader = set.iter().any(|(_, id)| id == READER);
+                let result = match self.sessions.get(session) {
+                    None => Err(ErrorCode::SessionExpired),
+                    Some(row) if row.closing => Err(ErrorCode::SessionExpired),
+                    Some(row) if row.generation != *generation => Err(ErrorCode::SessionMoved),
+                    Some(_) => self.write(*session, reader, op, changes),
+                };
+                let done = Done { op: op.clone(), index, zxid: self.zxid, result };
+                self.writes.entry((*session, *generation)).or_default().push(done);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, session: i64, changes: &mut Vec<Changed>) {
+        let all = self.ephemerals(&self.tree, session);
+        for path in all.iter().take(EPHEMERALS_PER_COMMAND) {
+            self.remove(path, changes);
+        }
+        if all.len() <= EPHEMERALS_PER_COMMAND {
+            self.sessions.remove(&session);
+        }
+    }
+
+    /// The ephemerals of a session in a tree, in the order of their bytes.
+    pub fn ephemerals(&self, tree: &Tree, session: i64) -> Vec<String> {
+        let owned = tree.iter().filter(|(_, node)| node.stat.ephemeral_owner == session);
+        owned.map(|(path, _)| path.clone()).collect()
+    }
+
+    fn write(
+        &mut self,
+        session: i64,
+        reader: bool,
+        op: &Op,
+        changes: &mut Vec<Changed>,
+    ) -> Result<Reply, ErrorCode> {
+        let Op::Multi(ops) = op else {
+            let before = self.tree.clone();
+            let result = self.single(session, reader, op, changes);
+            if result.is_err() {
+                self.tree = before;
+                changes.clear();
+            }
+            return result;
+        };
+        let before = self.tree.clone();
+        let mut results = Vec::new();
+        for (at, op) in ops.iter().enumerate() {
+            match self.single(session, reader, op, changes) {
+                Ok(Reply::Path(path)) => results.push(MultiResult::Create(path)),
+                Ok(Reply::PathStat(path, stat)) => results.push(MultiResult::Create2(path, stat)),
+                Ok(Reply::Stat(stat)) => results.push(MultiResult::SetData(stat)),
+                Ok(_) if matches!(op, Op::Delete { .. }) => results.push(MultiResult::Delete),
+                Ok(_) => results.push(MultiResult::Check),
+                Err(code) => {
+                    self.multis_failed += 1;
+                    self.tree = before;
+                    changes.clear();
+                    let mut results = vec![MultiResult::Error(0); at];
+                    results.push(MultiResult::Error(code.code()));
+                    let rest = MultiResult::Error(ErrorCode::RuntimeInconsistency.code());
+                    results.resize(ops.len(), rest);
+                    return Ok(Reply::Multi(results));
+                }
+            }
+        }
+        Ok(Reply::Multi(results))
+    }
+
+    fn single(
+        &mut self,
+        session: i64,
+        reader: bool,
+        op: &Op,
+        changes: &mut Vec<Changed>,
+    ) -> Result<Reply, ErrorCode> {
+        let version_is = |current: i32, wanted: i32| match wanted {
+            -1 => Ok(()),
+            _ if wanted == current => Ok(()),
+            _ => Err(ErrorCode::BadVersion),
+        };
+        match op {
+            Op::Create { kind, path, data, acl, flags, ttl_ms } => {
+                let mode = CreateMode::from_flags(*flags).ok_or(ErrorCode::BadArguments)?;
+                let above = parent(path).to_owned();
+                let mut over = (**self.tree.get(&above).ok_or(ErrorCode::NoNode)?).clone();
+                let path = match mode.is_sequential() {
+                    true => format!("{path}{:010}", over.creates),
+                    false => path.clone(),
+                };
+                if self.tree.contains_key(&path) {
+                    return Err(ErrorCode::NodeExists);
+                }
+                if over.stat.ephemeral_owner != 0 {
+                    return Err(ErrorCode::NoChildrenForEphemerals);
+                }
+                let (zxid, now) = (self.zxid, self.time_ms);
+                let stat = Stat {
+                    czxid: zxid,
+                    mzxid: zxid,
+                    pzxid: zxid,
+                    ctime: now,
+                    mtime: now,
+                    ephemeral_owner: if mode.is_ephemeral() { session } else { 0 },
+                    data_length: data.as_ref().map_or(0, |data| data.len() as i32),
+                    ..Stat::default()
+                };
+                let reaped = match mode {
+                    CreateMode::Container => Some(Reaped::Container),
+                    _ if mode.is_ttl() => Some(Reaped::Ttl(*ttl_ms)),
+                    _ => None,
+                };
+                let private = is_private(acl);
+                let node =
+                    Node { data: data.clone(), stat, creates: 0, children: 0, reaped, private };
+                self.tree.insert(path.clone(), Arc::new(node));
+                over.creates += 1;
+                over.children += 1;
+                over.stat.cversion += 1;
+                over.stat.pzxid = zxid;
+                let parent_private = over.private;
+                self.tree.insert(above, Arc::new(over));
+                let (how, path_) = (How::Created, path.clone());
+                changes.push(Changed { how, path: path_, private, parent_private });
+                Ok(match kind {
+                    CreateKind::Create => Reply::Path(path),
+                    _ => Reply::PathStat(path, stat),
+                })
+            }
+            Op::Delete { path, version } => {
+                let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
+                version_is(node.stat.version, *version)?;
+                if node.children > 0 {
+                    return Err(ErrorCode::NotEmpty);
+                }
+                self.remove(path, changes);
+                Ok(Reply::Empty)
+            }
+            Op::SetData { path, data, version } => {
+                let mut node = (**self.tree.get(path).ok_or(ErrorCode::NoNode)?).clone();
+                version_is(node.stat.version, *version)?;
+                node.data = data.clone();
+                node.stat.version += 1;
+                (node.stat.mzxid, node.stat.mtime) = (self.zxid, self.time_ms);
+                node.stat.data_length = data.as_ref().map_or(0, |data| data.len() as i32);
+                let stat = node.shown();
+                let (how, private, parent_private) = (How::Set, node.private, false);
+                changes.push(Changed { how, path: path.clone(), private, parent_private });
+                self.tree.insert(path.clone(), Arc::new(node));
+                Ok(Reply::Stat(stat))
+            }
+            Op::SetAcl { path, acl, version } => {
+                let mut node = (**self.tree.get(path).ok_or(ErrorCode::NoNode)?).clone();
+                version_is(node.stat.aversion, *version)?;
+                node.stat.aversion += 1;
+                node.private = is_private(acl);
+                let stat = node.shown();
+                self.tree.insert(path.clone(), Arc::new(node));
+                Ok(Reply::Stat(stat))
+            }
+            Op::Check { path, version } => {
+                let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
+                if node.private && !reader {
+                    return Err(ErrorCode::NoAuth);
+                }
+                version_is(node.stat.version, *version)?;
+                Ok(Reply::Empty)
+            }
+            Op::Refused(code) => Err(ErrorCode::from_i32(*code).unwrap_or(ErrorCode::SystemError)),
+            Op::Multi(_) => Err(ErrorCode::MarshallingError),
+        }
+    }
+
+    fn remove(&mut self, path: &str, changes: &mut Vec<Changed>) {
+        let Some(node) = self.tree.remove(path) else { return };
+        let above = parent(path).to_owned();
+        let mut over = (**self.tree.get(&above).expect("a parent outlives its children")).clone();
+        over.children -= 1;
+        over.stat.cversion += 1;
+        over.stat.pzxid = self.zxid;
+        let (private, parent_private) = (node.private, over.private);
+        self.tree.insert(above, Arc::new(over));
+        let (how, path) = (How::Deleted, path.to_owned());
+        changes.push(Changed { how, path, private, parent_private });
+    }
+
+    /// What a read must answer from a tree; `None` if it is not a read of the tree alone.
+    pub fn read(
+        &self,
+        tree: &Tree,
+        session: i64,
+        reader: bool,
+        request: &Request,
+    ) -> Option<Result<Reply, ErrorCode>> {
+        let node = |path: &String| {
+            let node = tree.get(path).ok_or(ErrorCode::NoNode)?;
+            if node.private && !reader { Err(ErrorCode::NoAuth) } else { Ok(node) }
+        };
+        Some(match request {
+            Request::Exists { path, .. } => node(path).map(|node| Reply::Stat(node.shown())),
+            Request::GetData { path, .. } => {
+                node(path).map(|node| Reply::Data(node.data.clone(), node.shown()))
+            }
+            Request::GetChildren { path, .. } => {
+                node(path).map(|_| Reply::Children(children(tree, path)))
+            }
+            Request::GetChildren2 { path, .. } => {
+                node(path).map(|node| Reply::ChildrenStat(children(tree, path), node.shown()))
+            }
+            Request::GetAcl { path } => match tree.get(path) {
+                None => Err(ErrorCode::NoNode),
+                Some(node) => Ok(Reply::Acl(acl(node.private), node.shown())),
+            },
+            Request::GetAllChildrenNumber { path } => node(path).map(|_| {
+                let below = format!("{path}/");
+                Reply::Count(tree.keys().filter(|path| path.starts_with(&below)).count() as i32)
+            }),
+            Request::GetEphemerals { .. } => Ok(Reply::Children(self.ephemerals(tree, session))),
+            Request::Sync { path } => Ok(Reply::Path(path.clone())),
+            Request::MultiRead(ops) => {
+                let one = |op: &ReadOp| match op {
+                    ReadOp::GetData(path) => {
+                        node(path).map(|node| ReadResult::Data(node.data.clone(), node.shown()))
+                    }
+                    ReadOp::GetChildren(path) => {
+                        node(path).map(|_| ReadResult::Children(children(tree, path)))
+                    }
+                };
+                let read = |op| one(op).unwrap_or_else(|code| ReadResult::Error(code.code()));
+                Ok(Reply::MultiRead(ops.iter().map(read).collect()))
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Node {
+    /// The stat as clients see it.
+    pub fn shown(&self) -> Stat {
+        Stat { num_children: self.children, ..self.stat }
+    }
+}
+
+fn is_private(acl: &[(i32, String, String)]) -> bool {
+    acl.iter().any(|(_, _, id)| id == READER)
+}
+
+/// The two ACLs there are.
+pub fn acl(private: bool) -> Vec<Acl> {
+    match private {
+        false => vec![Acl::world(31)],
+        true => vec![Acl::world(30), Acl { perms: 1, id: Id::new("digest", READER) }],
+    }
+}
+
+/// The names of the children of a znode in a tree.
+pub fn children(tree: &Tree, path: &str) -> Vec<String> {
+    let below = if path == "/" { "/".to_owned() } else { format!("{path}/") };
+    let inside = tree.range(below.clone()..).map(|(path, _)| path);
+    let inside = inside.take_while(|path| path.starts_with(&below));
+    let names: BTreeSet<&str> = inside
+        .map(|path| &path[below.len()..])
+        .filter(|n| !n.is_empty() && !n.contains('/'))
+        .collect();
+    names.into_iter().map(str::to_owned).collect()
+}

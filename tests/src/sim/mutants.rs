@@ -1,0 +1,81 @@
+//! Known bugs, to show that the simulator finds them.
+
+use replica::mutants::{ConnectionMutants, MachineMutants, NodeMutants};
+use state::mutants::StateMutants;
+
+/// The bugs planted in one server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Planted {
+    /// In the log.
+    pub log: Option<replica::log::Mutant>,
+    /// In the Node.
+    pub node: NodeMutants,
+    /// In the Machine, with what it publishes to.
+    pub machine: MachineMutants,
+    /// In each connection.
+    pub connection: ConnectionMutants,
+    /// In the state.
+    pub state: StateMutants,
+}
+
+/// A bug that can be planted.
+pub struct Mutant {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Plants it.
+    pub plant: fn(&mut Planted),
+}
+
+macro_rules! mutants {
+    ($($value:ident . $name:ident,)*) => {
+        &[$(Mutant { name: stringify!($name), plant: |planted| planted.$value.$name = true },)*]
+    };
+}
+
+/// All of them.
+pub const ALL: &[Mutant] = mutants![
+    node.acknowledge_before_sync,
+    node.trim_past_durable,
+    node.expire_early,
+    node.expire_never,
+    node.forget_to_go_on_closing,
+    machine.event_after_reply,
+    machine.keep_one_shot,
+    machine.tell_twice,
+    machine.forget_to_wake,
+    machine.lose_child_event,
+    connection.stale_read,
+    connection.late_view,
+    connection.watch_after_read,
+    connection.keep_withdrawn,
+    connection.no_catch_up,
+    connection.show_private_events,
+    state.multi_keeps_its_first_part,
+    state.close_forgets_ephemerals,
+    state.applied_apart,
+    state.unfenced,
+    state.reuse_sequence_numbers,
+    state.digest_keeps_deleted,
+];
+
+/// The log's own, which its tests find too.
+pub const OF_THE_LOG: &[Mutant] = &[
+    Mutant {
+        name: "log_skip_sync",
+        plant: |planted| planted.log = Some(replica::log::Mutant::SkipSync),
+    },
+    Mutant {
+        name: "log_mark_before_sync",
+        plant: |planted| planted.log = Some(replica::log::Mutant::MarkBeforeSync),
+    },
+];
+
+/// The mutant with this name.
+pub fn find(name: &str) -> Option<&'static Mutant> {
+    all().find(|mutant| mutant.name == name)
+}
+
+/// All mutants.
+pub fn all() -> impl Iterator<Item = &'static Mutant> {
+    ALL.iter().chain(OF_THE_LOG)
+}

@@ -1,0 +1,574 @@
+//! The server: the values of crate `replica`, its disk and its store, and the queues between them.
+//!
+//! It does what crate `server` does with threads and sockets, one step at a time: every step is a
+//! method, and whoever calls them decides the order. A connection's step follows the loop of
+//! `server/src/client.rs`, the Node's and the Machine's those of `server/src/threads.rs`.
+//!
+//! Invariants:
+//! * A connection advances and drains only when it was woken, or had something to read or write, as
+//!   its task does: a wake-up that is forgotten is a stall here.
+//! * After an error of the log or the store nothing is done but to end the process.
+
+mod tasks;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::BytesMut;
+use proto::Id;
+use replica::log::{Log, LogError, Options, SimDisk, SimRng};
+use replica::{
+    Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, Policy,
+    Published, Read, Sasl, Work,
+};
+use state::{NoHooks, Settings, State, Store};
+
+use super::model::READER;
+use super::mutants::Planted;
+use super::store::SimStore;
+use super::wire::{DOWN_BYTES_MAX, Wire};
+
+/// How often the Node ticks, in milliseconds.
+const TICK_MS: i64 = 50;
+/// How often containers and TTL nodes are looked for.
+const REAP_MS: i64 = 1000;
+/// How much work may wait for the Machine.
+const WORK_MAX: usize = 4;
+/// Bytes that may wait for a client before nothing more is read from it.
+const OUT_BYTES_MAX: usize = 4 << 10;
+/// Requests of a connection in hand before nothing more is read from it.
+const OUTSTANDING_MAX: usize = 16;
+/// How many times opening may be cut short by another loss of power.
+const CUTS_MAX: u32 = 3;
+
+struct Digests;
+
+impl Authenticator for Digests {
+    fn authenticate(&self, scheme: &str, auth: &[u8], _remote: IpAddr) -> Option<Vec<Id>> {
+        (scheme == "digest" && auth == b"reader:secret").then(|| vec![Id::new("digest", READER)])
+    }
+
+    fn sasl(&self) -> Option<Box<dyn Sasl>> {
+        None
+    }
+}
+
+/// What the outside world keeps when the process ends.
+pub struct Server {
+    /// The log's disk.
+    pub disk: SimDisk,
+    /// The store.
+    pub store: SimStore,
+    planted: Planted,
+    options: Options,
+    log_keep_bytes: u64,
+    timeouts_ms: (i32, i32),
+    boots: u64,
+    next_session: i64,
+    life: Option<Life>,
+}
+
+/// One run of the process.
+struct Life {
+    node: Node<SimDisk>,
+    machine: Machine,
+    published: Arc<Published>,
+    authenticator: Arc<dyn Authenticator>,
+    policy: Arc<Policy>,
+    inbox: VecDeque<Input>,
+    work: VecDeque<Work>,
+    flush_due: bool,
+    big_reads: BigReads,
+    connections: BTreeMap<u64, Client>,
+    next_tick_ms: i64,
+    next_reap_ms: i64,
+    next_sync_ms: i64,
+    syncing: Option<u64>,
+    synced: u64,
+}
+
+/// One client's task.
+struct Client {
+    connection: Connection,
+    woken: Arc<AtomicBool>,
+    input: BytesMut,
+    output: BytesMut,
+    inputs: Vec<Input>,
+    outstanding: usize,
+    advance_due: bool,
+    drain_due: bool,
+    /// A read that has taken its view.
+    reading: Option<Read>,
+    /// When the client last took a byte, or there was none to take.
+    stalled_since_ms: i64,
+    told: bool,
+}
+
+/// What the server can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Take bytes from a connection.
+    Receive(u64),
+    /// Go through a connection's requests.
+    Advance(u64),
+    /// Run the read that a connection has begun.
+    Read(u64),
+    /// Give a big read its turn.
+    BigRead,
+    /// Give a connection's replies and events out.
+    Drain(u64),
+    /// Move bytes into the network.
+    Send(u64),
+    /// End with a client that takes no bytes.
+    Stalled(u64),
+    /// Let the Node take inputs.
+    Take,
+    /// Tick the Node's clock.
+    Tick,
+    /// Look for containers and TTL nodes.
+    Reap,
+    /// Propose, sync the log, give out what is committed.
+    Flush,
+    /// Apply and publish one entry.
+    Apply,
+    /// Note up to where the store will be durable.
+    BeginSync,
+    /// Make the store durable.
+    EndSync,
+}
+
+/// What a step did that somebody may want to know.
+#[allow(missing_docs, reason = "the fields are named by what they are")]
+pub enum Did {
+    /// A connection has its session.
+    Attached { conn: u64, session: i64, generation: u32 },
+    /// A packet was taken from a connection.
+    Heard { conn: u64 },
+    /// The Node ticked.
+    Ticked,
+    /// Entries were given out as committed: index, term, payload.
+    Committed(Vec<(u64, u64, bytes::Bytes)>),
+    /// An entry was published.
+    Applied(u64),
+}
+
+/// Why a step, or a start, ended the process.
+pub enum End {
+    /// The disk or the store failed, as it was told to; the process must be started again.
+    Broken(String),
+    /// That must not happen.
+    Wrong(String),
+}
+
+/// What a start found.
+pub struct Started {
+    /// The log's first entry.
+    pub first: u64,
+    /// The log's last entry.
+    pub last: u64,
+    /// What the store had applied.
+    pub applied: u64,
+    /// Whether a torn tail was cut.
+    pub torn: bool,
+    /// How often power was lost again on the way.
+    pub cuts: u32,
+    /// Damaged copies of the disk that were tried: refused, and opened without harm.
+    pub flips: (u32, u32),
+}
+
+impl Server {
+    /// A server with an empty disk, not started yet. The seed decides its sizes.
+    pub fn new(rng: &mut SimRng, planted: Planted) -> Self {
+        let segment_bytes = 8192 << rng.below(3);
+        let memory_bytes_max = 2048 << rng.below(5);
+        Self {
+            disk: SimDisk::new(),
+            store: SimStore::default(),
+            planted,
+            options: Options {
+                segment_bytes,
+                recycle_max: rng.below(3) as usize,
+                memory_bytes_max,
+            },
+            log_keep_bytes: segment_bytes * (1 + rng.below(4)),
+            timeouts_ms: (1000, 4000),
+            boots: 0,
+            next_session: 0x100_0000,
+            life: None,
+        }
+    }
+
+    /// Whether the process runs.
+    pub fn is_up(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// Starts the process: opens the store and the log, whose disk may lose power on the way.
+    ///
+    /// # Errors
+    /// [`End::Wrong`]: whatever the crash, a server starts again.
+    pub fn start(&mut self, now_ms: i64, rng: &mut SimRng) -> Result<Started, End> {
+        let mut cuts = 0;
+        let flips = self.flip(rng);
+        let (log, recovered) = loop {
+            if cuts < CUTS_MAX && rng.chance(25) {
+                self.disk.fail_from(rng.below(10));
+            }
+            match self.open_log() {
+                Ok(opened) => break opened,
+                Err(LogError::Io { .. } | LogError::Broken(_)) if cuts < CUTS_MAX => {
+                    cuts += 1;
+                    self.disk.crash(rng.next_u64());
+                    self.store.crash(rng);
+                }
+                Err(error) => return Err(End::Wrong(format!("the log does not open: {error}"))),
+            }
+        };
+        self.boots += 1;
+        let mut log = log;
+        log.plant(self.planted.log);
+        let state = self.open_state()?;
+        let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
+        let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
+        let config = NodeConfig {
+            server: 1,
+            boot: self.boots,
+            cluster_id: 7,
+            settings: Settings::default(),
+            log_keep_bytes: self.log_keep_bytes,
+        };
+        let me = (config.server, config.boot);
+        let (first, last, applied) = (log.first_index(), log.last_index(), state.meta().applied);
+        let node = Node::new(log, state.meta(), sessions, config);
+        let node = match node {
+            Ok(node) => node.with_mutants(self.planted.node),
+            Err(error) => return Err(wrong(&error)),
+        };
+        let machine = Machine::new(state, me).with_mutants(self.planted.machine);
+        let published = Arc::clone(machine.published());
+        let (timeout_ms_min, timeout_ms_max) = self.timeouts_ms;
+        let policy = Policy {
+            timeout_ms_min,
+            timeout_ms_max,
+            required_schemes: Vec::new(),
+            sasl_failures_allowed: true,
+            reconfig_enabled: false,
+        };
+        self.life = Some(Life {
+            node,
+            machine,
+            published,
+            authenticator: Arc::new(Digests),
+            policy: Arc::new(policy),
+            inbox: VecDeque::new(),
+            work: VecDeque::new(),
+            flush_due: true,
+            big_reads: BigReads::default(),
+            connections: BTreeMap::new(),
+            next_tick_ms: now_ms,
+            next_reap_ms: now_ms + REAP_MS,
+            next_sync_ms: now_ms + 1000,
+            syncing: None,
+            synced: 0,
+        });
+        Ok(Started { first, last, applied, torn: recovered == Some(true), cuts, flips })
+    }
+
+    fn open_state(&self) -> Result<State, End> {
+        let state = State::open(Box::new(self.store.clone()), Box::new(NoHooks), 16 << 10);
+        let state =
+            state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
+        Ok(state.with_mutants(self.planted.state))
+    }
+
+    fn open_log(&self) -> Result<(Log<SimDisk>, Option<bool>), LogError> {
+        match Log::open(self.disk.clone(), self.options.clone()) {
+            Ok((log, recovered)) => Ok((log, Some(recovered.torn.is_some()))),
+            Err(LogError::Missing) => {
+                let (index, term) = state::apply::BIRTH;
+                let log = Log::create(self.disk.clone(), self.options.clone(), index, term)?;
+                Ok((log, None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens copies of the disk in which one bit is another: each is refused, or holds a first part
+    /// of what the whole one does. The disk itself stays as it is.
+    fn flip(&mut self, rng: &mut SimRng) -> (u32, u32) {
+        let mut found = (0, 0);
+        if !rng.chance(20) {
+            return found;
+        }
+        let all = |log: &Log<SimDisk>| {
+            log.entries(log.first_index(), log.last_index() + 1, u64::MAX).unwrap_or_default()
+        };
+        let Ok((whole, _)) = Log::open(self.disk.fork(), self.options.clone()) else {
+            return found;
+        };
+        let whole = all(&whole);
+        for _ in 0..2 {
+            let copy = self.disk.fork();
+            let names = replica::log::Disk::list(&copy).unwrap_or_default();
+            let Some(name) = names.get(rng.below(names.len() as u64) as usize) else { continue };
+            let bytes = copy.content(name).map_or(0, |content| content.len() as u64);
+            // Most of a segment is not written yet; its first part is.
+            copy.flip_bit(name, rng.below(bytes.min(4096)), rng.below(8) as u8);
+            match Log::open(copy, self.options.clone()) {
+                Err(_) => found.0 += 1,
+                Ok((log, _)) => {
+                    let left = all(&log);
+                    let same = whole.iter().zip(&left).all(|(whole, left)| whole == left);
+                    assert!(
+                        same,
+                        "a log with a flipped bit in {name} holds what was never written"
+                    );
+                    found.1 += 1;
+                }
+            }
+        }
+        found
+    }
+
+    /// The process ends. With `power` unsynced writes are lost too.
+    pub fn crash(&mut self, power: bool, rng: &mut SimRng) {
+        self.life = None;
+        self.disk.limit_space(None);
+        if power {
+            self.disk.crash(rng.next_u64());
+            self.store.crash(rng);
+        } else {
+            self.disk.restart();
+            self.store.restart();
+        }
+    }
+
+    /// The process ends in order: connections first, then what is committed is applied, then the
+    /// store is made durable.
+    ///
+    /// # Errors
+    /// [`End::Broken`] if the store failed meanwhile.
+    pub fn stop(&mut self) -> Result<(), End> {
+        let Some(mut life) = self.life.take() else { return Ok(()) };
+        self.disk.restart();
+        life.connections.clear();
+        for work in life.work {
+            life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
+        }
+        life.machine.state().sync().map_err(|fault| End::Broken(fault.to_string()))?;
+        self.store.restart();
+        Ok(())
+    }
+
+    /// A client came.
+    pub fn accept(&mut self, conn: u64) {
+        let Some(life) = &mut self.life else { return };
+        let woken = Arc::new(AtomicBool::new(false));
+        let wake = Arc::clone(&woken);
+        let outbox = Outbox::new(conn, Box::new(move || wake.store(true, Ordering::Relaxed)));
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let connection = Connection::new(
+            Arc::clone(&life.published),
+            outbox,
+            Arc::clone(&life.authenticator),
+            Arc::clone(&life.policy),
+            ip,
+            vec![Id::new("ip", ip.to_string())],
+        );
+        let client = Client {
+            connection: connection.with_mutants(self.planted.connection),
+            woken,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            inputs: Vec::new(),
+            outstanding: 0,
+            advance_due: false,
+            drain_due: false,
+            reading: None,
+            stalled_since_ms: 0,
+            told: false,
+        };
+        life.connections.insert(conn, client);
+    }
+
+    /// What could be done now. Threads that are paused do nothing.
+    pub fn steps(
+        &mut self,
+        now_ms: i64,
+        wires: &BTreeMap<u64, Wire>,
+        paused: &Paused,
+        steps: &mut Vec<Step>,
+    ) {
+        let Some(life) = &mut self.life else { return };
+        if !paused.connections {
+            for (conn, client) in &mut life.connections {
+                let Some(wire) = wires.get(conn) else { continue };
+                if client.woken.swap(false, Ordering::Relaxed) {
+                    client.advance_due = true;
+                }
+                if client.has_room() && (!wire.up.is_empty() || wire.up_closed) {
+                    steps.push(Step::Receive(*conn));
+                }
+                if client.reading.is_some() {
+                    steps.push(Step::Read(*conn));
+                } else if client.advance_due {
+                    steps.push(Step::Advance(*conn));
+                } else if client.drain_due {
+                    steps.push(Step::Drain(*conn));
+                }
+                if client.output.is_empty() {
+                    client.stalled_since_ms = now_ms;
+                } else if now_ms > client.stalled_since_ms + client.patience_ms() {
+                    steps.push(Step::Stalled(*conn));
+                }
+                if !client.output.is_empty() && wire.down.len() < DOWN_BYTES_MAX {
+                    steps.push(Step::Send(*conn));
+                }
+            }
+            if !life.big_reads.is_empty() {
+                steps.push(Step::BigRead);
+            }
+        }
+        if !paused.node && life.work.len() < WORK_MAX {
+            if !life.inbox.is_empty() {
+                steps.push(Step::Take);
+            }
+            if now_ms >= life.next_tick_ms {
+                steps.push(Step::Tick);
+            }
+            if now_ms >= life.next_reap_ms {
+                steps.push(Step::Reap);
+            }
+            if life.flush_due {
+                steps.push(Step::Flush);
+            }
+        }
+        if !paused.machine && !life.work.is_empty() {
+            steps.push(Step::Apply);
+        }
+        if !paused.sync {
+            if life.syncing.is_some() {
+                steps.push(Step::EndSync);
+            } else if now_ms >= life.next_sync_ms {
+                steps.push(Step::BeginSync);
+            }
+        }
+    }
+
+    /// When the server next has something to do by its clocks.
+    pub fn next_timer_ms(&self) -> Option<i64> {
+        let life = self.life.as_ref()?;
+        Some(life.next_tick_ms.min(life.next_reap_ms).min(life.next_sync_ms))
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    /// [`End`]: the process must end.
+    pub fn run(
+        &mut self,
+        step: Step,
+        (now_ms, clock_ms): (i64, i64),
+        wires: &mut BTreeMap<u64, Wire>,
+        rng: &mut SimRng,
+        did: &mut Vec<Did>,
+    ) -> Result<(), End> {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        match step {
+            Step::Receive(conn) => {
+                let next_session = &mut self.next_session;
+                life.receive(conn, wires, rng, next_session, did);
+            }
+            Step::Advance(conn) => life.advance(conn, did),
+            Step::Read(conn) => life.read(conn),
+            Step::BigRead => {
+                life.big_reads.turn();
+            }
+            Step::Stalled(conn) => life.end(conn, wires),
+            Step::Drain(conn) => life.drain(conn, wires),
+            Step::Send(conn) => life.send(conn, wires, rng, now_ms),
+            Step::Take => {
+                for _ in 0..1 + rng.below(4) {
+                    let Some(input) = life.inbox.pop_front() else { break };
+                    life.node.step(input);
+                }
+                life.flush_due = true;
+            }
+            Step::Tick => {
+                life.next_tick_ms = now_ms + TICK_MS;
+                life.node.tick(now_ms).map_err(|error| End::Broken(error.to_string()))?;
+                life.flush_due = true;
+                did.push(Did::Ticked);
+            }
+            Step::Reap => {
+                life.next_reap_ms = now_ms + REAP_MS;
+                let view = life.published.view();
+                let reaped = life.node.reap(&view, clock_ms, 20);
+                reaped.map_err(|fault| End::Broken(fault.to_string()))?;
+                life.flush_due = true;
+            }
+            Step::Flush => {
+                life.flush_due = false;
+                let work =
+                    life.node.flush(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
+                if work.entries.is_empty() && work.expect.is_empty() {
+                    return Ok(());
+                }
+                did.push(Did::Committed(work.entries.clone()));
+                life.work.push_back(work);
+            }
+            Step::Apply => {
+                // One entry at a time, so that anything may happen between two of them.
+                let Some(mut work) = life.work.pop_front() else { return Ok(()) };
+                let rest = work.entries.split_off(work.entries.len().min(1));
+                let index = work.entries.first().map(|(index, _, _)| *index);
+                let reports =
+                    life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
+                life.inbox.extend(reports.into_iter().map(Input::Report));
+                if !rest.is_empty() {
+                    life.work.push_front(Work { expect: Vec::new(), entries: rest });
+                }
+                did.extend(index.map(Did::Applied));
+            }
+            Step::BeginSync => {
+                life.next_sync_ms = now_ms + 1000;
+                let index = life.published.view().index;
+                life.syncing = (index != life.synced).then_some(index);
+            }
+            Step::EndSync => {
+                let Some(index) = life.syncing.take() else { return Ok(()) };
+                self.store.sync().map_err(|fault| End::Broken(fault.to_string()))?;
+                life.synced = index;
+                life.inbox.push_back(Input::Durable(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// The published view, and the digests of the state behind it.
+    pub fn state(&self) -> Option<&State> {
+        self.life.as_ref().map(|life| life.machine.state())
+    }
+
+    /// How many commands wait: nothing does when all is quiet.
+    pub fn is_idle(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| {
+            life.inbox.is_empty() && life.work.is_empty() && life.node.is_idle()
+        })
+    }
+}
+
+/// Which threads do nothing for a while.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Paused {
+    /// The connections' tasks.
+    pub connections: bool,
+    /// The Node's thread.
+    pub node: bool,
+    /// The Machine's thread.
+    pub machine: bool,
+    /// The thread that makes the store durable.
+    pub sync: bool,
+}
