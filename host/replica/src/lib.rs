@@ -34,6 +34,7 @@ mod writes;
 
 pub mod operator;
 pub mod settings;
+
 pub mod mutants;
 
 pub use big_reads::BigReads;

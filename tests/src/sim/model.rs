@@ -16,7 +16,7 @@ use proto::{
     Acl, CreateMode, ErrorCode, Id, MultiResult, ReadOp, ReadResult, Reply, Request, Stat,
 };
 use state::command::CreateKind;
-use state::{Batch, Command, Op, Settings};
+use state::{Batch, Command, Op};
 
 /// The digest id of those who may read what is private.
 pub const READER: &str = "reader:hash";
@@ -131,7 +131,6 @@ pub struct Model {
     /// How many znodes were reaped.
     pub reaped: u64,
     tree: Tree,
-    settings: Settings,
     zxid: i64,
     time_ms: i64,
     bootstrapped: bool,
@@ -181,7 +180,6 @@ impl Default for Model {
             multis_failed: 0,
             reaped: 0,
             tree,
-            settings: Settings::default(),
             zxid: 0,
             time_ms: 0,
             bootstrapped: false,
@@ -249,14 +247,15 @@ impl Model {
     ) -> Result<(), String> {
         match command {
             Command::Origin => {}
-            Command::Bootstrap { settings, .. } => {
+            Command::Bootstrap { .. } => {
                 if self.bootstrapped {
                     return Err("the ensemble was founded twice".to_owned());
                 }
                 self.bootstrapped = true;
-                self.settings = settings.clone();
             }
-            Command::ChangeSettings(settings) => self.settings = settings.clone(),
+            Command::ChangeSettings(_) => {
+                return Err("the settings were changed, but nobody asked for it".to_owned());
+            }
             Command::OpenSession { session, password, timeout_ms } => {
                 let (password, timeout_ms) = (*password, *timeout_ms);
                 let new = Session { password, timeout_ms, generation: 1, closing: false };
