@@ -76,9 +76,8 @@ impl DigestMd5 {
         if !self.challenged {
             self.challenged = true;
             let nonce = &self.nonce;
-            let challenge = format!(
-                "realm=\"{REALM}\",nonce=\"{nonce}\",qop=\"auth\",charset=utf-8,algorithm=md5-sess"
-            );
+            let challenge =
+                format!("realm=\"{REALM}\",nonce=\"{nonce}\",charset=utf-8,algorithm=md5-sess");
             return Ok(Step::Challenge(challenge.into_bytes()));
         }
         let response = parse(token)?;
