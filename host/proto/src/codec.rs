@@ -64,12 +64,12 @@ impl Reader {
 
     /// A string; null (length -1) becomes the empty string, which no rule tells apart from it.
     ///
-    /// Bytes that are not UTF-8 become U+FFFD, as Java's decoder does it.
+    /// Bytes that are not UTF-8 become U+FFFD, as Java's decoder does it: one for each surrogate.
     pub fn string(&mut self) -> Result<String, DecodeError> {
         let bytes = self.buffer()?.unwrap_or_default();
         Ok(match std::str::from_utf8(&bytes) {
             Ok(text) => text.to_owned(),
-            Err(_) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(_) => String::from_utf8_lossy(&without_surrogates(&bytes)).into_owned(),
         })
     }
 
@@ -95,6 +95,22 @@ impl Reader {
     pub fn rest(self) -> Bytes {
         self.bytes
     }
+}
+
+/// The bytes with U+FFFD in place of surrogates, which UTF-8 does not allow.
+fn without_surrogates(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, more)) = rest.split_first() {
+        if let [0xed, 0xa0..=0xbf, 0x80..=0xbf, after @ ..] = rest {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+            rest = after;
+        } else {
+            out.push(first);
+            rest = more;
+        }
+    }
+    out
 }
 
 /// Writes jute primitives to the end of a buffer.
@@ -193,4 +209,17 @@ pub fn frame(out: &mut BytesMut, body: impl FnOnce(&mut Writer<'_>)) {
     let (_, frame) = out.split_at_mut(at);
     let (prefix, _) = frame.split_at_mut(4);
     prefix.copy_from_slice(&len.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_surrogate_is_one_replacement() {
+        let mut out = BytesMut::new();
+        Writer::new(&mut out).string("a\u{1f600}b");
+        let read = Reader::new(out.freeze()).string();
+        assert_eq!(read, Ok("a\u{fffd}\u{fffd}b".to_owned()));
+    }
 }
