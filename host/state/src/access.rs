@@ -65,7 +65,11 @@ fn is_valid(id: &Id) -> bool {
             !hash.is_empty() && !hash.trim_end_matches(':').contains(':') && !hash.starts_with(':')
         }),
         "ip" => parse_network(&id.id).is_some(),
-        "sasl" | "x509" => !id.id.is_empty(),
+        // A Kerberos name, `name/host@realm`, or anything without an @.
+        "sasl" => id.id.split_once('@').is_none_or(|(name, realm)| {
+            name.matches('/').count() <= 1 && !realm.contains(['@', '/'])
+        }),
+        "x509" => !id.id.is_empty(),
         _ => false,
     }
 }
@@ -164,6 +168,9 @@ mod tests {
         assert_eq!(resolve(&[give("digest", "a")], &me), Err(ErrorCode::InvalidAcl));
         assert_eq!(resolve(&[give("ip", "300.1.1.1")], &me), Err(ErrorCode::InvalidAcl));
         assert_eq!(resolve(&[give("auth", "")], &me[..1]), Err(ErrorCode::InvalidAcl));
+        for (id, valid) in [("", true), ("a/b/c", true), ("a/b@c", true), ("a@b@c", false)] {
+            assert_eq!(resolve(&[give("sasl", id)], &me).is_ok(), valid, "{id}");
+        }
         let auth = resolve(&[give("auth", ""), give("auth", "")], &me).expect("authenticated");
         assert_eq!(auth, [Acl { perms: 31, id: Id::new("digest", "a:b") }]);
     }
