@@ -53,6 +53,11 @@ impl CreateMode {
         )
     }
 
+    /// Whether a time to live, in milliseconds, may be asked for: 40 bits (`EphemeralType.TTL`).
+    pub fn ttl_fits(ttl_ms: i64) -> bool {
+        (1..1 << 40).contains(&ttl_ms)
+    }
+
     /// Whether it has a time to live.
     pub fn is_ttl(self) -> bool {
         matches!(self, Self::PersistentTtl | Self::PersistentSequentialTtl)

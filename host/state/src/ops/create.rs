@@ -13,9 +13,6 @@ use crate::quota;
 use crate::txn::Txn;
 use crate::znode::{Data, Owner, RowHash, Znode};
 
-/// The longest time to live, in milliseconds: 40 bits (`EphemeralType.TTL`).
-const TTL_MS_MAX: i64 = (1 << 40) - 1;
-
 /// What a create was given.
 pub(crate) struct New<'a> {
     pub(crate) kind: CreateKind,
@@ -35,8 +32,7 @@ pub(crate) fn create(
     if mode.is_ttl() && !txn.settings.ttl_nodes {
         return Err(ErrorCode::Unimplemented.into());
     }
-    let ttl_fits = (1..=TTL_MS_MAX).contains(&new.ttl_ms);
-    if (mode.is_ttl() && !ttl_fits) || (!mode.is_ttl() && new.ttl_ms >= 0) {
+    if (mode.is_ttl() && !CreateMode::ttl_fits(new.ttl_ms)) || (!mode.is_ttl() && new.ttl_ms >= 0) {
         return Err(ErrorCode::BadArguments.into());
     }
     let parent_path = raw_parent(new.path)?;
