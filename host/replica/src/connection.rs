@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use proto::codec::Reader as Decoder;
 use proto::connect::PASSWORD_BYTES;
-use proto::header::{XID_AUTH, XID_PING};
+use proto::header::XID_PING;
 use proto::{
     ClientInfo, ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Id, OpCode, Perms, Reply,
     ReplyHeader, Request, RequestHeader, WatchEvent,
@@ -72,6 +72,8 @@ pub struct Policy {
     pub sasl_failures_allowed: bool,
     /// Whether `reconfig` is switched on.
     pub reconfig_enabled: bool,
+    /// Schemes that an ACL of a client may name, besides `world` and `auth`.
+    pub acl_schemes: Vec<String>,
 }
 
 /// Counters of one connection, for operators.
@@ -245,8 +247,16 @@ impl Connection {
             Err(error) => {
                 tracing::info!(%error, opcode = header.opcode, "a request cannot be decoded");
                 let path = String::new();
-                // An impossible mode makes the read fail with the right error, in its turn.
-                self.enqueue(header, Request::AddWatch { path, mode: i32::MIN })
+                self.enqueue(
+                    header,
+                    match OpCode::from_i32(header.opcode) {
+                        // A bare check never comes this far; it stands for a multi that fails as a
+                        // whole, which takes a zxid all the same.
+                        Some(OpCode::Multi) => Request::Check { path, version: -1 },
+                        // An impossible mode makes the read fail with the right error, in its turn.
+                        _ => Request::AddWatch { path, mode: i32::MIN },
+                    },
+                )
             }
         }
     }
@@ -274,7 +284,7 @@ impl Connection {
                 self.hang_up();
                 return None;
             }
-            let request = match writes::sort(request, self.policy.reconfig_enabled) {
+            let request = match writes::sort(request, &self.policy) {
                 Sorted::Write(op) => {
                     let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
@@ -294,7 +304,7 @@ impl Connection {
                     let reply = Reply::WhoAmI(who(&self.identities));
                     self.reply(xid, zxid, Ok(reply));
                 }
-                Request::Auth { scheme, auth } => self.authenticate(&scheme, &auth),
+                Request::Auth { scheme, auth } => self.authenticate(xid, &scheme, &auth),
                 Request::Sasl { token } => self.sasl(xid, &token),
                 Request::Operator { name, body } => self.operator(xid, &name, &body, inputs),
                 Request::CreateSession => {
@@ -353,14 +363,10 @@ impl Connection {
 
     fn must_authenticate(&self, request: &Request) -> bool {
         let required = &self.policy.required_schemes;
+        // An operator must be `super`, which is more than any scheme.
         let free = matches!(
             request,
-            // An operator must be `super`, which is more than any scheme.
-            Request::Auth { .. }
-                | Request::Sasl { .. }
-                | Request::Ping
-                | Request::CloseSession
-                | Request::Operator { .. }
+            Request::Auth { .. } | Request::Sasl { .. } | Request::Operator { .. }
         );
         !required.is_empty()
             && !free
@@ -386,15 +392,15 @@ impl Connection {
         }
     }
 
-    fn authenticate(&mut self, scheme: &str, auth: &[u8]) {
+    fn authenticate(&mut self, xid: i32, scheme: &str, auth: &[u8]) {
         match self.authenticator.authenticate(scheme, auth, self.remote) {
             Some(ids) => {
                 self.identify(ids);
-                self.reply(XID_AUTH, 0, Ok(Reply::Empty));
+                self.reply(xid, 0, Ok(Reply::Empty));
             }
             None => {
                 tracing::warn!(scheme, remote = %self.remote, "authentication failed");
-                self.reply(XID_AUTH, 0, Err(ErrorCode::AuthFailed));
+                self.reply(xid, 0, Err(ErrorCode::AuthFailed));
                 self.hang_up();
             }
         }
@@ -410,8 +416,11 @@ impl Connection {
         if self.sasl.is_none() {
             self.sasl = self.authenticator.sasl();
         }
-        let step = self.sasl.as_mut().map_or(SaslStep::Failed, |sasl| sasl.step(token));
-        match step {
+        let Some(sasl) = &mut self.sasl else {
+            // No users: ZooKeeper answers with a token that is null, and leaves it at that.
+            return self.reply(xid, 0, Ok(Reply::Sasl(None)));
+        };
+        match sasl.step(token) {
             SaslStep::Challenge(token) => {
                 self.reply(xid, 0, Ok(Reply::Sasl(Some(token.into()))));
             }
@@ -431,7 +440,7 @@ impl Connection {
                     true => ErrorCode::SessionClosedRequireSaslAuth,
                     false => ErrorCode::AuthFailed,
                 };
-                self.reply(xid, 0, Err(code));
+                self.outbox.push(Say::SaslFailed { xid, code });
                 self.hang_up();
             }
         }
@@ -469,6 +478,11 @@ impl Connection {
                     let session_id = session;
                     ConnectResponse { timeout_ms, session_id, password, read_only }.encode(out);
                 }
+                Say::SaslFailed { xid, code } => {
+                    // The one error that has a body: a token that is null.
+                    let header = ReplyHeader { xid, zxid: 0, err: code.code() };
+                    Reply::Sasl(None).encode(header, out);
+                }
                 Say::Refused { read_only } => ConnectResponse::expired(read_only).encode(out),
             }
             self.stats.sent += 1;
@@ -488,12 +502,14 @@ impl Connection {
 }
 
 fn who(identities: &[Id]) -> Vec<ClientInfo> {
-    let shown = identities.iter().filter(|id| id.scheme != "super");
-    shown
+    identities
+        .iter()
         .map(|id| ClientInfo {
             scheme: id.scheme.clone(),
             user: match (id.scheme.as_str(), id.id.split_once(':')) {
                 ("digest", Some((user, _))) => user.to_owned(),
+                // No provider has this scheme, so that ZooKeeper finds no name.
+                ("super", _) => String::new(),
                 _ => id.id.clone(),
             },
         })

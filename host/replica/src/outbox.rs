@@ -39,6 +39,8 @@ pub(crate) enum Say {
     },
     /// The session is not known (any more).
     Refused { read_only: Option<bool> },
+    /// A SASL exchange failed.
+    SaslFailed { xid: i32, code: ErrorCode },
     /// A watch event, for those who may read the znode.
     Event(Event),
     /// Nothing comes after this.

@@ -89,6 +89,7 @@ impl Server {
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
             reconfig_enabled: false,
+            acl_schemes: Vec::new(),
         };
         let mut connection = Connection::new(
             Arc::clone(self.machine.published()),

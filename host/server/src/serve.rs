@@ -261,6 +261,7 @@ fn policy(config: &Config) -> Policy {
         required_schemes,
         sasl_failures_allowed: config.auth.sasl.allow_failed_clients,
         reconfig_enabled: config.ensemble.reconfig_enabled,
+        acl_schemes: config.auth.providers.iter().map(|p| p.scheme().to_owned()).collect(),
     }
 }
 

@@ -144,6 +144,19 @@ impl Provider {
         }
     }
 
+    /// The scheme that it stands for; of an unknown class, none.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Self::Digest => "digest",
+            Self::Ip => "ip",
+            Self::X509 => "x509",
+            Self::Sasl => "sasl",
+            Self::Ensemble(_) => "ensemble",
+            Self::Key => "key",
+            Self::Unknown(_) => "",
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "digest" => Self::Digest,
