@@ -275,7 +275,9 @@ impl Read {
                     let count = self.view.counts.nodes.saturating_sub(1);
                     return Ok(Some(Reply::Count(i32::try_from(count).unwrap_or(i32::MAX))));
                 }
-                self.progress = Progress::Count { listing: Listing::below(path), count: 0 };
+                // The empty path is the root too, but ZooKeeper then counts `/` as below it.
+                let count = u64::from(path.is_empty());
+                self.progress = Progress::Count { listing: Listing::below(path), count };
                 Ok(None)
             }
             Request::GetEphemerals { .. } => {
@@ -398,9 +400,20 @@ impl Read {
                 }
             };
             let Some(kind) = kind else { continue };
-            let node_mzxid = node.as_ref().map(|node| node.mzxid);
-            let acl = node.map_or_else(|| [].into(), |node| node.acl.clone());
+            let gone = node.is_none();
+            let is_newer = node.as_ref().is_some_and(|node| node.mzxid > since);
+            // ZooKeeper does not ask whether the client may read the znode here.
+            let acl = [].into();
             missed.push(Event { kind, path: path.into(), zxid: -1, acl, since: None });
+            // The two lists share a table: what one of them missed, the other may have to hear of.
+            let kept = match list {
+                List::Data => gone && set.exist.iter().any(|p| p == path),
+                List::Exist => !is_newer && set.data.iter().any(|p| p == path),
+                List::Child => false,
+            };
+            if kept {
+                continue;
+            }
             // What happened to the znode after the view belongs to another watch, if there is one.
             let (table, kinds) = match list {
                 List::Child => (Table::Child, &[EventType::NodeChildrenChanged][..]),
@@ -408,16 +421,6 @@ impl Read {
                     (Table::Data, &[EventType::NodeCreated, EventType::NodeDataChanged][..])
                 }
             };
-            // The same watch may stand in the other list of its table, and be set as of now.
-            let (there, changed) = (node_mzxid.is_some(), node_mzxid.is_some_and(|at| at > since));
-            let kept = match list {
-                List::Data => !there && set.exist.iter().any(|p| p == path),
-                List::Exist => there && !changed && set.data.iter().any(|p| p == path),
-                List::Child => false,
-            };
-            if kept {
-                continue;
-            }
             self.withdraw(table, path, kinds);
             if !self.outbox.has_tentative() {
                 continue;
