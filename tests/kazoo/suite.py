@@ -86,7 +86,7 @@ def environment(args, port_offset, scratch):
     else:
         # The stand-in drops the class path, but the harness insists on one.
         env["ZOOKEEPER_CLASSPATH"] = "none"
-        env["VIVARIUM_BIN"] = str(args.bin.resolve())
+        env["TEST_SERVER_BIN"] = str(args.bin.resolve())
         env["PATH"] = f"{HERE / 'bin'}{os.pathsep}{env['PATH']}"
     return env
 

@@ -33,7 +33,7 @@ def free_port():
 def serve(binary, directory):
     address = f"127.0.0.1:{free_port()}"
     arguments = [binary, "serve", "--data-dir", directory, "--listen", address]
-    # VIVARIUM_BIN and the like are no keys of a configuration.
+    # VIVARIUM_TEST_CACHE and the like are no keys of a configuration.
     env = {name: value for name, value in os.environ.items() if not name.startswith("VIVARIUM_")}
     server = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=env)
     host, port = address.split(":")

@@ -1,3 +1,4 @@
-//! The project's tests: the simulator. The others are in `it/`.
+//! The project's tests that are programs of their own; those that cargo runs are in `it/`.
 
+pub mod differential;
 pub mod sim;

@@ -336,6 +336,7 @@ impl Runner {
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
             reconfig_enabled: false,
+            acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };
         let mut connection = Connection::new(
             Arc::clone(self.machine.published()),

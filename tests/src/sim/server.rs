@@ -255,6 +255,7 @@ impl Server {
             required_schemes: Vec::new(),
             sasl_failures_allowed: true,
             reconfig_enabled: false,
+            acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };
         self.life = Some(Life {
             node,
