@@ -275,7 +275,7 @@ impl Generator {
 
     fn unknown(&mut self) -> Draft {
         let opcode =
-            self.random.pick(&[13, 13, 10, 23, 99, 108, 200, 999, 0, -1, -12, i32::MAX, i32::MIN]);
+            self.random.pick(&[13, 13, 10, 23, 99, 108, 201, 999, 0, -1, -12, i32::MAX, i32::MIN]);
         let request = Request::Check { path: self.top.clone(), version: -1 };
         Draft::raw(opcode, body(&request), format!("operation {opcode}"))
     }
