@@ -80,7 +80,7 @@ impl Checker for Watches {
                 let request = &connection.sent[*number].request;
                 let code = result.as_ref().err().copied();
                 let tree = known.model.at_zxid(*zxid).map(|snapshot| &snapshot.tree);
-                table.replied(connection, request, code, tree, counts).map_err(|what| {
+                table.replied(request, code, tree, counts).map_err(|what| {
                     format!("connection {conn}: {request:?} at {}: {what}", Zxid(*zxid))
                 })?;
             }
@@ -194,7 +194,6 @@ impl Table {
     /// Takes notice of what a reply means for the table.
     fn replied(
         &mut self,
-        connection: &Connection,
         request: &Request,
         code: Option<ErrorCode>,
         tree: Option<&Tree>,
@@ -230,7 +229,7 @@ impl Table {
             }
             Request::SetWatches(set) | Request::SetWatches2(set) => {
                 let tree = tree.ok_or("no entry ends there")?;
-                let expected = self.set_again(set, tree, connection.reader);
+                let expected = self.set_again(set, tree);
                 let got = std::mem::take(&mut self.caught_up);
                 if expected != got {
                     return Err(format!("caught up with {got:?}, must be {expected:?}"));
@@ -279,14 +278,11 @@ impl Table {
     }
 
     /// Sets watches again, as of a tree; gives the events that were missed.
-    fn set_again(&mut self, set: &SetWatches, tree: &Tree, reader: bool) -> Vec<WatchEvent> {
+    fn set_again(&mut self, set: &SetWatches, tree: &Tree) -> Vec<WatchEvent> {
         let mut missed = Vec::new();
         let mut miss = |kind, path: &String| {
-            // Of a znode that is gone nobody knows who might have read it.
-            let private = tree.get(path).is_some_and(|node| node.private);
-            if reader || !private {
-                missed.push(WatchEvent { kind, path: path.clone(), zxid: -1 });
-            }
+            // As in ZooKeeper, whether the client may read the znode or not.
+            missed.push(WatchEvent { kind, path: path.clone(), zxid: -1 });
         };
         for path in &set.data {
             match tree.get(path) {
