@@ -111,7 +111,8 @@ impl FjallStore {
         let open = |keyspace: Keyspace| {
             database.keyspace(keyspace.name(), || {
                 let memtable_bytes = match keyspace {
-                    Keyspace::Nodes | Keyspace::Data => 16 << 20,
+                    // Larger ones are flushed less often, and their flushes drop more old versions.
+                    Keyspace::Nodes | Keyspace::Data => 32 << 20,
                     _ => 4 << 20,
                 };
                 KeyspaceCreateOptions::default()

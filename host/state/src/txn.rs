@@ -152,7 +152,7 @@ impl<'a> Txn<'a> {
         if let Some(place) = self.places.find(hash, |&place| &*nodes[place].path == path) {
             return Ok(*place);
         }
-        let before = self.base.node(path)?;
+        let before = self.base.node_to_change(path)?;
         let place = self.nodes.len();
         self.nodes.push(Touched { path: path.into(), now: before.clone(), before, written: false });
         let nodes = &self.nodes;

@@ -85,6 +85,16 @@ impl View {
     /// # Errors
     /// [`Fault`] if the store fails.
     pub fn node(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
+        self.look_up(path, true)
+    }
+
+    /// The same for the one that applies: that there is no znode is not worth keeping then, since
+    /// it is most often about to be created.
+    pub(crate) fn node_to_change(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
+        self.look_up(path, false)
+    }
+
+    fn look_up(&self, path: &str, keep_absence: bool) -> Result<Option<Arc<Znode>>, Fault> {
         let path = if path.is_empty() { "/" } else { path };
         if !path.starts_with('/') || path.len() > proto::path::PATH_BYTES_MAX {
             return Ok(None);
@@ -96,7 +106,9 @@ impl View {
             Some(row) => Some(Arc::new(Znode::decode(row, &self.acls)?)),
             None => None,
         };
-        self.cache.put_read(path, self.index, node.clone());
+        if keep_absence || node.is_some() {
+            self.cache.put_read(path, self.index, node.clone());
+        }
         Ok(node)
     }
 
