@@ -12,7 +12,7 @@
 //! 5. The connection drains its outbox into bytes.
 //!
 //! A read never enters the Node: when all earlier writes of its session are published, the connection
-//! takes a view, a slot and a watch in one step, under the same lock ([`reads::Read::take`]). The
+//! takes a view, a slot and a watch in one step, under the same lock (`Read::take` in [`reads`]). The
 //! read then runs outside the lock, and what touches many rows goes on in turns ([`big_reads`]).
 
 pub mod input;

@@ -1,6 +1,6 @@
 //! Reads: everything that is answered from a view, without the log (`FinalRequestProcessor`).
 //!
-//! A read takes its view, its slot and its watch in one step ([`Read::take`]); later steps read, a
+//! A read takes its view, its slot and its watch in one step (`Read::take`); later steps read, a
 //! bounded number of rows each, and the last one fills the slot and withdraws the watch if the
 //! znode is not there or may not be read.
 

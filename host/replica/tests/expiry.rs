@@ -50,6 +50,13 @@ impl Server {
         }
     }
 
+    /// Ticks every 50 ms, the first at `from_ms` and the last at `to_ms`.
+    fn tick(&mut self, from_ms: i64, to_ms: i64) {
+        for now_ms in (from_ms..to_ms).step_by(50).chain([to_ms]) {
+            self.node.tick(now_ms).expect("the log works");
+        }
+    }
+
     fn lives(&self) -> bool {
         let view = Arc::clone(&self.machine.state().view());
         view.sessions().expect("rows are sound").iter().any(|(session, _)| *session == SESSION)
@@ -69,8 +76,7 @@ fn attached() -> Server {
 #[test]
 fn silence_ends_a_session() {
     let mut server = attached();
-    server.node.tick(0).expect("the log works");
-    server.node.tick(i64::from(TIMEOUT_MS)).expect("the log works");
+    server.tick(0, i64::from(TIMEOUT_MS));
     server.settle();
     assert!(server.lives(), "its timeout has not passed yet");
     server.node.tick(i64::from(TIMEOUT_MS) + 1).expect("the log works");
@@ -79,15 +85,31 @@ fn silence_ends_a_session() {
 }
 
 #[test]
+fn a_server_that_stood_still_gives_its_clients_the_time_to_be_heard() {
+    let mut server = attached();
+    server.tick(0, 500);
+    let stood_ms = 10 * i64::from(TIMEOUT_MS);
+    server.node.tick(500 + stood_ms).expect("the log works");
+    server.settle();
+    assert!(server.lives(), "nobody could hear its client");
+    server.tick(500 + stood_ms, i64::from(TIMEOUT_MS) + stood_ms);
+    server.settle();
+    assert!(server.lives(), "what was left of its timeout has not passed yet");
+    server.node.tick(i64::from(TIMEOUT_MS) + stood_ms + 1).expect("the log works");
+    server.settle();
+    assert!(!server.lives(), "it has");
+}
+
+#[test]
 fn an_attach_that_waits_for_the_machine_keeps_its_session() {
     let mut server = attached();
     let (session, password, timeout_ms) = (SESSION, PASSWORD, TIMEOUT_MS);
-    server.node.tick(0).expect("the log works");
+    server.tick(0, 900);
     server.step(Command::AttachSession { session, password, timeout_ms });
     let slow = server.node.flush(1).expect("the log works");
     assert_eq!(slow.entries.len(), 1, "the attach is committed");
     // The Machine has not come to it when the old connection has been silent for too long.
-    server.node.tick(i64::from(TIMEOUT_MS) + 1).expect("the log works");
+    server.tick(950, i64::from(TIMEOUT_MS) + 1);
     let expiry = server.node.flush(1).expect("the log works");
     for work in [slow, expiry] {
         for report in server.machine.apply(work).expect("it applies") {
@@ -97,8 +119,7 @@ fn an_attach_that_waits_for_the_machine_keeps_its_session() {
     server.settle();
     assert!(server.lives(), "it was attached before it was ended");
 
-    server.node.tick(i64::from(TIMEOUT_MS) + 2).expect("the log works");
-    server.node.tick(2 * i64::from(TIMEOUT_MS) + 3).expect("the log works");
+    server.tick(i64::from(TIMEOUT_MS) + 2, 2 * i64::from(TIMEOUT_MS) + 3);
     server.settle();
     assert!(!server.lives(), "the new connection was silent for too long as well");
 }

@@ -522,7 +522,13 @@ impl Runner {
                 return self.drain_all();
             }
             "tick" => {
-                self.now_ms += words.next()?.parse::<i64>()?;
+                // So many milliseconds pass, with a tick every 50 and one at the end.
+                let end_ms = self.now_ms + words.next()?.parse::<i64>()?;
+                while self.now_ms + 50 < end_ms {
+                    self.now_ms += 50;
+                    self.node.tick(self.now_ms)?;
+                }
+                self.now_ms = end_ms;
                 self.node.tick(self.now_ms)?;
             }
             "restart" => {
