@@ -111,7 +111,8 @@ pub struct Connection {
     sasl: Option<Box<dyn Sasl>>,
     connecting: bool,
     closing: bool,
-    queue: VecDeque<(RequestHeader, Request)>,
+    /// What was asked and not begun yet, by xid.
+    queue: VecDeque<(i32, Sorted)>,
     /// What was taken out of the outbox and is not encoded yet.
     saying: VecDeque<Say>,
     stats: ConnectionStats,
@@ -232,37 +233,22 @@ impl Connection {
         let header = RequestHeader::decode(&mut decoder)?;
         self.stats.received += 1;
         self.stats.last_xid = header.xid;
-        let request = match OpCode::from_i32(header.opcode) {
+        let asked = match OpCode::from_i32(header.opcode) {
             None | Some(OpCode::Check | OpCode::CreateSession | OpCode::DeleteContainer) => {
-                // ZooKeeper answers and hangs up; the zxid of such an answer is -1.
-                return self.enqueue(header, Request::CreateSession);
+                Sorted::Unknown
             }
             Some(op) => {
                 self.stats.last_op = Some(op);
-                Request::decode(op, &mut decoder)
+                match Request::decode(op, &mut decoder) {
+                    Ok(request) => writes::sort(request, &self.policy),
+                    Err(error) => {
+                        tracing::info!(%error, op = op.name(), "a request cannot be decoded");
+                        writes::malformed(op)
+                    }
+                }
             }
         };
-        match request {
-            Ok(request) => self.enqueue(header, request),
-            Err(error) => {
-                tracing::info!(%error, opcode = header.opcode, "a request cannot be decoded");
-                let path = String::new();
-                self.enqueue(
-                    header,
-                    match OpCode::from_i32(header.opcode) {
-                        // A bare check never comes this far; it stands for a multi that fails as a
-                        // whole, which takes a zxid all the same.
-                        Some(OpCode::Multi) => Request::Check { path, version: -1 },
-                        // An impossible mode makes the read fail with the right error, in its turn.
-                        _ => Request::AddWatch { path, mode: i32::MIN },
-                    },
-                )
-            }
-        }
-    }
-
-    fn enqueue(&mut self, header: RequestHeader, request: Request) -> Result<(), DecodeError> {
-        self.queue.push_back((header, request));
+        self.queue.push_back((header.xid, asked));
         Ok(())
     }
 
@@ -277,26 +263,37 @@ impl Connection {
                 (inner.pending, inner.reading.is_some(), inner.attached)
             };
             let (session, generation, _) = attached?;
-            let (header, request) = self.queue.pop_front()?;
-            let xid = header.xid;
-            if self.must_authenticate(&request) {
+            let (xid, asked) = self.queue.pop_front()?;
+            if self.must_authenticate(&asked) {
                 self.reply(xid, 0, Err(ErrorCode::SessionClosedRequireSaslAuth));
                 self.hang_up();
                 return None;
             }
-            let request = match writes::sort(request, &self.policy) {
+            let waits = (pending > 0 && !self.mutants.stale_read) || reading;
+            let request = match asked {
                 Sorted::Write(op) => {
                     let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
                     inputs.push(Input::Write { session, generation, identities, op, ticket });
                     continue;
                 }
+                waiting if waits => {
+                    self.queue.push_front((xid, waiting));
+                    return None;
+                }
+                Sorted::Malformed => {
+                    let zxid = self.published.view().zxid;
+                    self.reply(xid, zxid, Err(ErrorCode::MarshallingError));
+                    continue;
+                }
+                Sorted::Unknown => {
+                    // ZooKeeper answers and hangs up; the zxid of such an answer is -1.
+                    self.reply(xid, -1, Err(ErrorCode::Unimplemented));
+                    self.hang_up();
+                    return None;
+                }
                 Sorted::Other(request) => request,
             };
-            if (pending > 0 && !self.mutants.stale_read) || reading {
-                self.queue.push_front((header, request));
-                return None;
-            }
             match request {
                 Request::Ping => self.reply(XID_PING, self.published.view().zxid, Ok(Reply::Empty)),
                 Request::WhoAmI => {
@@ -307,10 +304,6 @@ impl Connection {
                 Request::Auth { scheme, auth } => self.authenticate(xid, &scheme, &auth),
                 Request::Sasl { token } => self.sasl(xid, &token),
                 Request::Operator { name, body } => self.operator(xid, &name, &body, inputs),
-                Request::CreateSession => {
-                    self.reply(xid, -1, Err(ErrorCode::Unimplemented));
-                    self.hang_up();
-                }
                 Request::CloseSession => {
                     self.closing = true;
                     let ticket = self.outbox.push_pending(Waits::Close { xid });
@@ -361,12 +354,12 @@ impl Connection {
         self.outbox.push(Say::Close);
     }
 
-    fn must_authenticate(&self, request: &Request) -> bool {
+    fn must_authenticate(&self, asked: &Sorted) -> bool {
         let required = &self.policy.required_schemes;
         // An operator must be `super`, which is more than any scheme.
         let free = matches!(
-            request,
-            Request::Auth { .. } | Request::Sasl { .. } | Request::Operator { .. }
+            asked,
+            Sorted::Other(Request::Auth { .. } | Request::Sasl { .. } | Request::Operator { .. })
         );
         !required.is_empty()
             && !free

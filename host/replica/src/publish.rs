@@ -141,9 +141,13 @@ impl Published {
         wake: &mut Vec<Arc<Outbox>>,
         reports: &mut Vec<Report>,
     ) {
-        let mut tell = |heard: Vec<Hears>, kind, path: &Arc<str>, acl: &Arc<[Acl]>| {
+        let mut tell = |heard: Vec<Hears>, kind, path: &dyn Fn() -> Arc<str>, acl: &Arc<[Acl]>| {
+            if heard.is_empty() {
+                return;
+            }
+            let path = path();
             for Hears { outbox, since } in heard {
-                let (path, acl) = (Arc::clone(path), Arc::clone(acl));
+                let (path, acl) = (Arc::clone(&path), Arc::clone(acl));
                 let event = Event { kind, path, zxid, acl, since };
                 match self.mutants.event_after_reply {
                     false => outbox.insert(event),
@@ -157,27 +161,22 @@ impl Published {
         match change {
             Change::Created { path, acl, parent_acl } => {
                 let kind = EventType::NodeCreated;
-                tell(watches.fire(Table::Data, path, kind), kind, path, acl);
-                let (heard, kind) = (watches.fire_parent(path), EventType::NodeChildrenChanged);
-                if !heard.is_empty() {
-                    let parent = proto::path::split(path).map_or("/", |(parent, _)| parent);
-                    tell(heard, kind, &parent.into(), parent_acl);
-                }
+                tell(watches.fire(Table::Data, path, kind), kind, &|| Arc::clone(path), acl);
+                let (parent, heard) = watches.fire_parent(path);
+                tell(heard, EventType::NodeChildrenChanged, &|| parent.into(), parent_acl);
             }
             Change::Deleted { path, acl, parent_acl } => {
-                tell(watches.fire_deleted(path), EventType::NodeDeleted, path, acl);
+                let heard = watches.fire_deleted(path);
+                tell(heard, EventType::NodeDeleted, &|| Arc::clone(path), acl);
                 if self.mutants.lose_child_event {
                     return;
                 }
-                let (heard, kind) = (watches.fire_parent(path), EventType::NodeChildrenChanged);
-                if !heard.is_empty() {
-                    let parent = proto::path::split(path).map_or("/", |(parent, _)| parent);
-                    tell(heard, kind, &parent.into(), parent_acl);
-                }
+                let (parent, heard) = watches.fire_parent(path);
+                tell(heard, EventType::NodeChildrenChanged, &|| parent.into(), parent_acl);
             }
             Change::DataSet { path, acl } => {
                 let kind = EventType::NodeDataChanged;
-                tell(watches.fire(Table::Data, path, kind), kind, path, acl);
+                tell(watches.fire(Table::Data, path, kind), kind, &|| Arc::clone(path), acl);
             }
             Change::SessionAttached { session, timeout_ms, generation } => {
                 let outbox = ticket.map(|ticket| Arc::clone(&ticket.outbox));

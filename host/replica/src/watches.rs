@@ -233,10 +233,10 @@ impl WatchTable {
         heard
     }
 
-    /// Who hears of it as a child of its parent that `path` was created or deleted.
-    pub(crate) fn fire_parent(&mut self, path: &str) -> Vec<Hears> {
+    /// The parent of `path`, and who hears there that it was created or deleted.
+    pub(crate) fn fire_parent<'p>(&mut self, path: &'p str) -> (&'p str, Vec<Hears>) {
         let parent = proto::path::split(path).map_or("/", |(parent, _)| parent);
-        self.fire(Table::Child, parent, EventType::NodeChildrenChanged)
+        (parent, self.fire(Table::Child, parent, EventType::NodeChildrenChanged))
     }
 
     fn ancestors(&self, path: &str, heard: &mut Vec<Hears>) {

@@ -15,6 +15,10 @@ pub(crate) enum Sorted {
     Write(Op),
     /// Answered by the connection.
     Other(Request),
+    /// It cannot be decoded.
+    Malformed,
+    /// There is no such operation for clients.
+    Unknown,
 }
 
 /// The write that a request asks for, or the request itself if it is not a write.
@@ -30,8 +34,6 @@ pub(crate) fn sort(request: Request, policy: &Policy) -> Sorted {
             Op::Refused(ErrorCode::MarshallingError.code())
         }
         Request::Multi(ops) => Op::Multi(ops.into_iter().map(|op| multi(op, policy)).collect()),
-        // A multi that cannot be decoded.
-        Request::Check { .. } => Op::Refused(ErrorCode::MarshallingError.code()),
         // One server cannot be reconfigured; ZooKeeper says so in two ways.
         Request::Reconfig { .. } if policy.reconfig_enabled => {
             Op::Refused(ErrorCode::Unimplemented.code())
@@ -39,6 +41,14 @@ pub(crate) fn sort(request: Request, policy: &Policy) -> Sorted {
         Request::Reconfig { .. } => Op::Refused(ErrorCode::ReconfigDisabled.code()),
         other => return Sorted::Other(other),
     })
+}
+
+/// What becomes of a request that cannot be decoded: a multi takes a zxid all the same.
+pub(crate) fn malformed(op: OpCode) -> Sorted {
+    match op {
+        OpCode::Multi => Sorted::Write(Op::Refused(ErrorCode::MarshallingError.code())),
+        _ => Sorted::Malformed,
+    }
 }
 
 /// ZooKeeper looks at the flags of these while it decodes a multi, which then fails as a whole
@@ -118,7 +128,7 @@ mod tests {
         match sort(Request::Multi(vec![MultiOp::Create(new)]), &policy) {
             Sorted::Write(Op::Multi(mut ops)) => ops.remove(0),
             Sorted::Write(op) => op,
-            Sorted::Other(request) => panic!("not a write: {request:?}"),
+            Sorted::Other(_) | Sorted::Malformed | Sorted::Unknown => panic!("not a write"),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Java's `.properties` syntax, as `zoo.cfg` is read by a real server.
 //!
 //! `key=value`, `key:value`, `key value`; comments start with `#` or `!`; a backslash escapes the
-//! next character, writes `\uXXXX`, or, at a line's end, joins the next line. Invalid UTF-8 is read as
-//! ISO 8859-1, the encoding the format had first.
+//! next character, writes one by its number (`\u0041` is `A`), or, at a line's end, joins the next
+//! line. Invalid UTF-8 is read as ISO 8859-1, the encoding the format had first.
 
 use crate::config::error::{ConfigError, Origin};
 use std::path::Path;
