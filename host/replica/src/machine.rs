@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use state::{Fault, State};
+use state::{Fault, Flush, State};
 
 use crate::input::{Report, Work};
 use crate::mutants::MachineMutants;
@@ -41,6 +41,22 @@ impl Machine {
     /// The state.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// See [`State::take_flush`].
+    ///
+    /// # Errors
+    /// A [`Fault`] stops the server.
+    pub fn take_flush(&mut self, begin: bool) -> Result<Option<Arc<Flush>>, Fault> {
+        self.state.take_flush(begin)
+    }
+
+    /// See [`State::sync`].
+    ///
+    /// # Errors
+    /// A [`Fault`] stops the server.
+    pub fn sync(&mut self) -> Result<(), Fault> {
+        self.state.sync()
     }
 
     /// Applies and publishes, one entry after the other.

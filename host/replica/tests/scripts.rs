@@ -545,7 +545,7 @@ impl Runner {
                 self.settle()?;
                 return Ok(out);
             }
-            "sync-store" => self.machine.state().sync()?,
+            "sync-store" => self.machine.sync()?,
             "state" => {
                 let view = self.machine.state().view();
                 let sessions = view.sessions()?;

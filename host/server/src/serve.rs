@@ -69,7 +69,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
     let (replica, last) = start_replica(config)?;
     if let Some(index) = last {
-        tokio::spawn(compare_settings(Arc::clone(&replica.published), index, seed(config)));
+        replay(&replica.published, index).await;
+        compare_settings(&replica.published.view().settings, &seed(config));
     }
     // Not before the data directory is ours: its server's token is the one that holds.
     let token = OperatorToken::create(&config.data_dir)?;
@@ -182,14 +183,28 @@ fn seed(config: &Config) -> Settings {
     }
 }
 
-/// Says where the configuration differs from what the cluster has agreed on, once the log up to
-/// `index` is applied: the state in the store may be older than a change of settings.
-async fn compare_settings(published: Arc<Published>, index: u64, configured: Settings) {
-    while published.view().index < index {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+/// Waits until the log up to `index` is applied: the state in the store may be older, and clients are
+/// not to see it.
+async fn replay(published: &Published, index: u64) {
+    let first = published.view().index;
+    let mut tell = tokio::time::interval(Duration::from_secs(1));
+    tell.tick().await;
+    let mut at = first;
+    while at < index {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            _ = tell.tick() => {
+                let (done, all) = (at - first, index - first);
+                tracing::info!(done, all, "replaying the log's entries that the store lacks");
+            }
+        }
+        at = published.view().index;
     }
-    let holds = published.view().settings.clone();
-    let different = settings::different(&holds, &configured);
+}
+
+/// Says where the configuration differs from what the cluster has agreed on.
+fn compare_settings(holds: &Settings, configured: &Settings) {
+    let different = settings::different(holds, configured);
     if different.is_empty() {
         return;
     }
@@ -199,8 +214,8 @@ async fn compare_settings(published: Arc<Published>, index: u64, configured: Set
         shown
     };
     tracing::warn!(
-        holds = ?told(&holds),
-        configured = ?told(&configured),
+        holds = ?told(holds),
+        configured = ?told(configured),
         "the configuration differs from the cluster's settings, which hold; change them with \
          `vivarium settings set`, or change the configuration"
     );

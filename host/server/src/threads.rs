@@ -1,5 +1,5 @@
-//! The Node's thread, the Machine's thread, the one that makes the store durable, and the one on
-//! which big reads take turns.
+//! The Node's thread, the Machine's thread, the one that writes to the store, and the one on which
+//! big reads take turns.
 //!
 //! Node and Machine are joined by a bounded queue of committed entries, so that a long apply never
 //! keeps the Node from its ticks for longer than it takes to fill the queue.
@@ -11,14 +11,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use replica::log::{Log, RealDisk};
 use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Report, Work};
-use state::State;
+use state::{Flush, State};
 
 use crate::mailbox::Mailbox;
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
-/// How often the store is made durable, so that the log can be trimmed.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How long changes are gathered before they are written to the store. What is not in the store is
+/// replayed from the log at the next start, faster than it came in.
+const FLUSH_EVERY: Duration = Duration::from_secs(2);
 /// How much work may wait for the Machine.
 const WORK_MAX: usize = 64;
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
@@ -69,7 +70,6 @@ impl Replica {
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
         let node = Node::new(log, state.meta(), sessions, config)?;
-        let syncer = state.syncer();
         let machine = Machine::new(state, me);
         let published = Arc::clone(machine.published());
         let inputs = Arc::new(Mailbox::new(usize::MAX));
@@ -89,15 +89,18 @@ impl Replica {
             };
             threads.push(spawn("node", Box::new(body))?);
         }
+        let flushes = Arc::new(Mailbox::new(1));
+        {
+            let (inputs, flushes) = (Arc::clone(&inputs), Arc::clone(&flushes));
+            let body = move || {
+                run_machine(machine, &work, &inputs, &flushes);
+                flushes.close();
+            };
+            threads.push(spawn("machine", Box::new(body))?);
+        }
         {
             let inputs = Arc::clone(&inputs);
-            threads.push(spawn("machine", Box::new(move || run_machine(machine, &work, &inputs)))?);
-        }
-        if let Some(syncer) = syncer {
-            let (stop, inputs) = (Arc::clone(&stop), Arc::clone(&inputs));
-            let published = Arc::clone(&published);
-            let body = move || run_syncer(&*syncer, &published, &inputs, &stop);
-            threads.push(spawn("store-sync", Box::new(body))?);
+            threads.push(spawn("store", Box::new(move || run_store(&flushes, &inputs)))?);
         }
         let big_reads = Arc::new(Mailbox::new(usize::MAX));
         {
@@ -154,11 +157,17 @@ fn run_node(
     }
 }
 
-fn run_machine(mut machine: Machine, todo: &Mailbox<Work>, inputs: &Mailbox<Input>) {
+fn run_machine(
+    mut machine: Machine,
+    todo: &Mailbox<Work>,
+    inputs: &Mailbox<Input>,
+    flushes: &Mailbox<Arc<Flush>>,
+) {
     let mut works = Vec::new();
+    let mut next_flush = Instant::now() + FLUSH_EVERY;
     loop {
         // Ends when the Node's thread has ended and all its work is done.
-        let open = todo.take(&mut works, Duration::from_secs(3600));
+        let open = todo.take(&mut works, next_flush.saturating_duration_since(Instant::now()));
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
@@ -171,37 +180,45 @@ fn run_machine(mut machine: Machine, todo: &Mailbox<Work>, inputs: &Mailbox<Inpu
                     }
                 }
             }
+            let begin = Instant::now() >= next_flush;
+            flush(&mut machine, begin, &mut next_flush, flushes);
+        }
+        if Instant::now() >= next_flush {
+            flush(&mut machine, true, &mut next_flush, flushes);
         }
         if !open {
             break;
         }
     }
-    if let Err(fault) = machine.state().sync() {
-        broken("the store", &fault);
-    }
+    machine.sync().unwrap_or_else(|fault| broken("the store", &fault));
 }
 
-fn run_syncer(
-    sync: &dyn Fn() -> Result<(), state::Fault>,
-    published: &Published,
-    inputs: &Mailbox<Input>,
-    stop: &AtomicBool,
+/// Passes on what there is to write to the store.
+fn flush(
+    machine: &mut Machine,
+    begin: bool,
+    next_flush: &mut Instant,
+    flushes: &Mailbox<Arc<Flush>>,
 ) {
-    let mut last = 0;
-    let mut next = Instant::now() + SYNC_EVERY;
-    while !stop.load(Ordering::SeqCst) {
-        std::thread::sleep(TICK);
-        if Instant::now() < next {
-            continue;
+    let flush = machine.take_flush(begin).unwrap_or_else(|fault| broken("the store", &fault));
+    if begin || flush.is_some() {
+        *next_flush = Instant::now() + FLUSH_EVERY;
+    }
+    flush.map(|flush| flushes.put([flush]));
+}
+
+fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>) {
+    let mut taken = Vec::new();
+    loop {
+        let open = flushes.take(&mut taken, Duration::from_secs(3600));
+        for flush in taken.drain(..) {
+            let done = flush.run().and_then(|()| flush.sync());
+            done.unwrap_or_else(|fault| broken("the store", &fault));
+            inputs.put_quietly(Input::Durable(flush.index()));
         }
-        next = Instant::now() + SYNC_EVERY;
-        let index = published.view().index;
-        if index == last {
-            continue;
+        if !open {
+            return;
         }
-        last = index;
-        sync().unwrap_or_else(|fault| broken("the store", &fault));
-        inputs.put_quietly(Input::Durable(index));
     }
 }
 

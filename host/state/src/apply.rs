@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! * Entries apply in order: `index == applied + 1`.
-//! * An entry's writes and the applied index commit in one batch, or not at all.
+//! * An entry's writes and the applied index reach the store in one batch, or not at all; a batch
+//!   holds one or more whole entries.
 //! * A rejected command, and an empty entry, advance the applied index all the same.
 //! * A fault never advances the applied index; the caller stops the server.
 
@@ -15,6 +16,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use proto::{Id, Perms};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::acls::{self, AclTable};
@@ -22,13 +24,15 @@ use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
 use crate::command::{Batch, Command, Settings};
 use crate::fault::Fault;
+use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering};
 use crate::hooks::Hooks;
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
 use crate::quota::{self, QuotaPaths};
-use crate::store::Store;
-use crate::txn::{self, Txn};
+use crate::recent::Rows;
+use crate::store::{ReadView, Store, Write};
+use crate::txn::{self, Changed, Txn};
 use crate::view::{Counts, View};
 use crate::znode::{Data, Owner, RowHash, Znode};
 
@@ -88,11 +92,21 @@ pub struct Applied {
 
 /// The replicated state, and the only one who may change it.
 pub struct State {
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     hooks: Box<dyn Hooks>,
+    /// The store as it was when it was last written, and the last entry that is in it.
+    base: Arc<dyn ReadView>,
+    base_index: u64,
+    /// What is being written.
+    writing: Option<Arc<Flush>>,
+    /// Whether somebody took it to write it.
+    taken: bool,
+    /// What was changed since.
+    gathering: Gathering,
+    gather_bytes_max: usize,
     view: Arc<View>,
     /// Views that may still be read, oldest first.
-    alive: VecDeque<(u64, Weak<View>)>,
+    alive: VecDeque<Weak<View>>,
     meta: Meta,
     sessions: session::Sessions,
     quotas: QuotaPaths,
@@ -105,15 +119,16 @@ impl State {
     /// # Errors
     /// [`Fault::Newer`] if a newer program wrote it, any other [`Fault`] if the store fails.
     pub fn open(
-        mut store: Box<dyn Store>,
+        store: Box<dyn Store>,
         hooks: Box<dyn Hooks>,
         cache_bytes: usize,
     ) -> Result<Self, Fault> {
+        let store: Arc<dyn Store> = Arc::from(store);
         let acls = Arc::new(AclTable::new());
         let format = store.view().get(Keyspace::Meta, FORMAT_KEY)?;
         let meta = match format {
             None => {
-                let meta = birth(store.as_mut(), &acls)?;
+                let meta = birth(store.as_ref(), &acls)?;
                 store.sync()?;
                 meta
             }
@@ -136,7 +151,14 @@ impl State {
             acls.insert(id, acl);
         }
         let cache = Arc::new(NodeCache::new(cache_bytes));
-        let view = Arc::new(make_view(&meta, store.as_ref(), cache, acls));
+        let (base, base_index) = (store.view(), meta.applied);
+        let rows = Rows {
+            index: base_index,
+            base: Arc::clone(&base),
+            base_index,
+            recent: SmallVec::new(),
+        };
+        let view = Arc::new(make_view(&meta, rows, cache, acls));
         let sessions = view.sessions()?.into_iter().collect();
         let mut quotas = QuotaPaths::default();
         let (from, to) = keys::below_children(quota::ROOT);
@@ -144,9 +166,30 @@ impl State {
             keys::path_of(key).iter().for_each(|path| quotas.created(path));
         })?;
         quotas.settle();
-        let alive = VecDeque::from([(view.index, Arc::downgrade(&view))]);
-        let mutants = StateMutants::default();
-        Ok(Self { store, hooks, view, alive, meta, sessions, quotas, mutants })
+        let alive = VecDeque::from([Arc::downgrade(&view)]);
+        Ok(Self {
+            store,
+            hooks,
+            base,
+            base_index,
+            writing: None,
+            taken: false,
+            gathering: Gathering { number: 1, ..Gathering::default() },
+            gather_bytes_max: GATHER_BYTES_MAX,
+            view,
+            alive,
+            meta,
+            sessions,
+            quotas,
+            mutants: StateMutants::default(),
+        })
+    }
+
+    /// Gathers no more than about so many bytes before they are written; with 0, each entry is
+    /// written by itself.
+    pub fn with_gather_bytes(mut self, bytes_max: usize) -> Self {
+        self.gather_bytes_max = bytes_max;
+        self
     }
 
     /// Plants bugs, for the tests that show that the tests find them. Never called in a server.
@@ -165,17 +208,62 @@ impl State {
         &self.meta
     }
 
-    /// Makes everything applied so far durable, without the log. Blocks on the disk.
+    /// Writes everything applied so far to the store and makes it durable. Blocks on the disk.
     ///
     /// # Errors
     /// [`Fault`] if the store fails.
-    pub fn sync(&self) -> Result<(), Fault> {
+    pub fn sync(&mut self) -> Result<(), Fault> {
+        self.begin_flush()?;
+        self.end_flush()?;
         self.store.sync()
     }
 
-    /// A handle that syncs from another thread, where the store can do that.
-    pub fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>> {
-        self.store.syncer()
+    /// What there is to write, for another thread to do so; each is given once. One is there when
+    /// enough was gathered, with `begin` also if anything was. What nobody takes is written by
+    /// [`Self::apply`] before it begins another.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails.
+    pub fn take_flush(&mut self, begin: bool) -> Result<Option<Arc<Flush>>, Fault> {
+        if begin {
+            self.begin_flush()?;
+        }
+        if std::mem::replace(&mut self.taken, true) { Ok(None) } else { Ok(self.writing.clone()) }
+    }
+
+    /// Begins to gather afresh, once what was gathered before is written.
+    fn begin_flush(&mut self) -> Result<(), Fault> {
+        if self.meta.applied == self.writing.as_ref().map_or(self.base_index, |w| w.index()) {
+            return Ok(());
+        }
+        self.end_flush()?;
+        let number = self.gathering.number + 1;
+        let next = Gathering { number, ..Gathering::default() };
+        let Gathering { recent, dirty, .. } = std::mem::replace(&mut self.gathering, next);
+        let meta = (META_KEY.to_vec(), encode_meta(&self.meta));
+        let (store, view) = (Arc::clone(&self.store), Arc::clone(&self.view));
+        let flush = Flush::new(store, view, recent, dirty, meta, self.mutants);
+        self.writing = Some(Arc::new(flush));
+        self.taken = false;
+        Ok(())
+    }
+
+    /// Writes what is being written, or waits until another thread has.
+    fn end_flush(&mut self) -> Result<(), Fault> {
+        if let Some(flush) = &self.writing {
+            flush.run()?;
+        }
+        self.settle_flush();
+        Ok(())
+    }
+
+    /// Reads from the store what is written by now.
+    fn settle_flush(&mut self) {
+        let written = self.writing.as_ref().and_then(|w| Some((w.written()?, w.index())));
+        if let Some(written) = written {
+            (self.base, self.base_index) = written;
+            self.writing = None;
+        }
     }
 
     /// Applies the entry at `index`; an empty one (a new leader's) has no batch.
@@ -187,6 +275,7 @@ impl State {
     /// If `index` is not the next one: skipping an entry would split the replicas.
     pub fn apply(&mut self, index: u64, term: u64, entry: &[u8]) -> Result<Applied, Fault> {
         assert_eq!(index, self.meta.applied + 1, "entries apply in order");
+        self.settle_flush();
         let batch = if entry.is_empty() { None } else { Some(Batch::decode(entry)?) };
         let base = Arc::clone(&self.view);
         let mut meta = self.meta.clone();
@@ -240,14 +329,12 @@ impl State {
             self.view.acls.insert(meta.next_acl, acl);
             meta.next_acl += 1;
         }
-        let mut writes = finished.writes;
-        if self.mutants.applied_apart {
-            self.store.commit(std::mem::take(&mut writes))?;
-        }
-        writes.push((Keyspace::Meta, META_KEY.to_vec(), Some(encode_meta(&meta))));
-        self.store.commit(writes)?;
         self.meta = meta;
-        self.advance_view(finished.nodes);
+        self.gathering.bytes += entry.len();
+        self.advance_view(finished.nodes, finished.rows);
+        if self.gathering.bytes > self.gather_bytes_max {
+            self.begin_flush()?;
+        }
         Ok(Applied { outcomes })
     }
 
@@ -309,17 +396,23 @@ impl State {
         }
     }
 
-    fn advance_view(&mut self, nodes: Vec<(Arc<str>, Option<Arc<Znode>>)>) {
+    fn advance_view(&mut self, nodes: Vec<Changed>, rows: Vec<Write>) {
         let (cache, acls) = (Arc::clone(&self.view.cache), Arc::clone(&self.view.acls));
-        while self.alive.front().is_some_and(|(_, view)| view.strong_count() == 0) {
+        while self.alive.front().is_some_and(|view| view.strong_count() == 0) {
             self.alive.pop_front();
         }
-        cache.set_oldest(self.alive.front().map_or(self.view.index, |(index, _)| *index));
-        for (path, node) in nodes {
-            cache.put_written(&path, self.meta.applied, node);
-        }
-        self.view = Arc::new(make_view(&self.meta, self.store.as_ref(), cache, acls));
-        self.alive.push_back((self.view.index, Arc::downgrade(&self.view)));
+        let oldest = self.alive.front().and_then(Weak::upgrade);
+        let oldest = oldest.as_ref().unwrap_or(&self.view);
+        let oldest = (oldest.index, oldest.rows.base_index);
+        cache.set_oldest(oldest.0, oldest.1);
+        let index = self.meta.applied;
+        self.gathering.put(&cache, (index, oldest.0), nodes, rows);
+        let recent = self.writing.iter().map(|writing| &writing.recent);
+        let recent = recent.chain([&self.gathering.recent]).map(Arc::clone).collect();
+        let (base, base_index) = (Arc::clone(&self.base), self.base_index);
+        let rows = Rows { index, base, base_index, recent };
+        self.view = Arc::new(make_view(&self.meta, rows, cache, acls));
+        self.alive.push_back(Arc::downgrade(&self.view));
     }
 
     /// The state digest, computed afresh over every row. Slow; for tests and for checking.
@@ -329,16 +422,16 @@ impl State {
     pub fn recomputed_digest(&self) -> Result<u128, Fault> {
         let mut digest = 0u128;
         for keyspace in Keyspace::ALL {
-            if matches!(keyspace, Keyspace::Meta | Keyspace::Data) {
-                continue;
+            let all = (vec![0], vec![0xff; 9]);
+            match keyspace {
+                Keyspace::Meta | Keyspace::Data => {}
+                Keyspace::Nodes => self.view.each_znode(all, |path, node| {
+                    digest = digest.wrapping_add(txn::node_hash(path, node));
+                })?,
+                _ => self.view.scan(keyspace, all, |key, row| {
+                    digest = digest.wrapping_add(txn::row_hash(keyspace, key, row));
+                })?,
             }
-            self.view.scan(keyspace, (vec![0], vec![0xff; 9]), |key, row| {
-                let value = match keyspace {
-                    Keyspace::Nodes => Znode::digest_head(row),
-                    _ => row,
-                };
-                digest = digest.wrapping_add(txn::row_hash(keyspace, key, value));
-            })?;
         }
         Ok(digest)
     }
@@ -369,7 +462,7 @@ fn damaged_meta(why: &str) -> Fault {
     Fault::Damaged { keyspace: "meta", why: why.to_owned() }
 }
 
-fn make_view(meta: &Meta, store: &dyn Store, cache: Arc<NodeCache>, acls: Arc<AclTable>) -> View {
+fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>) -> View {
     let (nodes, bytes, ephemerals) = meta.counts;
     View {
         index: meta.applied,
@@ -377,14 +470,14 @@ fn make_view(meta: &Meta, store: &dyn Store, cache: Arc<NodeCache>, acls: Arc<Ac
         time_ms: meta.time_ms,
         settings: meta.settings.clone(),
         counts: Counts { nodes, bytes, ephemerals },
-        store: store.view(),
+        rows,
         cache,
         acls,
     }
 }
 
 /// Writes the tree that every ensemble begins with: the system's znodes, all of zxid 0.
-fn birth(store: &mut dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
+fn birth(store: &dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
     let mut digest = 0u128;
     let mut bytes = 0;
     let mut writes = Vec::new();
@@ -412,11 +505,9 @@ fn birth(store: &mut dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
             data_hash: xxhash_rust::xxh3::xxh3_128(&[]),
             row_hash: RowHash::default(),
         };
-        let (key, row) = (keys::node(path), node.encode());
-        digest =
-            digest.wrapping_add(txn::row_hash(Keyspace::Nodes, &key, Znode::digest_head(&row)));
+        digest = digest.wrapping_add(txn::node_hash(path, &node));
         bytes += path.len() as u64;
-        writes.push((Keyspace::Nodes, key, Some(Bytes::from(row))));
+        writes.push((Keyspace::Nodes, keys::node(path), Some(Bytes::from(node.encode()))));
     }
     let (applied, term) = BIRTH;
     let meta = Meta {

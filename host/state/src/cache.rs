@@ -4,8 +4,9 @@
 //! * A reader with a view of index *v* sees the newest version that is not newer than *v*; where
 //!   the cache holds only newer ones, the reader asks its own picture of the store.
 //! * Every row that an entry changes is put here before the entry is published.
-//! * Nothing newer than the oldest view alive is thrown out: a reader that puts what it read can
-//!   then never hide a change that was thrown out in between.
+//! * Nothing is thrown out that is newer than the picture of the store that any view alive has: such
+//!   a view finds it nowhere else, and a reader that puts what it read can then never hide a change
+//!   that was thrown out in between.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ struct Entry {
     bytes: usize,
     /// Whether it was asked for since it was last passed over for eviction.
     used: bool,
+    /// The gathering in which it was last written.
+    gathering: u32,
 }
 
 #[derive(Default)]
@@ -54,6 +57,8 @@ pub(crate) struct NodeCache {
     shard_bytes_max: usize,
     /// No view older than this is alive.
     oldest: AtomicU64,
+    /// No view alive has a picture of the store that is older than this.
+    oldest_base: AtomicU64,
 }
 
 impl NodeCache {
@@ -62,6 +67,7 @@ impl NodeCache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             shard_bytes_max: bytes_max / SHARDS,
             oldest: AtomicU64::new(0),
+            oldest_base: AtomicU64::new(0),
         }
     }
 
@@ -89,18 +95,27 @@ impl NodeCache {
         let hash = xxh3_64(path.as_bytes());
         let mut shard = self.shard(hash).lock();
         if shard.entry(hash, path).is_none() {
-            self.insert(&mut shard, hash, path.into(), (index, node));
+            self.insert(&mut shard, hash, path.into(), (index, node), 0);
         }
     }
 
-    /// Keeps what the entry at `index` wrote.
-    pub(crate) fn put_written(&self, path: &Arc<str>, index: u64, node: Option<Arc<Znode>>) {
+    /// Keeps what the entry at `index` wrote; true if it is the first of its gathering, by number
+    /// from 1, that wrote this znode.
+    pub(crate) fn put_written(
+        &self,
+        path: &Arc<str>,
+        index: u64,
+        node: Option<Arc<Znode>>,
+        gathering: u32,
+    ) -> bool {
         let oldest = self.oldest.load(Ordering::Relaxed);
         let hash = xxh3_64(path.as_bytes());
         let mut shard = self.shard(hash).lock();
         let Some(entry) = shard.entry(hash, path) else {
-            return self.insert(&mut shard, hash, Arc::clone(path), (index, node));
+            self.insert(&mut shard, hash, Arc::clone(path), (index, node), gathering);
+            return true;
         };
+        let first = std::mem::replace(&mut entry.gathering, gathering) != gathering;
         let before = std::mem::replace(&mut entry.newest, (index, node));
         let bytes = entry_bytes(path, &entry.newest);
         let counted = std::mem::replace(&mut entry.bytes, bytes);
@@ -115,20 +130,32 @@ impl NodeCache {
             }
         }
         shard.bytes = (shard.bytes + bytes).saturating_sub(counted);
+        first
     }
 
-    /// Tells that no view older than `index` is alive.
-    pub(crate) fn set_oldest(&self, index: u64) {
+    /// Tells that no view older than `index` is alive, nor one whose picture of the store is older
+    /// than `base`.
+    pub(crate) fn set_oldest(&self, index: u64, base: u64) {
         self.oldest.store(index, Ordering::Relaxed);
+        self.oldest_base.store(base, Ordering::Relaxed);
     }
 
-    fn insert(&self, shard: &mut Shard, hash: u64, path: Arc<str>, newest: Version) {
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        hash: u64,
+        path: Arc<str>,
+        newest: Version,
+        gathering: u32,
+    ) {
         let bytes = entry_bytes(&path, &newest);
         shard.bytes += bytes;
         shard.queue.push_back(Arc::clone(&path));
-        let entry = Entry { path, newest, older: SmallVec::new(), bytes, used: false };
+        let older = SmallVec::new();
+        let entry = Entry { path, newest, older, bytes, used: false, gathering };
         shard.entries.insert_unique(hash, entry, |entry| xxh3_64(entry.path.as_bytes()));
         let oldest = self.oldest.load(Ordering::Relaxed);
+        let oldest_base = self.oldest_base.load(Ordering::Relaxed);
         // A few steps for each insertion keep the bound without ever stalling anyone.
         for _ in 0..4 {
             if shard.bytes <= self.shard_bytes_max {
@@ -140,7 +167,7 @@ impl NodeCache {
             if entry.newest.0 <= oldest {
                 entry.older.clear();
             }
-            if entry.used || entry.newest.0 > oldest {
+            if entry.used || entry.newest.0 > oldest_base {
                 entry.used = false;
                 shard.queue.push_back(path);
                 continue;

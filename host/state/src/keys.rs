@@ -55,9 +55,20 @@ impl Keyspace {
 
 /// The key of the znode at `path`, which starts with `/`.
 pub fn node(path: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(path.len() + 1);
+    push_node(&mut key, path);
+    key
+}
+
+/// The same, put behind what is in `out`.
+pub(crate) fn push_node(out: &mut Vec<u8>, path: &str) {
     match path::split(path) {
-        None => path.as_bytes().to_vec(),
-        Some((parent, name)) => [parent.as_bytes(), b"\0", name.as_bytes()].concat(),
+        None => out.extend_from_slice(path.as_bytes()),
+        Some((parent, name)) => {
+            out.extend_from_slice(parent.as_bytes());
+            out.push(0);
+            out.extend_from_slice(name.as_bytes());
+        }
     }
 }
 

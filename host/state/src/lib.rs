@@ -23,7 +23,9 @@ pub mod view;
 
 mod acls;
 mod cache;
+pub mod flush;
 pub mod keys;
+mod recent;
 pub mod store;
 
 pub mod fault;
@@ -33,6 +35,7 @@ pub use apply::{Applied, State};
 pub use change::{Answer, Change, Outcome};
 pub use command::{Batch, Command, Op, SettingChange, Settings, Tagged};
 pub use fault::Fault;
+pub use flush::Flush;
 pub use hooks::{Hooks, NoHooks};
 pub use store::{FjallStore, MemoryStore, Store, StoreOptions, TornTail};
 pub use view::View;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{Database, KeyspaceCreateOptions, PersistMode, Readable};
 use imbl::OrdMap;
+use parking_lot::Mutex;
 
 use crate::fault::Fault;
 use crate::keys::Keyspace;
@@ -47,7 +48,7 @@ pub trait ReadView: Send + Sync {
 }
 
 /// An ordered key-value store with atomic batches.
-pub trait Store: Send {
+pub trait Store: Send + Sync {
     /// The store as it is now.
     fn view(&self) -> Arc<dyn ReadView>;
 
@@ -55,16 +56,13 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.
-    fn commit(&mut self, batch: Vec<Write>) -> Result<(), Fault>;
+    fn commit(&self, batch: Vec<Write>) -> Result<(), Fault>;
 
     /// Makes every batch before it durable. Blocks on the disk.
     ///
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.
     fn sync(&self) -> Result<(), Fault>;
-
-    /// A handle that syncs from another thread, where the store can do that.
-    fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>>;
 }
 
 /// How much memory and disk the store may take.
@@ -178,7 +176,7 @@ impl Store for FjallStore {
         Arc::new(FjallView { snapshot, keyspaces: Arc::clone(&self.keyspaces) })
     }
 
-    fn commit(&mut self, writes: Vec<Write>) -> Result<(), Fault> {
+    fn commit(&self, writes: Vec<Write>) -> Result<(), Fault> {
         let mut batch = self.database.batch();
         for (keyspace, key, value) in writes {
             let keyspace = &self.keyspaces[keyspace as usize];
@@ -193,11 +191,6 @@ impl Store for FjallStore {
     fn sync(&self) -> Result<(), Fault> {
         self.database.persist(PersistMode::SyncData).map_err(store_fault)
     }
-
-    fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>> {
-        let database = self.database.clone();
-        Some(Box::new(move || database.persist(PersistMode::SyncData).map_err(store_fault)))
-    }
 }
 
 fn store_fault(error: fjall::Error) -> Fault {
@@ -207,17 +200,26 @@ fn store_fault(error: fjall::Error) -> Fault {
 type Tables = [OrdMap<Vec<u8>, Bytes>; 7];
 
 /// The store in memory, for tests: a crash loses what was not synced.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub struct MemoryStore {
-    tables: Tables,
-    synced: Arc<parking_lot::Mutex<Tables>>,
+    tables: Mutex<Tables>,
+    synced: Arc<Mutex<Tables>>,
 }
 
 impl MemoryStore {
     /// What is left after a crash: the store as of its last sync.
     pub fn crashed(&self) -> Self {
         let tables = self.synced.lock().clone();
-        Self { synced: Arc::new(parking_lot::Mutex::new(tables.clone())), tables }
+        let synced = Arc::new(Mutex::new(tables.clone()));
+        Self { tables: Mutex::new(tables), synced }
+    }
+}
+
+impl Clone for MemoryStore {
+    /// A picture of the tables; a sync of either is the last sync of both.
+    fn clone(&self) -> Self {
+        let tables = Mutex::new(self.tables.lock().clone());
+        Self { tables, synced: Arc::clone(&self.synced) }
     }
 }
 
@@ -240,12 +242,13 @@ impl ReadView for Tables {
 
 impl Store for MemoryStore {
     fn view(&self) -> Arc<dyn ReadView> {
-        Arc::new(self.tables.clone())
+        Arc::new(self.tables.lock().clone())
     }
 
-    fn commit(&mut self, writes: Vec<Write>) -> Result<(), Fault> {
+    fn commit(&self, writes: Vec<Write>) -> Result<(), Fault> {
+        let mut tables = self.tables.lock();
         for (keyspace, key, value) in writes {
-            let table = &mut self.tables[keyspace as usize];
+            let table = &mut tables[keyspace as usize];
             match value {
                 Some(value) => table.insert(key, value),
                 None => table.remove(&key),
@@ -255,11 +258,7 @@ impl Store for MemoryStore {
     }
 
     fn sync(&self) -> Result<(), Fault> {
-        *self.synced.lock() = self.tables.clone();
+        *self.synced.lock() = self.tables.lock().clone();
         Ok(())
-    }
-
-    fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>> {
-        None
     }
 }

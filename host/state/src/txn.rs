@@ -71,10 +71,19 @@ pub(crate) struct Txn<'a> {
     pub(crate) mutants: StateMutants,
 }
 
+/// What an entry did to a znode.
+pub(crate) struct Changed {
+    pub(crate) path: Arc<str>,
+    /// Whether it was there before the entry.
+    pub(crate) existed: bool,
+    pub(crate) now: Option<Arc<Znode>>,
+}
+
 /// What an entry writes.
 pub(crate) struct Finished {
-    pub(crate) writes: Vec<Write>,
-    pub(crate) nodes: Vec<(Arc<str>, Option<Arc<Znode>>)>,
+    pub(crate) nodes: Vec<Changed>,
+    /// All other rows.
+    pub(crate) rows: Vec<Write>,
     pub(crate) new_acls: Vec<Arc<[Acl]>>,
     pub(crate) digest: u128,
     pub(crate) counts: Counts,
@@ -222,7 +231,7 @@ impl<'a> Txn<'a> {
         let before = match self.rows.get_mut(&id) {
             Some(slot) => std::mem::replace(&mut slot.now, now),
             None => {
-                let before = self.base.store.get(keyspace, &id.1)?;
+                let before = self.base.rows.get(keyspace, &id.1)?;
                 self.rows.insert(id.clone(), Slot { before: before.clone(), now });
                 before
             }
@@ -241,7 +250,7 @@ impl<'a> Txn<'a> {
     ) -> Result<Vec<Vec<u8>>, Fault> {
         let range = (keyspace, from.to_vec())..(keyspace, to.to_vec());
         let pending: Vec<_> = self.rows.range(range).collect();
-        let base = self.base.store.range(keyspace, from, to, most + pending.len())?;
+        let base = self.base.rows.range(keyspace, from, to, most + pending.len())?;
         let mut keys: std::collections::BTreeSet<Vec<u8>> =
             base.into_iter().map(|(key, _)| key.to_vec()).collect();
         for ((_, key), slot) in pending {
@@ -263,16 +272,9 @@ impl<'a> Txn<'a> {
         if let Some(node) = self.base.node(path)? {
             add(&node, 1);
         }
-        let mut result = Ok(());
         for range in [keys::children(path), keys::below_children(path)] {
-            self.base.scan(Keyspace::Nodes, range, |_, row| {
-                match Znode::decode(row.clone(), &self.base.acls) {
-                    Ok(node) => add(&node, 1),
-                    Err(fault) => result = Err(fault),
-                }
-            })?;
+            self.base.each_znode(range, |_, node| add(node, 1))?;
         }
-        result?;
         let below = format!("{}/", path.trim_end_matches('/'));
         for touched in &self.nodes {
             if &*touched.path == path || touched.path.starts_with(&below) {
@@ -302,37 +304,27 @@ impl<'a> Txn<'a> {
     }
 
     pub(crate) fn finish(self, mut digest: u128) -> Finished {
-        let mut writes = Vec::with_capacity(self.nodes.len() + self.rows.len() + self.data.len());
+        let mut rows = Vec::with_capacity(self.rows.len() + self.data.len());
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let mut scratch = Vec::new();
-        for Touched { path, before, now, written } in self.nodes {
+        for Touched { path, before, mut now, written } in self.nodes {
             if !written || (before.is_none() && now.is_none()) {
                 continue;
             }
-            let key = keys::node(&path);
             if let Some(before) = &before {
-                let hash = before.row_hash().unwrap_or_else(|| {
-                    let row = before.encode();
-                    hash_row(&mut scratch, Keyspace::Nodes, &key, Znode::digest_head(&row))
-                });
+                let hash =
+                    before.row_hash().unwrap_or_else(|| hash_node(&mut scratch, &path, before));
                 if now.is_some() || !self.mutants.digest_keeps_deleted {
                     digest = digest.wrapping_sub(hash);
                 }
             }
-            let (now, row) = match now {
-                Some(mut node) => {
-                    let row = node.encode();
-                    let head = Znode::digest_head(&row);
-                    let hash = hash_row(&mut scratch, Keyspace::Nodes, &key, head);
-                    digest = digest.wrapping_add(hash);
-                    // The next change of it need not hash it again.
-                    Arc::make_mut(&mut node).set_row_hash(hash);
-                    (Some(node), Some(Bytes::from(row)))
-                }
-                None => (None, None),
-            };
-            writes.push((Keyspace::Nodes, key, row));
-            nodes.push((path, now));
+            if let Some(node) = &mut now {
+                let hash = hash_node(&mut scratch, &path, node);
+                digest = digest.wrapping_add(hash);
+                // The next change of it need not hash it again.
+                Arc::make_mut(node).set_row_hash(hash);
+            }
+            nodes.push(Changed { path, existed: before.is_some(), now });
         }
         for ((keyspace, key), slot) in self.rows {
             if slot.before == slot.now {
@@ -344,12 +336,12 @@ impl<'a> Txn<'a> {
             if let Some(now) = &slot.now {
                 digest = digest.wrapping_add(hash_row(&mut scratch, keyspace, &key, now));
             }
-            writes.push((keyspace, key, slot.now));
+            rows.push((keyspace, key, slot.now));
         }
-        writes.extend(self.data.into_iter().map(|(key, data)| (Keyspace::Data, key, data)));
+        rows.extend(self.data.into_iter().map(|(key, data)| (Keyspace::Data, key, data)));
         Finished {
-            writes,
             nodes,
+            rows,
             new_acls: self.new_acls,
             digest,
             counts: self.counts,
@@ -371,12 +363,29 @@ pub(crate) fn may_reap(node: &Znode, time_ms: i64) -> bool {
     due(node).is_some_and(|due| due < time_ms)
 }
 
+/// The hash of a znode's row, its data's hash in place of the data.
+pub(crate) fn node_hash(path: &str, node: &Znode) -> u128 {
+    hash_node(&mut Vec::new(), path, node)
+}
+
+/// The hash of any other row.
 pub(crate) fn row_hash(keyspace: Keyspace, key: &[u8], value: &[u8]) -> u128 {
     hash_row(&mut Vec::new(), keyspace, key, value)
 }
 
-/// The hash of a row; `scratch` is memory to work in. One piece hashes several times faster than a
-/// stream of four.
+// One piece hashes several times faster than a stream of four; `scratch` is memory for it.
+
+fn hash_node(scratch: &mut Vec<u8>, path: &str, node: &Znode) -> u128 {
+    scratch.clear();
+    scratch.push(Keyspace::Nodes as u8);
+    scratch.extend_from_slice(&[0; 4]);
+    keys::push_node(scratch, path);
+    let key_bytes = scratch.len() as u32 - 5;
+    scratch[1..5].copy_from_slice(&key_bytes.to_be_bytes());
+    node.encode_head(scratch);
+    xxh3_128(scratch)
+}
+
 fn hash_row(scratch: &mut Vec<u8>, keyspace: Keyspace, key: &[u8], value: &[u8]) -> u128 {
     scratch.clear();
     scratch.push(keyspace as u8);

@@ -11,7 +11,7 @@ use crate::cache::NodeCache;
 use crate::command::Settings;
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
-use crate::store::ReadView;
+use crate::recent::Rows;
 use crate::znode::{Data, Znode};
 
 /// How many rows a scan takes from the store at a time.
@@ -29,7 +29,7 @@ pub struct View {
     pub settings: Settings,
     /// What is in the tree.
     pub counts: Counts,
-    pub(crate) store: Arc<dyn ReadView>,
+    pub(crate) rows: Rows,
     pub(crate) cache: Arc<NodeCache>,
     pub(crate) acls: Arc<AclTable>,
 }
@@ -102,14 +102,24 @@ impl View {
         if let Some(cached) = self.cache.get(path, self.index) {
             return Ok(cached);
         }
-        let node = match self.store.get(Keyspace::Nodes, &keys::node(path))? {
-            Some(row) => Some(Arc::new(Znode::decode(row, &self.acls)?)),
-            None => None,
-        };
+        let node = self.stored(path)?;
         if keep_absence || node.is_some() {
             self.cache.put_read(path, self.index, node.clone());
         }
         Ok(node)
+    }
+
+    /// The znode at `path`, which is not kept in memory for it: the path is one of very many.
+    fn peek(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
+        match self.cache.get(path, self.index) {
+            Some(cached) => Ok(cached),
+            None => self.stored(path),
+        }
+    }
+
+    fn stored(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
+        let row = self.rows.node_in_store(&keys::node(path))?;
+        row.map(|row| Ok(Arc::new(Znode::decode(row, &self.acls)?))).transpose()
     }
 
     /// The data of a znode that this view gave.
@@ -119,7 +129,7 @@ impl View {
     pub fn data(&self, path: &str, node: &Znode) -> Result<Option<Bytes>, Fault> {
         match &node.data {
             Data::Inline(data) => Ok(data.clone()),
-            Data::Large(_) => self.store.get(Keyspace::Data, &keys::node(path)),
+            Data::Large(_) => self.rows.get(Keyspace::Data, &keys::node(path)),
         }
     }
 
@@ -135,7 +145,7 @@ impl View {
     ) -> Result<bool, Fault> {
         let mut left = most;
         while let Some((from, to)) = listing.ranges.front_mut() {
-            let rows = self.store.range(listing.keyspace, from, to, left)?;
+            let rows = self.rows.range(listing.keyspace, from, to, left)?;
             for (key, _) in &rows {
                 let name = match listing.keyspace {
                     Keyspace::Nodes => keys::name_of(key),
@@ -191,12 +201,34 @@ impl View {
     /// [`Fault`] if the store fails.
     pub fn due(&self, time_ms: i64, most: usize) -> Result<Vec<String>, Fault> {
         let to = keys::number(time_ms);
-        let rows = self.store.range(Keyspace::Due, &[0], &to, most)?;
+        let rows = self.rows.range(Keyspace::Due, &[0], &to, most)?;
         let path =
             |key: &Bytes| key.get(8..).and_then(|p| std::str::from_utf8(p).ok().map(str::to_owned));
         Ok(rows.iter().filter_map(|(key, _)| path(key)).collect())
     }
 
+    /// Every znode in a range of keys.
+    pub(crate) fn each_znode(
+        &self,
+        range: (Vec<u8>, Vec<u8>),
+        mut each: impl FnMut(&str, &Znode),
+    ) -> Result<(), Fault> {
+        let mut result = Ok(());
+        self.scan(Keyspace::Nodes, range, |key, _| {
+            let found = keys::path_of(key).map(|path| (self.peek(&path), path));
+            match found {
+                Some((Ok(Some(node)), path)) => each(&path, &node),
+                Some((Err(fault), _)) => result = Err(fault),
+                Some((Ok(None), _)) | None => {
+                    let why = format!("{} is listed and not there", key.escape_ascii());
+                    result = Err(Fault::Damaged { keyspace: "nodes", why });
+                }
+            }
+        })?;
+        result
+    }
+
+    /// The rows of a range; of znodes the keys alone mean anything.
     pub(crate) fn scan(
         &self,
         keyspace: Keyspace,
@@ -204,7 +236,7 @@ impl View {
         mut each: impl FnMut(&Bytes, &Bytes),
     ) -> Result<(), Fault> {
         loop {
-            let rows = self.store.range(keyspace, &from, &to, PAGE_ROWS)?;
+            let rows = self.rows.range(keyspace, &from, &to, PAGE_ROWS)?;
             for (key, value) in &rows {
                 each(key, value);
             }

@@ -147,13 +147,21 @@ impl Znode {
         size_of::<Self>() + data + 64
     }
 
-    /// The row; its first [`HEAD_BYTES`] are what the digest covers.
+    /// The row.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let inline = match &self.data {
             Data::Inline(Some(data)) => &data[..],
             Data::Inline(None) | Data::Large(_) => &[],
         };
         let mut out = Vec::with_capacity(HEAD_BYTES + inline.len());
+        self.encode_head(&mut out);
+        out.extend_from_slice(inline);
+        out
+    }
+
+    /// The row without its inline data: what the digest covers.
+    pub(crate) fn encode_head(&self, out: &mut Vec<u8>) {
+        let before = out.len();
         out.put_u8(ROW_VERSION);
         for number in [self.czxid, self.mzxid, self.pzxid, self.ctime, self.mtime] {
             out.put_i64(number);
@@ -178,9 +186,7 @@ impl Znode {
             Data::Large(_) => 2,
         });
         out.put_u32(self.data_bytes());
-        assert_eq!(out.len(), HEAD_BYTES, "the head of a row has a fixed length");
-        out.extend_from_slice(inline);
-        out
+        assert_eq!(out.len() - before, HEAD_BYTES, "the head of a row has a fixed length");
     }
 
     /// Reads a row.
@@ -234,10 +240,5 @@ impl Znode {
             data_hash,
             row_hash: RowHash::default(),
         })
-    }
-
-    /// What the state digest covers of a row.
-    pub(crate) fn digest_head(row: &[u8]) -> &[u8] {
-        row.get(..HEAD_BYTES).unwrap_or(row)
     }
 }

@@ -267,9 +267,12 @@ fn check_counts(view: &View, tree: &Dump, at: &str) {
 
 fn on_disk(dir: &Path, seed: u64) -> State {
     let store = FjallStore::open(dir, &StoreOptions { cache_bytes: 1 << 20 }).expect("it opens");
-    State::open(Box::new(store), Box::new(NoHooks), TINY_CACHES[seed as usize % 2])
-        .expect("it opens")
+    let state = State::open(Box::new(store), Box::new(NoHooks), TINY_CACHES[seed as usize % 2]);
+    state.expect("it opens").with_gather_bytes(GATHERINGS[seed as usize % 3])
 }
+
+/// How much is gathered before it is written: nothing, a few entries, all there is.
+const GATHERINGS: [usize; 3] = [0, 2000, 1 << 20];
 
 fn in_memory(store: MemoryStore) -> State {
     State::open(Box::new(store), Box::new(NoHooks), LARGE_CACHE).expect("it opens")
@@ -295,8 +298,10 @@ struct Seen {
     crashes: u64,
     reopened: u64,
     old_views: u64,
+    flushes: u64,
 }
 
+#[allow(clippy::disallowed_methods, reason = "what is gathered is written by another thread")]
 fn run(seed: u64, seen: &mut Seen) {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let mut handle = MemoryStore::default();
@@ -308,6 +313,8 @@ fn run(seed: u64, seen: &mut Seen) {
     // Every entry, with the digests that followed from it.
     let mut log: Vec<(Vec<u8>, u128, u128)> = Vec::new();
     let mut old: Option<(Arc<View>, Arc<View>, Dump)> = None;
+    // What is being written on other threads.
+    let mut writers: Vec<std::thread::JoinHandle<()>> = Vec::new();
     for step in 1..=ENTRIES {
         let index = BIRTH.0 + step;
         let term = 1 + step / 50;
@@ -334,6 +341,13 @@ fn run(seed: u64, seen: &mut Seen) {
                 seen.multis.0 += u64::from(failed(&outcome.answer));
                 seen.multis.1 += u64::from(!failed(&outcome.answer));
             }
+        }
+        if rng.one_in(4) {
+            writers.drain(..).for_each(|writer| writer.join().expect("it ends"));
+        }
+        if let Some(flush) = disk.take_flush(rng.one_in(8)).expect("the store works") {
+            seen.flushes += 1;
+            writers.push(std::thread::spawn(move || flush.run().expect("the store works")));
         }
         let tree = dump(&memory.view());
         check_counts(&memory.view(), &tree, &at);
@@ -378,6 +392,7 @@ fn run(seed: u64, seen: &mut Seen) {
         if rng.one_in(30) {
             old = None;
             disk.sync().expect("it syncs");
+            writers.drain(..).for_each(|writer| writer.join().expect("it ends"));
             drop(disk);
             disk = on_disk(dir.path(), seed);
             assert_eq!(disk.meta(), memory.meta(), "reopened {at}");
@@ -397,6 +412,7 @@ fn two_states_never_differ() {
     assert!(seen.rejected > 300, "{} were rejected", seen.rejected);
     assert!(seen.multis.0 > 30 && seen.multis.1 > 20, "failed, done: {:?}", seen.multis);
     assert!(seen.closed > 20, "{} sessions closed or znodes reaped", seen.closed);
+    assert!(seen.flushes > 100, "{} flushes beside what is applied", seen.flushes);
     assert!(seen.crashes > 5 && seen.reopened > 5, "{} {}", seen.crashes, seen.reopened);
     assert!(seen.old_views > 20, "{} old views", seen.old_views);
 }

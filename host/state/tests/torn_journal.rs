@@ -78,7 +78,8 @@ fn open(dir: &Path) -> (State, Option<TornTail>) {
     let store = FjallStore::open(&dir.join("state"), &options).expect("it opens");
     let torn = store.torn_tail().cloned();
     let state = State::open(Box::new(store), Box::new(NoHooks), 1 << 20).expect("it opens");
-    (state, torn)
+    // One batch in the journal for each entry.
+    (state.with_gather_bytes(0), torn)
 }
 
 fn apply(state: &mut State, entries: &[Vec<u8>], upto: u64) {
@@ -243,7 +244,7 @@ fn any_pages_of_the_tail_may_be_missing() {
 #[test]
 fn a_store_in_use_is_not_cut() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (state, _) = open(dir.path());
+    let (mut state, _) = open(dir.path());
     state.sync().expect("it syncs");
     let before = files(dir.path());
     let again = FjallStore::open(&dir.path().join("state"), &StoreOptions::default());

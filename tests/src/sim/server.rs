@@ -23,7 +23,7 @@ use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, Policy,
     Published, Read, Sasl, Work,
 };
-use state::{NoHooks, Settings, State, Store};
+use state::{Flush, NoHooks, Settings, State};
 
 use super::model::READER;
 use super::mutants::Planted;
@@ -64,6 +64,7 @@ pub struct Server {
     planted: Planted,
     options: Options,
     log_keep_bytes: u64,
+    gather_bytes_max: usize,
     timeouts_ms: (i32, i32),
     boots: u64,
     next_session: i64,
@@ -84,9 +85,9 @@ struct Life {
     connections: BTreeMap<u64, Client>,
     next_tick_ms: i64,
     next_reap_ms: i64,
-    next_sync_ms: i64,
-    syncing: Option<u64>,
-    synced: u64,
+    next_flush_ms: i64,
+    /// What is to be written to the store, and whether it was, but may not be durable.
+    flushes: VecDeque<(Arc<Flush>, bool)>,
 }
 
 /// One client's task.
@@ -133,10 +134,12 @@ pub enum Step {
     Flush,
     /// Apply and publish one entry.
     Apply,
-    /// Note up to where the store will be durable.
-    BeginSync,
-    /// Make the store durable.
-    EndSync,
+    /// Begin to write to the store what was changed.
+    BeginFlush,
+    /// Write it.
+    WriteFlush,
+    /// Make it durable.
+    SyncStore,
 }
 
 /// What a step did that somebody may want to know.
@@ -178,6 +181,15 @@ pub struct Started {
     pub flips: (u32, u32),
 }
 
+impl Life {
+    fn take_flush(&mut self, begin: bool) -> Result<(), End> {
+        let flush = self.machine.take_flush(begin);
+        let flush = flush.map_err(|fault| End::Broken(fault.to_string()))?;
+        self.flushes.extend(flush.map(|flush| (flush, false)));
+        Ok(())
+    }
+}
+
 impl Server {
     /// A server with an empty disk, not started yet. The seed decides its sizes.
     pub fn new(rng: &mut SimRng, planted: Planted) -> Self {
@@ -193,6 +205,7 @@ impl Server {
                 memory_bytes_max,
             },
             log_keep_bytes: segment_bytes * (1 + rng.below(4)),
+            gather_bytes_max: [0, 512, 4096, 64 << 10][rng.below(4) as usize],
             timeouts_ms: (1000, 4000),
             boots: 0,
             next_session: 0x100_0000,
@@ -270,9 +283,8 @@ impl Server {
             connections: BTreeMap::new(),
             next_tick_ms: now_ms,
             next_reap_ms: now_ms + REAP_MS,
-            next_sync_ms: now_ms + 1000,
-            syncing: None,
-            synced: 0,
+            next_flush_ms: now_ms + 1000,
+            flushes: VecDeque::new(),
         });
         Ok(Started { first, last, applied, torn: recovered == Some(true), cuts, flips })
     }
@@ -281,6 +293,7 @@ impl Server {
         let state = State::open(Box::new(self.store.clone()), Box::new(NoHooks), 16 << 10);
         let state =
             state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
+        let state = state.with_gather_bytes(self.gather_bytes_max);
         Ok(state.with_mutants(self.planted.state))
     }
 
@@ -358,7 +371,7 @@ impl Server {
         for work in life.work {
             life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
         }
-        life.machine.state().sync().map_err(|fault| End::Broken(fault.to_string()))?;
+        life.machine.sync().map_err(|fault| End::Broken(fault.to_string()))?;
         self.store.restart();
         Ok(())
     }
@@ -450,10 +463,13 @@ impl Server {
             steps.push(Step::Apply);
         }
         if !paused.sync {
-            if life.syncing.is_some() {
-                steps.push(Step::EndSync);
-            } else if now_ms >= life.next_sync_ms {
-                steps.push(Step::BeginSync);
+            match life.flushes.front() {
+                Some((_, false)) => steps.push(Step::WriteFlush),
+                Some((_, true)) => steps.push(Step::SyncStore),
+                None => {}
+            }
+            if now_ms >= life.next_flush_ms {
+                steps.push(Step::BeginFlush);
             }
         }
     }
@@ -461,7 +477,7 @@ impl Server {
     /// When the server next has something to do by its clocks.
     pub fn next_timer_ms(&self) -> Option<i64> {
         let life = self.life.as_ref()?;
-        Some(life.next_tick_ms.min(life.next_reap_ms).min(life.next_sync_ms))
+        Some(life.next_tick_ms.min(life.next_reap_ms).min(life.next_flush_ms))
     }
 
     /// Does one step.
@@ -528,21 +544,25 @@ impl Server {
                 let reports =
                     life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
                 life.inbox.extend(reports.into_iter().map(Input::Report));
+                life.take_flush(false)?;
                 if !rest.is_empty() {
                     life.work.push_front(Work { expect: Vec::new(), entries: rest });
                 }
                 did.extend(index.map(Did::Applied));
             }
-            Step::BeginSync => {
-                life.next_sync_ms = now_ms + 1000;
-                let index = life.published.view().index;
-                life.syncing = (index != life.synced).then_some(index);
+            Step::BeginFlush => {
+                life.next_flush_ms = now_ms + 1000;
+                life.take_flush(true)?;
             }
-            Step::EndSync => {
-                let Some(index) = life.syncing.take() else { return Ok(()) };
-                self.store.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-                life.synced = index;
-                life.inbox.push_back(Input::Durable(index));
+            Step::WriteFlush => {
+                let Some((flush, written)) = life.flushes.front_mut() else { return Ok(()) };
+                flush.run().map_err(|fault| End::Broken(fault.to_string()))?;
+                *written = true;
+            }
+            Step::SyncStore => {
+                let Some((flush, _)) = life.flushes.pop_front() else { return Ok(()) };
+                flush.sync().map_err(|fault| End::Broken(fault.to_string()))?;
+                life.inbox.push_back(Input::Durable(flush.index()));
             }
         }
         Ok(())
@@ -556,7 +576,14 @@ impl Server {
     /// How many commands wait: nothing does when all is quiet.
     pub fn is_idle(&self) -> bool {
         self.life.as_ref().is_some_and(|life| {
-            life.inbox.is_empty() && life.work.is_empty() && life.node.is_idle()
+            let rests = |client: &Client| {
+                let woken = client.woken.load(Ordering::Relaxed);
+                !woken && !client.advance_due && !client.drain_due && client.output.is_empty()
+            };
+            life.inbox.is_empty()
+                && life.work.is_empty()
+                && life.node.is_idle()
+                && life.connections.values().all(rests)
         })
     }
 }

@@ -56,7 +56,7 @@ impl Store for SimStore {
         self.lock().now.view()
     }
 
-    fn commit(&mut self, batch: Vec<Write>) -> Result<(), Fault> {
+    fn commit(&self, batch: Vec<Write>) -> Result<(), Fault> {
         let mut inner = self.lock();
         match &mut inner.commits_left {
             Some(0) => return Err(Fault::Store("simulated failure".to_owned())),
@@ -73,9 +73,5 @@ impl Store for SimStore {
         let mut inner = self.lock();
         inner.unsynced.clear();
         inner.now.sync()
-    }
-
-    fn syncer(&self) -> Option<Box<dyn Fn() -> Result<(), Fault> + Send>> {
-        None
     }
 }

@@ -1,0 +1,145 @@
+//! Gathers what some entries in a row change, and writes it to the store.
+//!
+//! Invariants:
+//! * Everything that an entry changes is gathered before its view exists.
+//! * The rows, and the applied index that goes with them, are one batch.
+//! * Flushes of a state are written one after the other, in the order of their entries.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::cache::NodeCache;
+use crate::fault::Fault;
+use crate::keys::{self, Keyspace};
+use crate::mutants::StateMutants;
+use crate::recent::Recent;
+use crate::store::{ReadView, Store, Write};
+use crate::txn::Changed;
+use crate::view::View;
+
+/// How much is gathered before it is written, in bytes of entries and of rows, about: it bounds
+/// both the memory that it takes and what a start has to replay.
+pub const GATHER_BYTES_MAX: usize = 48 << 20;
+
+/// What was changed since the last flush began.
+#[derive(Default)]
+pub(crate) struct Gathering {
+    /// Which gathering this is, from 1.
+    pub(crate) number: u32,
+    pub(crate) recent: Arc<Recent>,
+    /// The znodes that changed, each once.
+    pub(crate) dirty: Vec<Arc<str>>,
+    pub(crate) bytes: usize,
+}
+
+impl Gathering {
+    /// Takes in what the entry at `index` wrote; no view older than `oldest` is alive.
+    pub(crate) fn put(
+        &mut self,
+        cache: &NodeCache,
+        (index, oldest): (u64, u64),
+        nodes: Vec<Changed>,
+        rows: Vec<Write>,
+    ) {
+        for Changed { path, existed, now } in nodes {
+            if existed != now.is_some() {
+                let made = now.is_some().then(Bytes::new);
+                let row = (Keyspace::Nodes, keys::node(&path), made);
+                self.put_row(row, index, oldest);
+            }
+            if cache.put_written(&path, index, now, self.number) {
+                self.bytes += path.len() + size_of::<Arc<str>>();
+                self.dirty.push(path);
+            }
+        }
+        for row in rows {
+            self.put_row(row, index, oldest);
+        }
+    }
+
+    fn put_row(&mut self, row: Write, index: u64, oldest: u64) {
+        self.bytes += row.1.len() + row.2.as_ref().map_or(0, Bytes::len) + size_of::<Write>();
+        self.recent.put(row, index, oldest);
+    }
+}
+
+/// What was gathered, to be written by any thread while more is applied.
+pub struct Flush {
+    index: u64,
+    store: Arc<dyn Store>,
+    pub(crate) recent: Arc<Recent>,
+    step: Mutex<Step>,
+    mutants: StateMutants,
+}
+
+enum Step {
+    /// The state as of the last of the entries, the znodes that they changed, and the meta row.
+    Gathered { view: Arc<View>, dirty: Vec<Arc<str>>, meta: (Vec<u8>, Bytes) },
+    /// The store, with all of it.
+    Written(Arc<dyn ReadView>),
+}
+
+impl Flush {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        view: Arc<View>,
+        recent: Arc<Recent>,
+        dirty: Vec<Arc<str>>,
+        meta: (Vec<u8>, Bytes),
+        mutants: StateMutants,
+    ) -> Self {
+        let index = view.index;
+        let step = Mutex::new(Step::Gathered { view, dirty, meta });
+        Self { index, store, recent, step, mutants }
+    }
+
+    /// The last entry that the store holds once this is written.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Writes it, unless that was done already; waits while another thread does.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails; it must then be reopened.
+    pub fn run(&self) -> Result<(), Fault> {
+        let mut step = self.step.lock();
+        let Step::Gathered { view, dirty, meta } = &*step else { return Ok(()) };
+        let mut writes = self.recent.newest();
+        // That a znode was made or deleted; its row is below.
+        writes.retain(|(keyspace, _, _)| *keyspace != Keyspace::Nodes);
+        writes.reserve(dirty.len() + 1);
+        for path in dirty {
+            let node = view.cache.get(path, self.index).expect("it is pinned until it is written");
+            let row = node.map(|node| Bytes::from(node.encode()));
+            writes.push((Keyspace::Nodes, keys::node(path), row));
+        }
+        // Neighbours after each other, which the store takes in faster.
+        writes.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        if self.mutants.applied_apart {
+            self.store.commit(std::mem::take(&mut writes))?;
+        }
+        writes.push((Keyspace::Meta, meta.0.clone(), Some(meta.1.clone())));
+        self.store.commit(writes)?;
+        *step = Step::Written(self.store.view());
+        Ok(())
+    }
+
+    /// Makes what was written durable. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails; it must then be reopened.
+    pub fn sync(&self) -> Result<(), Fault> {
+        self.store.sync()
+    }
+
+    /// The store with it, if it is written; does not wait.
+    pub(crate) fn written(&self) -> Option<Arc<dyn ReadView>> {
+        match &*self.step.try_lock()? {
+            Step::Written(store) => Some(Arc::clone(store)),
+            Step::Gathered { .. } => None,
+        }
+    }
+}

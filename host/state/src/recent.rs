@@ -1,0 +1,238 @@
+//! Rows that were applied and are not in the store yet, and the store with them on top.
+//!
+//! Entries are gathered before they are written, so that what many of them change is written once.
+//! The store thus always holds the state as of *some* entry; the log replays the rest.
+//!
+//! Invariants:
+//! * A row stands here for each gathered entry that wrote it and that a view may still ask for.
+//! * Of the znodes, only that they were made or deleted stands here: it is all that a listing asks.
+//!   What they are is pinned in the cache until the store has it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use crate::fault::Fault;
+use crate::keys::Keyspace;
+use crate::store::{ReadView, Write};
+
+/// What a row is from some log index on; newest last.
+type Versions = SmallVec<[(u64, Option<Bytes>); 1]>;
+
+type Table = RwLock<BTreeMap<Vec<u8>, Versions>>;
+
+/// The rows that some entries in a row wrote.
+#[derive(Default)]
+pub(crate) struct Recent {
+    tables: [Table; Keyspace::ALL.len()],
+}
+
+impl Recent {
+    /// Keeps what the entry at `index` wrote; `None` is a deletion. No view older than `oldest` is
+    /// alive.
+    pub(crate) fn put(&self, (keyspace, key, value): Write, index: u64, oldest: u64) {
+        let mut table = self.tables[keyspace as usize].write();
+        let versions = table.entry(key).or_default();
+        if versions.last().is_some_and(|(from, _)| *from <= oldest) {
+            // Every view alive sees that one or a newer one.
+            versions.drain(..versions.len() - 1);
+        }
+        versions.push((index, value));
+    }
+
+    fn get(&self, keyspace: Keyspace, key: &[u8], index: u64) -> Option<Option<Bytes>> {
+        let table = self.tables[keyspace as usize].read();
+        as_of(table.get(key)?, index).cloned()
+    }
+
+    /// Up to `most` rows in the range, as of `index`; beside them, whether there may be more.
+    fn range(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+        index: u64,
+    ) -> Vec<(Bytes, Option<Bytes>)> {
+        let table = self.tables[keyspace as usize].read();
+        if table.is_empty() {
+            return Vec::new();
+        }
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let seen = table.range::<[u8], _>(range).filter_map(|(key, versions)| {
+            Some((Bytes::copy_from_slice(key), as_of(versions, index)?.clone()))
+        });
+        seen.take(most).collect()
+    }
+
+    /// The newest version of every row.
+    pub(crate) fn newest(&self) -> Vec<Write> {
+        let mut rows = Vec::new();
+        for keyspace in Keyspace::ALL {
+            let table = self.tables[keyspace as usize].read();
+            rows.extend(table.iter().filter_map(|(key, versions)| {
+                Some((keyspace, key.clone(), versions.last()?.1.clone()))
+            }));
+        }
+        rows
+    }
+}
+
+fn as_of(versions: &Versions, index: u64) -> Option<&Option<Bytes>> {
+    versions.iter().rev().find(|(from, _)| *from <= index).map(|(_, value)| value)
+}
+
+/// All rows as of one log index: the store as of an earlier one, and what was applied since.
+#[derive(Clone)]
+pub(crate) struct Rows {
+    /// The index as of which the rows are given.
+    pub(crate) index: u64,
+    /// The store, and the last entry that is in it.
+    pub(crate) base: Arc<dyn ReadView>,
+    pub(crate) base_index: u64,
+    /// What was applied since, older first.
+    pub(crate) recent: SmallVec<[Arc<Recent>; 2]>,
+}
+
+impl Rows {
+    /// A row that is not a znode's.
+    pub(crate) fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        assert!(keyspace != Keyspace::Nodes, "znodes are asked for by their path");
+        for recent in self.recent.iter().rev() {
+            if let Some(value) = recent.get(keyspace, key, self.index) {
+                return Ok(value);
+            }
+        }
+        self.base.get(keyspace, key)
+    }
+
+    /// A znode's row in the store, for one that the cache does not have: then nothing changed it
+    /// since.
+    pub(crate) fn node_in_store(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.base.get(Keyspace::Nodes, key)
+    }
+
+    /// Up to `most` rows in `[from, to)`, in the order of their keys; fewer only at the end. Of
+    /// znodes the keys alone mean anything.
+    pub(crate) fn range(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        let mut rows = Vec::new();
+        let mut from = from.to_vec();
+        while rows.len() < most {
+            let want = most - rows.len();
+            let base = self.base.range(keyspace, &from, to, want)?;
+            let recent: SmallVec<[_; 2]> = self
+                .recent
+                .iter()
+                .map(|recent| recent.range(keyspace, &from, to, want, self.index))
+                .collect();
+            if recent.iter().all(Vec::is_empty) {
+                rows.extend(base);
+                break;
+            }
+            // Beyond the last row of a source that gave all it was asked for, nothing is known.
+            let last = |rows: usize, key: Option<&Bytes>| key.filter(|_| rows == want).cloned();
+            let known = recent
+                .iter()
+                .filter_map(|rows| last(rows.len(), rows.last().map(|(key, _)| key)))
+                .chain(last(base.len(), base.last().map(|(key, _)| key)))
+                .min();
+            let is_known = |key: &Bytes| known.as_ref().is_none_or(|known| key <= known);
+            let base = base.into_iter().map(|(key, value)| (key, Some(value)));
+            let mut merged = BTreeMap::new();
+            merged.extend(base.chain(recent.into_iter().flatten()));
+            let merged = merged.into_iter().take_while(|(key, _)| is_known(key));
+            rows.extend(merged.filter_map(|(key, value)| Some((key, value?))).take(want));
+            match known {
+                Some(known) => from = [&known[..], b"\0"].concat(),
+                None => break,
+            }
+        }
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryStore, Store};
+
+    fn row(key: &str, value: Option<&str>) -> Write {
+        let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        (Keyspace::Due, key.as_bytes().to_vec(), value)
+    }
+
+    fn text(rows: Vec<(Bytes, Bytes)>) -> String {
+        let show = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let rows = rows.iter().map(|(key, value)| format!("{}={}", show(key), show(value)));
+        rows.collect::<Vec<_>>().join(" ")
+    }
+
+    /// A store with a=0 .. e=0, over it b deleted and c=1 at 5, then bb=2 made and c=2 at 7.
+    fn rows(index: u64) -> Rows {
+        let store = MemoryStore::default();
+        let first = ["a", "b", "c", "d", "e"].map(|key| row(key, Some("0"))).to_vec();
+        store.commit(first).expect("memory does not fail");
+        let (older, newer) = (Arc::new(Recent::default()), Arc::new(Recent::default()));
+        older.put(row("b", None), 5, 4);
+        older.put(row("c", Some("1")), 5, 4);
+        newer.put(row("bb", Some("2")), 7, 4);
+        newer.put(row("c", Some("2")), 7, 4);
+        Rows { index, base: store.view(), base_index: 4, recent: [older, newer].into() }
+    }
+
+    #[test]
+    fn each_index_sees_its_own_rows() {
+        let all = |index| text(rows(index).range(Keyspace::Due, b"a", b"z", 9).expect("it reads"));
+        assert_eq!(all(4), "a=0 b=0 c=0 d=0 e=0");
+        assert_eq!(all(5), "a=0 c=1 d=0 e=0");
+        assert_eq!(all(6), "a=0 c=1 d=0 e=0");
+        assert_eq!(all(7), "a=0 bb=2 c=2 d=0 e=0");
+        let get = |index, key: &[u8]| rows(index).get(Keyspace::Due, key).expect("it reads");
+        assert_eq!(get(4, b"b").as_deref(), Some(&b"0"[..]));
+        assert_eq!(get(5, b"b"), None);
+        assert_eq!(get(7, b"c").as_deref(), Some(&b"2"[..]));
+        assert_eq!(get(6, b"bb"), None);
+    }
+
+    #[test]
+    fn pages_of_any_size_give_the_same() {
+        for index in 4..8 {
+            let rows = rows(index);
+            let whole = rows.range(Keyspace::Due, b"a", b"z", 100).expect("it reads");
+            for most in 1..7 {
+                let (mut from, mut paged) = (b"a".to_vec(), Vec::new());
+                loop {
+                    let page = rows.range(Keyspace::Due, &from, b"z", most).expect("it reads");
+                    let full = page.len() == most;
+                    assert!(page.len() <= most);
+                    paged.extend(page);
+                    if !full {
+                        break;
+                    }
+                    from = [&paged[paged.len() - 1].0[..], b"\0"].concat();
+                }
+                assert_eq!(paged, whole, "index {index}, {most} at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn versions_that_nobody_can_ask_for_go() {
+        let recent = Recent::default();
+        for index in 10..20 {
+            recent.put(row("a", Some("x")), index, index - 1);
+        }
+        let table = recent.tables[Keyspace::Due as usize].read();
+        assert_eq!(table.get(&b"a"[..]).map(SmallVec::len), Some(2));
+    }
+}
