@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::client_threads::ClientThreads;
 use crate::four_letter::{self, Asked};
 use crate::mailbox::Mailbox;
 use crate::slow::Waiting;
@@ -73,6 +74,7 @@ pub(crate) async fn accept(
     listener: TcpListener,
     tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     clients: Arc<Clients>,
+    threads: Arc<ClientThreads>,
 ) {
     let mut stopping = clients.stopping.clone();
     loop {
@@ -99,7 +101,7 @@ pub(crate) async fn accept(
             continue;
         };
         let tls = tls.as_ref().map(|current| TlsAcceptor::from(Arc::clone(&current.borrow())));
-        tokio::spawn(async move {
+        let served = threads.serve(stream, move |stream| async move {
             match tls {
                 None => {
                     let (reader, writer) = stream.into_split();
@@ -109,6 +111,9 @@ pub(crate) async fn accept(
             }
             drop(place);
         });
+        if let Err(error) = served {
+            tracing::warn!(%error, %remote, "a connection could not be served");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod threads;
 
 mod auth;
 mod client;
+mod client_threads;
 mod operator_token;
 mod remote;
 mod shell;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::auth::Schemes;
 use crate::client::{self, ClientLimits, Clients};
+use crate::client_threads::ClientThreads;
 use crate::config::{Address, Config, LogFormat, Provider};
 use crate::data_dir;
 use crate::four_letter::Answers;
@@ -35,7 +36,7 @@ pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -91,11 +92,16 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         addresses: parking_lot::Mutex::default(),
         stopping,
     });
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let threads = Arc::new(ClientThreads::start(threads).context("no threads for clients")?);
     let listeners = [(plain, None), (secure, tls)];
     let accepting: Vec<_> = listeners
         .into_iter()
         .filter_map(|(listener, tls)| Some((listener?, tls)))
-        .map(|(listener, tls)| tokio::spawn(client::accept(listener, tls, Arc::clone(&clients))))
+        .map(|(listener, tls)| {
+            let (clients, threads) = (Arc::clone(&clients), Arc::clone(&threads));
+            tokio::spawn(client::accept(listener, tls, clients, threads))
+        })
         .collect();
     tracing::info!(
         clients = %local,
