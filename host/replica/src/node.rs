@@ -210,23 +210,29 @@ impl<D: Disk> Node<D> {
         }
         loop {
             let backlog = self.committed.saturating_sub(self.applied);
-            let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog);
-            let idle = !self.begun || self.queue.is_empty() || room == 0;
-            if !idle {
-                let mut entries = pack(&mut self.queue, room as usize).into_iter();
-                let taken = entries.all(|items| self.propose(items, clock_ms, &mut work.expect));
-                if !taken {
-                    entries
-                        .flatten()
-                        .filter_map(|(_, ticket)| ticket)
-                        .for_each(|t| t.outbox.kill());
-                }
+            let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog) as usize;
+            let proposes = self.begun && !self.queue.is_empty() && room > 0;
+            if proposes {
+                self.propose_round(room, clock_ms, &mut work.expect);
             }
             work.entries.extend(self.raft.flush()?);
             self.committed = work.entries.last().map_or(self.committed, |(index, _, _)| *index);
-            if idle {
+            if !proposes {
                 return Ok(work);
             }
+        }
+    }
+
+    /// Proposes as much as goes out with one sync, in at most so many entries.
+    fn propose_round(&mut self, most: usize, clock_ms: i64, expect: &mut Vec<(u64, Ticket)>) {
+        let mut entries = pack(&mut self.queue, most).into_iter();
+        while let Some(items) = entries.next() {
+            if self.propose(items, clock_ms, expect) {
+                continue;
+            }
+            // What came after it must not take effect without it.
+            let waiting = entries.by_ref().flatten().filter_map(|(_, ticket)| ticket);
+            waiting.for_each(|ticket| ticket.outbox.kill());
         }
     }
 
