@@ -39,8 +39,9 @@ pub(crate) enum Behind {
     Writes,
 }
 
-/// Whether it may wait behind writes in a slot: what is answered from a view, and is small to keep.
-/// All else waits at its connection until nothing is in hand.
+/// Whether it may wait behind writes in a slot: what is answered from a view. All else waits at its
+/// connection until nothing is in hand; so does `setWatches`, because [`Outbox::withdraw`] looks for
+/// an heir among reads that ask for one watch.
 pub(crate) fn may_wait(request: &Request) -> bool {
     match request {
         Request::Exists { .. }
