@@ -1,10 +1,11 @@
 //! One client's connection: requests in, bytes out.
 //!
 //! Invariants (ZooKeeper's order):
-//! * Requests take effect and are answered in the order sent. Writes may follow each other without
-//!   waiting; a read takes its view when every earlier write of its session is published, and a
-//!   write waits until the reads before it have taken theirs.
-//! * One read is under way at a time; writes may pass it, because it holds its view already.
+//! * Requests take effect and are answered in the order sent. Writes, and reads behind them, follow
+//!   each other without waiting; a read takes its view with the entry of the last write before it,
+//!   and the next write is in a later entry.
+//! * One read is under way at a time; writes pass it, because it holds its view or has its place.
+//! * What is neither waits here until nothing is in hand, and so does all that comes after it.
 //! * Nothing is decided here about the tree: writes become inputs of the Node, reads are answered
 //!   from a view.
 
@@ -27,7 +28,8 @@ use crate::mutants::ConnectionMutants;
 use crate::operator::{self, Decision};
 use crate::outbox::{Event, Outbox, Say, Waits};
 use crate::publish::Published;
-use crate::reads::{Read, watch_op};
+use crate::reads::{Asked, Read, watch_op};
+use crate::waiting::{Behind, may_wait};
 use crate::writes::{self, Sorted};
 
 /// How many things are taken out of the outbox at a time.
@@ -171,7 +173,7 @@ impl Connection {
     /// How many requests were taken and not answered yet.
     pub fn outstanding(&self) -> usize {
         let inner = self.outbox.inner.lock();
-        self.queue.len() + inner.pending + usize::from(inner.reading.is_some())
+        self.queue.len() + inner.in_hand()
     }
 
     /// The session, its attach generation and its timeout in ms, once it is there.
@@ -257,11 +259,18 @@ impl Connection {
     /// [`Self::receive`], and when the outbox wakes.
     pub fn advance(&mut self, inputs: &mut Vec<Input>) -> Option<Read> {
         self.outbox.looks();
-        while !self.closing {
-            let (pending, reading, attached) = {
-                let inner = self.outbox.inner.lock();
-                (inner.pending, inner.reading.is_some(), inner.attached)
+        loop {
+            let (behind, attached) = {
+                let mut inner = self.outbox.inner.lock();
+                if let Some(taken) = inner.next_read() {
+                    drop(inner);
+                    return Some(Read::begin(&self.published, &self.outbox, taken));
+                }
+                (inner.behind(), inner.attached)
             };
+            if self.closing {
+                return None;
+            }
             let (session, generation, _) = attached?;
             let (xid, asked) = self.queue.pop_front()?;
             if self.must_authenticate(&asked) {
@@ -269,12 +278,27 @@ impl Connection {
                 self.hang_up();
                 return None;
             }
-            let waits = (pending > 0 && !self.mutants.stale_read) || reading;
+            let waits = match behind {
+                Behind::Nothing => false,
+                Behind::Reads => true,
+                Behind::Writes => !self.mutants.stale_read,
+            };
             let request = match asked {
                 Sorted::Write(op) => {
                     let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
                     inputs.push(Input::Write { session, generation, identities, op, ticket });
+                    continue;
+                }
+                Sorted::Other(request)
+                    if waits && behind == Behind::Writes && may_wait(&request) =>
+                {
+                    if let Some(Asked { request, .. }) =
+                        self.outbox.push_waiting(self.asks(session, xid, request))
+                    {
+                        // The last of the writes was published meanwhile.
+                        self.queue.push_front((xid, Sorted::Other(request)));
+                    }
                     continue;
                 }
                 waiting if waits => {
@@ -313,19 +337,16 @@ impl Connection {
                 }
                 request if self.watch_op(xid, &request) => {}
                 read => {
-                    let (published, outbox) = (&self.published, &self.outbox);
-                    return Some(Read::take(
-                        published,
-                        outbox,
-                        &self.identities,
-                        session,
-                        (xid, read),
-                        self.mutants,
-                    ));
+                    let asked = self.asks(session, xid, read);
+                    return Some(Read::take(&self.published, &self.outbox, asked));
                 }
             }
         }
-        None
+    }
+
+    fn asks(&self, session: i64, xid: i32, request: Request) -> Asked {
+        let identities = Arc::clone(&self.identities);
+        Asked { session, xid, request, identities, mutants: self.mutants }
     }
 
     /// Answers what is about watches alone; false if it is something else.

@@ -4,22 +4,25 @@
 //!
 //! 1. [`connection::Connection`] decodes a request, takes the next slot of its [`outbox::Outbox`],
 //!    and gives an [`input::Input`].
-//! 2. [`node::Node`] gathers inputs, packs all writes in hand into one batch, proposes it to raft
-//!    (`raft.rs`), and syncs its [`log`] once.
+//! 2. [`node::Node`] gathers inputs, packs all writes in hand into one batch, or a few (`packing.rs`),
+//!    proposes them to raft (`raft.rs`), and syncs its [`log`] once.
 //! 3. What is committed goes to the [`machine::Machine`], which applies it to the state.
 //! 4. [`publish::Published`] swaps the view, queues the events of watches ([`watches`]) and fills
 //!    the slots of the writes, under one lock.
 //! 5. The connection drains its outbox into bytes.
 //!
 //! A read never enters the Node: when all earlier writes of its session are published, the connection
-//! takes a view, a slot and a watch in one step, under the same lock (`Read::take` in [`reads`]). The
-//! read then runs outside the lock, and what touches many rows goes on in turns ([`big_reads`]).
+//! takes a view, a slot and a watch in one step, under the same lock (`Read::take` in [`reads`]).
+//! Behind such writes it takes its slot at once, and the rest in the step that publishes the last of
+//! them (`waiting.rs`). It then runs outside the lock, and what touches many rows goes on in turns
+//! ([`big_reads`]).
 
 pub mod input;
 
 mod liveness;
 pub mod log;
 pub mod node;
+mod packing;
 pub mod raft;
 
 pub mod machine;
@@ -30,6 +33,7 @@ pub mod big_reads;
 pub mod connection;
 pub mod outbox;
 pub mod reads;
+mod waiting;
 mod writes;
 
 pub mod operator;

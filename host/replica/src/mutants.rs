@@ -15,6 +15,8 @@ pub struct NodeMutants {
     pub expire_never: bool,
     /// A close that takes several entries ends after the first.
     pub forget_to_go_on_closing: bool,
+    /// A write goes into the entry of the one before it, though a read waits between them.
+    pub pack_past_reads: bool,
 }
 
 /// Bugs of the Machine and of what it publishes to.
@@ -43,6 +45,8 @@ pub struct ConnectionMutants {
     pub watch_after_read: bool,
     /// The watch of a read that failed is not withdrawn.
     pub keep_withdrawn: bool,
+    /// A watch is withdrawn though a later read asked for it too.
+    pub no_heirs: bool,
     /// `setWatches` does not look at what its client has missed.
     pub no_catch_up: bool,
     /// Events are shown to those who may not read the znode.

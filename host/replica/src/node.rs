@@ -2,15 +2,15 @@
 //! flushed; its thread only moves inputs and work.
 //!
 //! Invariants:
-//! * Commands of this server are numbered without a gap, in the order in which they came.
-//! * All writes in hand go out as one entry, up to [`BATCH_COMMANDS_MAX`] and [`BATCH_BYTES_MAX`].
+//! * Commands of this server are numbered without a gap, in the order of the log.
+//! * All writes in hand go out with one sync, up to [`ROUND_BYTES_MAX`], and as one entry, up to
+//!   [`BATCH_COMMANDS_MAX`] and [`BATCH_BYTES_MAX`], unless a read must come between (`packing.rs`).
 //! * Nothing more is proposed while [`BACKLOG_ENTRIES_MAX`] entries wait to be applied.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use proto::Id;
-use state::{Batch, Command, Op, Settings, Tagged, View};
+use state::{Batch, Command, Settings, Tagged, View};
 use thiserror::Error;
 
 use crate::input::{Input, Report, Work};
@@ -18,12 +18,15 @@ use crate::liveness::Liveness;
 use crate::log::{Disk, Log, LogError, Position};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
+use crate::packing::{Item, Queued, pack};
 use crate::raft::Raft;
 
 /// How many commands one entry holds.
 pub const BATCH_COMMANDS_MAX: usize = 1024;
 /// How many bytes of payload one entry holds; one command may be longer.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How many bytes of payload go out with one sync; one command may be longer.
+pub const ROUND_BYTES_MAX: usize = 4 << 20;
 /// How many entries may wait to be applied before nothing more is proposed.
 pub const BACKLOG_ENTRIES_MAX: u64 = 64;
 /// The raft id of a server that is alone.
@@ -55,17 +58,12 @@ pub enum NodeError {
     Raft(String),
 }
 
-enum Queued {
-    Write { session: i64, generation: u32, identities: Arc<Vec<Id>>, op: Op },
-    Command(Command),
-}
-
 /// One server's part in the ensemble.
 pub struct Node<D: Disk> {
     raft: Raft<D>,
     config: NodeConfig,
     liveness: Liveness,
-    queue: VecDeque<(Queued, Option<Ticket>)>,
+    queue: VecDeque<Item>,
     sequence: u64,
     begun: bool,
     found: bool,
@@ -127,7 +125,8 @@ impl<D: Disk> Node<D> {
     /// Takes one input.
     pub fn step(&mut self, input: Input) {
         match input {
-            Input::Write { session, generation, identities, op, ticket } => {
+            Input::Write { session, generation, identities, op, mut ticket } => {
+                ticket.after_read &= !self.mutants.pack_past_reads;
                 let write = Queued::Write { session, generation, identities, op };
                 self.queue.push_back((write, Some(ticket)));
             }
@@ -198,8 +197,8 @@ impl<D: Disk> Node<D> {
         self.queue.is_empty() && self.applied == self.committed
     }
 
-    /// Proposes what is in hand, syncs the log once, and gives what is committed. `clock_ms` is the
-    /// wall clock.
+    /// Proposes what is in hand, syncs the log once for up to [`ROUND_BYTES_MAX`], and gives what is
+    /// committed. `clock_ms` is the wall clock.
     ///
     /// # Errors
     /// [`NodeError::Log`]: stop the server; nothing is retried on a file whose state is unknown.
@@ -209,21 +208,32 @@ impl<D: Disk> Node<D> {
             self.begun = true;
             self.begin(clock_ms);
         }
-        while self.begun
-            && !self.queue.is_empty()
-            && self.committed.saturating_sub(self.applied) < BACKLOG_ENTRIES_MAX
-        {
-            let before = self.queue.len();
-            self.propose(clock_ms, &mut work.expect);
-            if self.queue.len() == before {
-                break;
+        loop {
+            let backlog = self.committed.saturating_sub(self.applied);
+            let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog) as usize;
+            let proposes = self.begun && !self.queue.is_empty() && room > 0;
+            if proposes {
+                self.propose_round(room, clock_ms, &mut work.expect);
             }
             work.entries.extend(self.raft.flush()?);
             self.committed = work.entries.last().map_or(self.committed, |(index, _, _)| *index);
+            if !proposes {
+                return Ok(work);
+            }
         }
-        work.entries.extend(self.raft.flush()?);
-        self.committed = work.entries.last().map_or(self.committed, |(index, _, _)| *index);
-        Ok(work)
+    }
+
+    /// Proposes as much as goes out with one sync, in at most so many entries.
+    fn propose_round(&mut self, most: usize, clock_ms: i64, expect: &mut Vec<(u64, Ticket)>) {
+        let mut entries = pack(&mut self.queue, most).into_iter();
+        while let Some(items) = entries.next() {
+            if self.propose(items, clock_ms, expect) {
+                continue;
+            }
+            // What came after it must not take effect without it.
+            let waiting = entries.by_ref().flatten().filter_map(|(_, ticket)| ticket);
+            waiting.for_each(|ticket| ticket.outbox.kill());
+        }
     }
 
     /// The first commands of a start: who numbers them, and, once ever, who the ensemble is.
@@ -246,22 +256,20 @@ impl<D: Disk> Node<D> {
         Command::Bootstrap { cluster_id, settings }
     }
 
-    fn propose(&mut self, clock_ms: i64, expect: &mut Vec<(u64, Ticket)>) {
+    /// Makes an entry; false if raft refused it. Whoever waits for it is then disconnected.
+    fn propose(
+        &mut self,
+        items: Vec<Item>,
+        clock_ms: i64,
+        expect: &mut Vec<(u64, Ticket)>,
+    ) -> bool {
         self.time_ms = self.time_ms.max(clock_ms);
         let mut identities: Vec<Vec<(String, String)>> = Vec::new();
         let mut known: BTreeMap<usize, u32> = BTreeMap::new();
-        let mut commands = Vec::new();
-        let mut tickets = Vec::new();
-        let mut bytes = 0;
+        let mut commands = Vec::with_capacity(items.len());
+        let mut tickets = Vec::with_capacity(items.len());
         let mut sequence = self.sequence;
-        while commands.len() < BATCH_COMMANDS_MAX {
-            let Some((queued, _)) = self.queue.front() else { break };
-            let size = queued.bytes();
-            if !commands.is_empty() && bytes + size > BATCH_BYTES_MAX {
-                break;
-            }
-            bytes += size;
-            let Some((queued, ticket)) = self.queue.pop_front() else { break };
+        for (queued, ticket) in items {
             sequence += 1;
             let command = match queued {
                 Queued::Command(command) => command,
@@ -279,14 +287,14 @@ impl<D: Disk> Node<D> {
         }
         let origins = vec![(self.config.server, self.config.boot)];
         let batch = Batch { time_ms: self.time_ms, origins, identities, commands };
-        // One voter has no uncommitted entries here: each batch is flushed before the next.
         if let Err(error) = self.raft.propose(batch.encode()) {
             tracing::error!(%error, "raft refused a batch; its clients are disconnected");
             tickets.iter().for_each(|(_, ticket)| ticket.outbox.kill());
-            return;
+            return false;
         }
         self.sequence = sequence;
         expect.extend(tickets);
+        true
     }
 
     /// Containers and TTL nodes that may go, up to `most`.
@@ -295,28 +303,5 @@ impl<D: Disk> Node<D> {
             self.queue.push_back((Queued::Command(Command::Reap { path }), None));
         }
         Ok(())
-    }
-}
-
-impl Queued {
-    /// Roughly how many bytes it takes in the log.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Write { op, .. } => op_bytes(op),
-            Self::Command(_) => 64,
-        }
-    }
-}
-
-fn op_bytes(op: &Op) -> usize {
-    match op {
-        Op::Create { path, data, .. } | Op::SetData { path, data, .. } => {
-            64 + path.len() + data.as_ref().map_or(0, bytes::Bytes::len)
-        }
-        Op::Delete { path, .. } | Op::SetAcl { path, .. } | Op::Check { path, .. } => {
-            64 + path.len()
-        }
-        Op::Multi(ops) => ops.iter().map(op_bytes).sum(),
-        Op::Refused(_) => 16,
     }
 }

@@ -1,13 +1,17 @@
 //! What a connection has to say to its client, in order.
 //!
 //! An outbox is a row of slots, numbered without a gap. A write's slot is pending until its entry
-//! is published. A read's slot is taken together with its view, and filled when it has been read.
+//! is published. A read's slot waits while one before it is pending (`waiting.rs`), is taken together
+//! with the read's view, and filled when it has been read.
 //!
 //! Invariants:
-//! * An event goes before the first pending slot: after every reply that was decided, or whose view
-//!   was taken, before the change, and before every reply that can show it.
+//! * An event goes before the first open slot, one that is pending or waits: after every reply that
+//!   was decided, or whose view was taken, before the change, and before every reply that can show it.
 //! * Nothing is drained past a slot that is not decided.
-//! * At most one slot is taken at a time: a connection reads one thing after the other.
+//! * A slot is decided by its command only when no read before it waits: that read's view would show
+//!   the command.
+//! * Several slots may be taken, but one read is under way at a time, in the order of slots: replies
+//!   that cannot be sent yet do not gather here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +24,9 @@ use state::Answer;
 
 use crate::big_reads::Charge;
 use crate::operator::OperatorReply;
+use crate::reads::Asked;
+use crate::waiting::{Behind, Taken};
+use crate::watches::Since;
 
 /// How many bytes of events may wait for a client before its connection is closed; it then sets its
 /// watches again and catches up. ZooKeeper has no bound here and runs out of memory.
@@ -54,12 +61,12 @@ pub(crate) struct Event {
     pub(crate) path: Arc<str>,
     pub(crate) zxid: i64,
     pub(crate) acl: Arc<[Acl]>,
-    /// The slot of the read whose watch alone this is for: taken back if that watch is withdrawn.
-    pub(crate) since: Option<u64>,
+    /// The reads whose watches alone this is for: taken back if those are withdrawn.
+    pub(crate) since: Option<Since>,
 }
 
 impl Event {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.path.len() + size_of::<Self>()
     }
 }
@@ -78,17 +85,17 @@ pub(crate) enum Waits {
 }
 
 #[derive(Debug)]
-enum State {
+pub(crate) enum State {
     Pending(Waits),
+    Waiting,
     Taken,
     Decided(Say),
 }
 
-#[derive(Debug)]
-struct Slot {
+pub(crate) struct Slot {
     /// Events that go before it.
-    before: Vec<Event>,
-    state: State,
+    pub(crate) before: Vec<Event>,
+    pub(crate) state: State,
 }
 
 /// Where the answer to one command goes.
@@ -96,24 +103,33 @@ struct Slot {
 pub struct Ticket {
     pub(crate) outbox: Arc<Outbox>,
     number: u64,
+    /// Between the connection's last command and this one a read waits, which must not see this one:
+    /// it goes into a later entry.
+    pub(crate) after_read: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Inner {
-    slots: VecDeque<Slot>,
+    pub(crate) slots: VecDeque<Slot>,
     /// The number of the first of `slots`.
-    first: u64,
-    /// No slot before this number is pending.
-    undecided: u64,
+    pub(crate) first: u64,
+    /// No slot before this number is open.
+    pub(crate) open: u64,
     /// Events that go after the last slot.
-    after: Vec<Event>,
-    event_bytes: usize,
+    pub(crate) after: Vec<Event>,
+    pub(crate) event_bytes: usize,
     /// How many slots are pending.
     pub(crate) pending: usize,
-    /// The slot of the read that holds its view and was not answered yet.
+    /// The last slot that was taken for a command.
+    last_command: u64,
+    /// The reads whose slots wait, in order, by slot.
+    pub(crate) waiting: VecDeque<(u64, Asked)>,
+    /// The reads that hold their views and are not under way yet, in order.
+    pub(crate) ready: VecDeque<Taken>,
+    /// The slot of the read that is under way.
     pub(crate) reading: Option<u64>,
-    /// Whether an event came for which the watch of that read asked.
-    tentative: bool,
+    /// Whether an event came for which the watch of a read asked that was not answered yet.
+    pub(crate) tentative: bool,
     /// The session, its attach generation and its timeout in ms, once there is one.
     pub(crate) attached: Option<(i64, u32, i32)>,
     /// The connection is to end at once.
@@ -188,18 +204,17 @@ impl Outbox {
         let mut inner = self.inner.lock();
         inner.pending += 1;
         let number = inner.add(State::Pending(waits));
-        Ticket { outbox: Arc::clone(self), number }
+        let after_read = inner.waiting.back().is_some_and(|(read, _)| *read > inner.last_command);
+        inner.last_command = number;
+        Ticket { outbox: Arc::clone(self), number, after_read }
     }
 
     /// Takes the next slot for a read; the caller holds the publish lock and takes the view.
     pub(crate) fn take(&self) -> u64 {
         let mut inner = self.inner.lock();
-        assert!(
-            inner.pending == 0 && inner.reading.is_none(),
-            "a read waits for what came before it"
-        );
+        assert!(inner.behind() == Behind::Nothing, "a read waits for what came before it");
         let number = inner.add(State::Taken);
-        (inner.reading, inner.tentative) = (Some(number), false);
+        inner.reading = Some(number);
         number
     }
 
@@ -207,6 +222,7 @@ impl Outbox {
     pub(crate) fn answer(&self, number: u64, missed: Vec<Event>, say: Say) {
         let mut inner = self.inner.lock();
         inner.reading = None;
+        inner.tentative &= !inner.ready.is_empty();
         inner.event_bytes += missed.iter().map(Event::bytes).sum::<usize>();
         let slot = inner.slot(number).expect("a slot that is not decided is not drained");
         assert!(matches!(slot.state, State::Taken), "a read is answered once");
@@ -214,36 +230,11 @@ impl Outbox {
         slot.state = State::Decided(say);
     }
 
-    /// Takes back the events of these kinds that only a withdrawn watch of the read at `number`
-    /// asked for.
-    pub(crate) fn withdraw(&self, number: u64, path: &str, kinds: &[EventType]) {
-        let mut inner = self.inner.lock();
-        if !inner.tentative {
-            return;
-        }
-        let stays = |event: &Event| {
-            event.since != Some(number) || &*event.path != path || !kinds.contains(&event.kind)
-        };
-        let mut freed = 0;
-        let Inner { slots, after, .. } = &mut *inner;
-        for events in slots.iter_mut().map(|slot| &mut slot.before).chain([after]) {
-            let before: usize = events.iter().map(Event::bytes).sum();
-            events.retain(stays);
-            freed += before - events.iter().map(Event::bytes).sum::<usize>();
-        }
-        inner.event_bytes -= freed;
-    }
-
-    /// Whether a change came for which the watch of the read under way asked.
-    pub(crate) fn has_tentative(&self) -> bool {
-        self.inner.lock().tentative
-    }
-
-    /// Queues an event before the first pending slot.
+    /// Queues an event before the first open slot.
     pub(crate) fn insert(&self, event: Event) {
         let mut inner = self.inner.lock();
         inner.event_bytes += event.bytes();
-        inner.tentative |= event.since.is_some() && event.since == inner.reading;
+        inner.tentative |= event.since.is_some_and(|since| since.any(|slot| inner.is_taken(slot)));
         if inner.event_bytes > EVENT_BYTES_MAX {
             tracing::warn!(
                 bytes_max = EVENT_BYTES_MAX,
@@ -251,8 +242,8 @@ impl Outbox {
             );
             inner.dead = true;
         }
-        let undecided = inner.undecided;
-        match inner.slot(undecided) {
+        let open = inner.open;
+        match inner.slot(open) {
             Some(slot) => slot.before.push(event),
             None => inner.after.push(event),
         }
@@ -304,46 +295,59 @@ impl Outbox {
 }
 
 impl Inner {
-    fn add(&mut self, state: State) -> u64 {
-        let number = self.first + self.slots.len() as u64;
-        let decided = !matches!(state, State::Pending(_));
+    /// Adds a slot; gives its number.
+    pub(crate) fn add(&mut self, state: State) -> u64 {
+        let number = self.next();
         self.slots.push_back(Slot { before: std::mem::take(&mut self.after), state });
-        if decided && self.undecided == number {
-            self.undecided = number + 1;
-        }
+        self.settle();
         number
     }
 
-    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+    /// The number of the next slot.
+    pub(crate) fn next(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    pub(crate) fn slot(&mut self, number: u64) -> Option<&mut Slot> {
         self.slots.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
-    fn decide(&mut self, number: u64, say: Say) {
-        if let Some(slot) = self.slot(number) {
-            slot.state = State::Decided(say);
-        }
-        while self.slot(self.undecided).is_some_and(|slot| slot.is_decided()) {
-            self.undecided += 1;
+    fn is_taken(&mut self, number: u64) -> bool {
+        self.slot(number).is_some_and(|slot| matches!(slot.state, State::Taken))
+    }
+
+    /// Goes on to the first open slot.
+    pub(crate) fn settle(&mut self) {
+        while self.slot(self.open).is_some_and(|slot| !slot.is_open()) {
+            self.open += 1;
         }
     }
 }
 
 impl Slot {
-    fn is_decided(&self) -> bool {
-        !matches!(self.state, State::Pending(_))
+    fn is_open(&self) -> bool {
+        match self.state {
+            State::Pending(_) | State::Waiting => true,
+            State::Taken | State::Decided(_) => false,
+        }
     }
 }
 
 impl Ticket {
-    /// Fills the slot with a command's answer.
-    pub(crate) fn fill(&self, zxid: i64, answer: Answer) {
+    /// Fills the slot with a command's answer; true if a read waited for just that.
+    pub(crate) fn fill(&self, zxid: i64, answer: Answer) -> bool {
         let mut inner = self.outbox.inner.lock();
-        let Some(slot) = inner.slot(self.number) else { return };
-        let State::Pending(_) = slot.state else { return };
+        let Some(slot) = inner.slot(self.number) else { return false };
+        let State::Pending(_) = slot.state else { return false };
         let State::Pending(waits) = std::mem::replace(&mut slot.state, State::Taken) else {
-            return;
+            return false;
         };
         inner.pending -= 1;
+        let passed = inner.waiting.front().is_some_and(|(read, _)| *read < self.number);
+        assert!(
+            !passed || inner.dead,
+            "a write was published before a read in front of it had its view"
+        );
         let mut ends = false;
         let say = match (waits, answer) {
             (Waits::Write { xid }, Answer::Reply(result)) => {
@@ -372,9 +376,13 @@ impl Ticket {
             // A command without effect: its outcome is unknown here, so the connection ends.
             (Waits::Write { .. } | Waits::Operator { .. }, _) => Say::Close,
         };
-        inner.decide(self.number, say);
+        if let Some(slot) = inner.slot(self.number) {
+            slot.state = State::Decided(say);
+        }
+        inner.settle();
         if ends {
             inner.add(State::Decided(Say::Close));
         }
+        inner.may_take()
     }
 }

@@ -1,9 +1,11 @@
-//! The published view, and the lock that makes three things one step: to swap the view, to queue
-//! the events of a change, and to fill the slots of its writes.
+//! The published view, and the lock that makes four things one step: to swap the view, to queue
+//! the events of a change, to fill the slots of its writes, and to give the view to the reads that
+//! waited for those.
 //!
-//! A read takes its view, its slot and its watch under the shared side. So a watch is registered
-//! before or after a change as a whole, together with the view that is read. Under the exclusive
-//! side there are look-ups in memory only: no store is read, nothing is encoded, nobody is woken.
+//! A read that waits for nothing takes its view, its slot and its watch under the shared side. So a
+//! watch is registered before or after an entry as a whole, together with the view that is read.
+//! Under the exclusive side there are look-ups in memory only: no store is read, nothing is encoded,
+//! nobody is woken. Locks are taken in this order: the view, the watches, an outbox.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -71,7 +73,12 @@ impl Published {
 
     /// Forgets a connection that has ended.
     pub fn disconnect(&self, outbox: &Arc<Outbox>) {
-        self.watches.lock().disconnect(outbox.id);
+        // Nothing is published meanwhile, and what is published later finds no read to set a watch for.
+        let mut watches = self.watches.lock();
+        watches.disconnect(outbox.id);
+        let reads = outbox.forget_reads();
+        drop(watches);
+        drop(reads);
         let attached = outbox.inner.lock().attached;
         if let Some((session, _, _)) = attached {
             let mut sessions = self.sessions.lock();
@@ -92,6 +99,8 @@ impl Published {
         reports: &mut Vec<Report>,
     ) {
         let mut wake: Vec<Arc<Outbox>> = Vec::new();
+        // Whose reads waited for a write of this entry.
+        let mut waited: Vec<Arc<Outbox>> = Vec::new();
         let mut current = self.view.write();
         // The old view is dropped after the lock: freeing it takes time.
         let old = std::mem::replace(&mut *current, view);
@@ -120,9 +129,14 @@ impl Published {
                 continue;
             }
             if let Some(ticket) = ticket {
-                ticket.fill(outcome.zxid, outcome.answer);
+                if ticket.fill(outcome.zxid, outcome.answer) {
+                    waited.push(Arc::clone(&ticket.outbox));
+                }
                 wake.push(ticket.outbox);
             }
+        }
+        for outbox in waited {
+            outbox.take_waiting(&current, &mut watches);
         }
         drop(watches);
         drop(current);

@@ -1,8 +1,9 @@
 //! Reads: everything that is answered from a view, without the log (`FinalRequestProcessor`).
 //!
-//! A read takes its view, its slot and its watch in one step (`Read::take`); later steps read, a
-//! bounded number of rows each, and the last one fills the slot and withdraws the watch if the
-//! znode is not there or may not be read.
+//! A read takes its view and its watch in one step: with its slot if nothing before it is open
+//! (`Read::take`), otherwise when the last write before it is published (`waiting.rs`). Later steps
+//! read, a bounded number of rows each, and the last one fills the slot and withdraws the watch if
+//! the znode is not there or may not be read.
 
 use std::sync::Arc;
 
@@ -15,17 +16,11 @@ use crate::big_reads::Charge;
 use crate::mutants::ConnectionMutants;
 use crate::outbox::{Event, Outbox, Say};
 use crate::publish::Published;
+use crate::waiting::Taken;
 use crate::watches::{PERSISTENT, RECURSIVE, STANDARD, Table, WatchTable};
 
 /// How many rows a read may touch in one turn; what needs more is a big read.
 pub const TURN_ROWS: usize = 1000;
-
-const ALL_KINDS: [EventType; 4] = [
-    EventType::NodeCreated,
-    EventType::NodeDeleted,
-    EventType::NodeDataChanged,
-    EventType::NodeChildrenChanged,
-];
 
 /// Why a read has no reply: an error for the client, or a failure of this server.
 enum Stop {
@@ -45,18 +40,50 @@ impl From<Fault> for Stop {
     }
 }
 
+/// What a client wants to read.
+pub(crate) struct Asked {
+    pub(crate) session: i64,
+    pub(crate) xid: i32,
+    pub(crate) request: Request,
+    pub(crate) identities: Arc<Vec<Id>>,
+    pub(crate) mutants: ConnectionMutants,
+}
+
+impl Asked {
+    /// The one-shot watch that it sets, unless it sets many.
+    pub(crate) fn watch(&self) -> Option<(Table, &str)> {
+        watch_of(&self.request)
+    }
+
+    fn sets_watches(&self) -> bool {
+        match self.request {
+            // The planted bug: its watch is registered when the read is answered.
+            _ if self.mutants.watch_after_read => false,
+            Request::SetWatches(_) | Request::SetWatches2(_) => true,
+            _ => self.watch().is_some(),
+        }
+    }
+
+    /// Sets its watches; the caller holds the publish lock, and takes the view.
+    pub(crate) fn register(&self, watches: &mut WatchTable, outbox: &Arc<Outbox>, number: u64) {
+        if !self.sets_watches() {
+            // Nothing to set.
+        } else if let Some((table, path)) = self.watch() {
+            watches.add(table, path, outbox, STANDARD, number);
+        } else if let Request::SetWatches(set) | Request::SetWatches2(set) = &self.request {
+            register(set, watches, outbox, number);
+        }
+    }
+}
+
 /// A read that holds its view and its slot.
 pub struct Read {
     published: Arc<Published>,
     outbox: Arc<Outbox>,
     view: Arc<View>,
-    identities: Arc<Vec<Id>>,
-    session: i64,
-    xid: i32,
     number: u64,
-    request: Request,
+    asked: Asked,
     progress: Progress,
-    mutants: ConnectionMutants,
     /// The memory that a big read's answer is accounted for with.
     pub(crate) charge: Option<Charge>,
 }
@@ -85,43 +112,27 @@ fn watch_of(request: &Request) -> Option<(Table, &str)> {
 impl Read {
     /// Takes the view, the next slot and the watch, in one step. All earlier writes of the session
     /// must be published, and its earlier reads answered.
-    pub(crate) fn take(
-        published: &Arc<Published>,
-        outbox: &Arc<Outbox>,
-        identities: &Arc<Vec<Id>>,
-        session: i64,
-        (xid, request): (i32, Request),
-        mutants: ConnectionMutants,
-    ) -> Self {
+    pub(crate) fn take(published: &Arc<Published>, outbox: &Arc<Outbox>, asked: Asked) -> Self {
         let (view, number) = published.with_view(|view| {
             let number = outbox.take();
-            if mutants.watch_after_read {
-                // The planted bug: it is registered when the read is answered.
-            } else if let Some((table, path)) = watch_of(&request) {
-                published.watches().add(table, path, outbox, STANDARD, number);
-            } else if let Request::SetWatches(set) | Request::SetWatches2(set) = &request {
-                register(set, &mut published.watches(), outbox, number);
+            if asked.sets_watches() {
+                asked.register(&mut published.watches(), outbox, number);
             }
             (Arc::clone(view), number)
         });
-        Self {
-            published: Arc::clone(published),
-            outbox: Arc::clone(outbox),
-            view,
-            identities: Arc::clone(identities),
-            session,
-            xid,
-            number,
-            request,
-            progress: Progress::Start,
-            mutants,
-            charge: None,
-        }
+        Self::begin(published, outbox, Taken { view, number, asked })
+    }
+
+    /// Begins a read that has taken everything.
+    pub(crate) fn begin(published: &Arc<Published>, outbox: &Arc<Outbox>, taken: Taken) -> Self {
+        let Taken { view, number, asked } = taken;
+        let (published, outbox) = (Arc::clone(published), Arc::clone(outbox));
+        Self { published, outbox, view, number, asked, progress: Progress::Start, charge: None }
     }
 
     /// Reads up to [`TURN_ROWS`] rows and answers; gives itself back if that was not enough.
     pub fn run(mut self) -> Option<Self> {
-        if self.mutants.late_view {
+        if self.asked.mutants.late_view {
             self.view = self.published.view();
         }
         match self.turn() {
@@ -162,13 +173,13 @@ impl Read {
 
     fn answer(&mut self, result: Result<Reply, Stop>) {
         let found = matches!(result, Ok(_) | Err(Stop::Code(ErrorCode::NoNode)));
-        let keeps = result.is_ok() || found && matches!(self.request, Request::Exists { .. });
-        let keeps = keeps || self.mutants.keep_withdrawn;
-        if let (false, Some((table, path))) = (keeps, watch_of(&self.request)) {
-            self.withdraw(table, path, &ALL_KINDS);
+        let keeps = result.is_ok() || found && matches!(self.asked.request, Request::Exists { .. });
+        let keeps = keeps || self.asked.mutants.keep_withdrawn;
+        if let (false, Some((table, path))) = (keeps, self.asked.watch()) {
+            self.withdraw(table, path);
         }
         if let (true, true, Some((table, path))) =
-            (self.mutants.watch_after_read, keeps, watch_of(&self.request))
+            (self.asked.mutants.watch_after_read, keeps, self.asked.watch())
         {
             let mut watches = self.published.watches();
             watches.add(table, path, &self.outbox, STANDARD, self.number);
@@ -177,7 +188,7 @@ impl Read {
             Progress::Watches { missed, .. } => std::mem::take(missed),
             _ => Vec::new(),
         };
-        let (xid, zxid, charge) = (self.xid, self.view.zxid, self.charge.take());
+        let (xid, zxid, charge) = (self.asked.xid, self.view.zxid, self.charge.take());
         let result = match result {
             Ok(reply) => Ok(reply),
             Err(Stop::Code(code)) => Err(code),
@@ -190,10 +201,11 @@ impl Read {
     }
 
     /// Takes back a watch that this read set, and what it has caused since.
-    fn withdraw(&self, table: Table, path: &str, kinds: &[EventType]) {
+    fn withdraw(&self, table: Table, path: &str) {
         let mut watches = self.published.watches();
-        watches.withdraw(table, path, self.outbox.id, self.number);
-        self.outbox.withdraw(self.number, path, kinds);
+        let mutant = self.asked.mutants.no_heirs;
+        let heir = self.outbox.withdraw(self.number, (table, path), mutant);
+        watches.withdraw((table, path), self.outbox.id, self.number, heir);
     }
 
     /// Goes on for up to [`TURN_ROWS`] rows; `None` if there is more to do.
@@ -207,7 +219,7 @@ impl Read {
         match &mut self.progress {
             Progress::Start => Ok(None),
             Progress::Names { listing, names, stat } => {
-                let prefix = match &self.request {
+                let prefix = match &self.asked.request {
                     Request::GetEphemerals { prefix } => prefix_of(prefix),
                     _ => "",
                 };
@@ -220,7 +232,7 @@ impl Read {
                     return Ok(None);
                 }
                 let names = std::mem::take(names);
-                Ok(Some(match &self.request {
+                Ok(Some(match &self.asked.request {
                     Request::GetChildren2 { .. } => Reply::ChildrenStat(names, *stat),
                     _ => Reply::Children(names),
                 }))
@@ -238,7 +250,7 @@ impl Read {
 
     /// Answers what takes one look-up, and prepares the rest.
     fn start(&mut self) -> Result<Option<Reply>, Stop> {
-        match &self.request {
+        match &self.asked.request {
             Request::Exists { path, .. } => {
                 if path.contains('\0') {
                     return Err(ErrorCode::BadArguments.into());
@@ -266,7 +278,7 @@ impl Read {
                 let node = self.view.node(path)?.ok_or(ErrorCode::NoNode)?;
                 self.may(&node, Perms::READ | Perms::ADMIN)?;
                 let skip_acl = self.view.settings.skip_acl;
-                let acl = access::masked(&node.acl, &self.identities, skip_acl);
+                let acl = access::masked(&node.acl, &self.asked.identities, skip_acl);
                 Ok(Some(Reply::Acl(acl, node.stat())))
             }
             Request::GetAllChildrenNumber { path } => {
@@ -281,7 +293,7 @@ impl Read {
                 Ok(None)
             }
             Request::GetEphemerals { .. } => {
-                let listing = Listing::ephemerals(self.session);
+                let listing = Listing::ephemerals(self.asked.session);
                 let (names, stat) = (Vec::new(), Stat::default());
                 self.progress = Progress::Names { listing, names, stat };
                 Ok(None)
@@ -302,7 +314,7 @@ impl Read {
 
     fn may(&self, node: &Znode, perms: i32) -> Result<(), ErrorCode> {
         let skip = self.view.settings.skip_acl;
-        if skip || access::allowed(&node.acl, perms, &self.identities) {
+        if skip || access::allowed(&node.acl, perms, &self.asked.identities) {
             return Ok(());
         }
         Err(ErrorCode::NoAuth)
@@ -318,7 +330,7 @@ impl Read {
     fn multi(&mut self) -> Result<Option<Reply>, Stop> {
         let view = Arc::clone(&self.view);
         let (Request::MultiRead(ops), Progress::Multi { results, listing }) =
-            (&self.request, std::mem::replace(&mut self.progress, Progress::Start))
+            (&self.asked.request, std::mem::replace(&mut self.progress, Progress::Start))
         else {
             return Err(ErrorCode::SystemError.into());
         };
@@ -372,7 +384,7 @@ impl Read {
         let (
             Request::SetWatches(set) | Request::SetWatches2(set),
             Progress::Watches { at, missed },
-        ) = (&self.request, std::mem::replace(&mut self.progress, Progress::Start))
+        ) = (&self.asked.request, std::mem::replace(&mut self.progress, Progress::Start))
         else {
             return Err(ErrorCode::SystemError.into());
         };
@@ -384,7 +396,7 @@ impl Read {
             };
             at += 1;
             let node = self.view.node(path)?;
-            let since = match self.mutants.no_catch_up {
+            let since = match self.asked.mutants.no_catch_up {
                 false => set.relative_zxid,
                 true => i64::MAX,
             };
@@ -415,25 +427,11 @@ impl Read {
                 continue;
             }
             // What happened to the znode after the view belongs to another watch, if there is one.
-            let (table, kinds) = match list {
-                List::Child => (Table::Child, &[EventType::NodeChildrenChanged][..]),
-                List::Data | List::Exist => {
-                    (Table::Data, &[EventType::NodeCreated, EventType::NodeDataChanged][..])
-                }
+            let table = match list {
+                List::Child => Table::Child,
+                List::Data | List::Exist => Table::Data,
             };
-            self.withdraw(table, path, kinds);
-            if !self.outbox.has_tentative() {
-                continue;
-            }
-            let other = match table {
-                Table::Data => set.child.iter().any(|child| child == path),
-                Table::Child => {
-                    set.data.iter().any(|p| p == path) || set.exist.iter().any(|p| p == path)
-                }
-            };
-            if !other {
-                self.outbox.withdraw(self.number, path, &[EventType::NodeDeleted]);
-            }
+            self.withdraw(table, path);
         }
         self.progress = Progress::Watches { at, missed };
         Ok(None)

@@ -8,6 +8,10 @@
 //! the watch is tentative: it knows the slot of the read, its events know it too, and both can be
 //! withdrawn if the znode is not there or may not be read. When the read succeeds nothing is left to
 //! do: slot numbers never return.
+//!
+//! A watch that is there already is not set again. So a later read of the connection that asks for
+//! the same watch, and holds its view too, is its heir: what the earlier read withdraws becomes that
+//! one's.
 
 use std::sync::Arc;
 
@@ -40,11 +44,45 @@ struct Watcher {
     since: u64,
 }
 
+/// The slots of the reads whose one-shot watches asked for an event, by table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Since {
+    data: Option<u64>,
+    child: Option<u64>,
+}
+
+impl Since {
+    fn new(table: Table, slot: u64) -> Self {
+        match table {
+            Table::Data => Self { data: Some(slot), child: None },
+            Table::Child => Self { data: None, child: Some(slot) },
+        }
+    }
+
+    /// Whether one of them is such a slot.
+    pub(crate) fn any(&self, is: impl FnMut(u64) -> bool) -> bool {
+        self.data.into_iter().chain(self.child).any(is)
+    }
+
+    /// The read at `slot` wants its watch in `table` no longer, but `heir` may. False if nobody is
+    /// left who asked for the event.
+    pub(crate) fn withdraw(&mut self, table: Table, slot: u64, heir: Option<u64>) -> bool {
+        let asked = match table {
+            Table::Data => &mut self.data,
+            Table::Child => &mut self.child,
+        };
+        if *asked == Some(slot) {
+            *asked = heir;
+        }
+        self.data.is_some() || self.child.is_some()
+    }
+}
+
 /// Who hears of a change.
 pub(crate) struct Hears {
     pub(crate) outbox: Arc<Outbox>,
-    /// The read whose watch alone asked for it: it may still be withdrawn.
-    pub(crate) since: Option<u64>,
+    /// The reads whose watches alone asked for it: they may still be withdrawn.
+    pub(crate) since: Option<Since>,
 }
 
 type Watchers = HashMap<Box<str>, Vec<Watcher>>;
@@ -130,12 +168,23 @@ impl WatchTable {
         removed != 0
     }
 
-    /// Takes back the one-shot watch that the read at slot `since` set, if it is still there.
-    pub(crate) fn withdraw(&mut self, table: Table, path: &str, connection: u64, since: u64) {
-        let Some(watchers) = self.table(table).get(path) else { return };
-        let mine = |w: &Watcher| w.outbox.id == connection && w.since == since;
-        if watchers.iter().any(mine) {
-            self.remove(table, path, connection, STANDARD);
+    /// Takes back the one-shot watch that the read at slot `since` set, if it is still there and has
+    /// no heir.
+    pub(crate) fn withdraw(
+        &mut self,
+        (table, path): (Table, &str),
+        connection: u64,
+        since: u64,
+        heir: Option<u64>,
+    ) {
+        let Some(watchers) = self.table(table).get_mut(path) else { return };
+        let mine = |w: &&mut Watcher| w.outbox.id == connection && w.since == since;
+        match (watchers.iter_mut().find(mine), heir) {
+            (None, _) => {}
+            (Some(watcher), Some(heir)) => watcher.since = heir,
+            (Some(_), None) => {
+                self.remove(table, path, connection, STANDARD);
+            }
         }
     }
 
@@ -191,7 +240,7 @@ impl WatchTable {
                 if modes == 0 {
                     continue;
                 }
-                let since = (modes == STANDARD).then_some(watcher.since);
+                let since = (modes == STANDARD).then(|| Since::new(table, watcher.since));
                 heard.push(Hears { outbox: Arc::clone(&watcher.outbox), since });
                 if !keep {
                     watcher.modes &= !STANDARD;
@@ -221,12 +270,14 @@ impl WatchTable {
         let mut heard = self.fire(Table::Data, path, EventType::NodeDeleted);
         for child in self.fire(Table::Child, path, EventType::NodeDeleted) {
             match heard.iter_mut().find(|told| told.outbox.id == child.outbox.id) {
-                // It stays if either of the two watches stays.
                 Some(_) if self.mutants.tell_twice => heard.push(child),
-                Some(told) if child.since.is_none() || told.since != child.since => {
-                    told.since = None;
+                // It stays if either of the two watches stays.
+                Some(told) => {
+                    told.since = match (told.since, child.since) {
+                        (Some(data), Some(child)) => Some(Since { child: child.child, ..data }),
+                        (None, _) | (_, None) => None,
+                    };
                 }
-                Some(_) => {}
                 None => heard.push(child),
             }
         }

@@ -8,7 +8,8 @@
 //!   `set`, `delete`, `get PATH [watch]`, `exists`, `ls`, `addwatch PATH [recursive]`, `setwatches`,
 //!   `sync`, `ping`, `close`, `multi "..." "..."`, `many PREFIX COUNT` (that many ephemerals).
 //! * `run` runs the read that a session has begun, where `hold` kept it from running at once.
-//! * `commit` lets the Node make one entry of what it has, `apply` lets the Machine take the next.
+//! * `commit` lets the Node make entries of what it has, with one sync; `apply` lets the Machine take
+//!   the next.
 //! * `drain` shows what a session is told. `go` is commit, apply and drain of all, until nothing
 //!   moves.
 //! * `tick MS` moves the Node's clock on, and ticks. `restart` loses power: what is not synced is gone.
@@ -285,7 +286,7 @@ impl Runner {
         runner
     }
 
-    /// Lets the Node make an entry of what it has; how many were committed.
+    /// Lets the Node make entries of what it has; how many were committed.
     fn commit(&mut self) -> Result<usize, Failure> {
         let work = self.node.flush(1000)?;
         let entries = work.entries.len();
@@ -297,7 +298,11 @@ impl Runner {
 
     /// Applies and publishes the next of what was committed.
     fn apply(&mut self) -> Result<bool, Failure> {
-        let Some(work) = self.work.pop_front() else { return Ok(false) };
+        let Some(mut work) = self.work.pop_front() else { return Ok(false) };
+        let rest = work.entries.split_off(work.entries.len().min(1));
+        if !rest.is_empty() {
+            self.work.push_front(Work { expect: Vec::new(), entries: rest });
+        }
         for report in self.machine.apply(work)? {
             self.node.step(Input::Report(report));
         }
@@ -503,8 +508,11 @@ impl Runner {
                 self.drain(whose()?)?;
             }
             "commit" => {
+                let before = self.disk.syncs();
                 let entries = self.commit()?;
-                return Ok(format!("{entries} committed\n"));
+                let syncs = self.disk.syncs() - before;
+                let plural = if syncs == 1 { "" } else { "s" };
+                return Ok(format!("{entries} committed, {syncs} sync{plural}\n"));
             }
             "apply" => {
                 if !self.apply()? {

@@ -311,6 +311,56 @@ fn a_watch_that_stands_in_two_lists_stays_if_one_of_them_keeps_it() {
 }
 
 #[test]
+fn what_set_watches_withdraws_stays_for_a_read_that_asked_for_it_meanwhile() {
+    let mut server = Server::new();
+    let (mut reader, mut writer) = (server.client(), server.client());
+    server.write(&mut writer, &create("/a"));
+    server.write(&mut writer, &create("/b"));
+    let read = reader.take(&Request::SetWatches(SetWatches {
+        relative_zxid: 0,
+        data: vec!["/a".to_owned()],
+        child: vec!["/a".to_owned()],
+        ..SetWatches::default()
+    }));
+    // The read behind a write takes its view while `setWatches` is under way.
+    reader.send(&set("/b"));
+    reader.send(&get("/a"));
+    let mut inputs = Vec::new();
+    assert!(reader.connection.advance(&mut inputs).is_none(), "the write is not published");
+    server.apply(inputs);
+    server.write(&mut writer, &set("/a"));
+    assert!(reader.connection.advance(&mut Vec::new()).is_none(), "one read at a time");
+    run(read);
+    // Both of its lists have missed something.
+    assert_eq!(reader.said(), ["NodeDataChanged /a", "NodeChildrenChanged /a", "#1 0", "#2 0"]);
+    run(reader.connection.advance(&mut Vec::new()).expect("now the next read"));
+    assert_eq!(reader.said(), ["#3 0", "NodeDataChanged /a"]);
+    assert_eq!(server.machine.published().watches().counts().watches, 0);
+}
+
+#[test]
+fn a_read_behind_writes_counts_until_it_is_answered() {
+    let mut server = Server::new();
+    let mut client = server.client();
+    server.write(&mut client, &create("/a"));
+    client.send(&set("/a"));
+    client.send(&get("/a"));
+    client.send(&exists("/a"));
+    let mut inputs = Vec::new();
+    assert!(client.connection.advance(&mut inputs).is_none(), "the write is not published");
+    assert_eq!(client.connection.outstanding(), 3);
+    server.apply(inputs);
+    assert_eq!(client.connection.outstanding(), 2);
+    let read = client.connection.advance(&mut Vec::new()).expect("the first read");
+    assert_eq!(client.connection.outstanding(), 2);
+    run(read);
+    assert_eq!(client.connection.outstanding(), 1);
+    run(client.connection.advance(&mut Vec::new()).expect("the second read"));
+    assert_eq!(client.connection.outstanding(), 0);
+    assert_eq!(client.said(), ["#1 0", "#2 0", "#3 0", "#4 0"]);
+}
+
+#[test]
 fn later_writes_pass_a_read_that_holds_its_view() {
     let mut server = Server::new();
     let mut client = server.client();

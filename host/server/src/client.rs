@@ -29,6 +29,8 @@ use crate::threads::clock_ms;
 const OUT_BYTES_MAX: usize = 1 << 20;
 /// How many reads are answered before what they gave is encoded.
 const READS_MAX: usize = 16;
+/// How many requests a connection counts before it takes them.
+const RESERVED_MAX: usize = 16;
 /// The longest time that a client without a session may take no byte of what is sent to it.
 const STALLED_MAX: Duration = Duration::from_secs(30);
 /// How long a client may take to read the last that is said to it.
@@ -364,18 +366,36 @@ impl Task<'_> {
         (drained == Drained::Close).then_some(End::Done)
     }
 
-    /// How many more requests may be taken. A connection without any may always take one, so that
-    /// each comes on however many others there are.
+    /// How many more requests may be taken.
     fn room(&self) -> usize {
+        self.room_beside(self.clients.stats.outstanding.load(Ordering::Relaxed))
+    }
+
+    /// The same, when `all` are in flight on all connections. A connection without any may always
+    /// take one, so that each comes on however many others there are.
+    fn room_beside(&self, all: i64) -> usize {
         if self.output.len() >= OUT_BYTES_MAX || self.leave_by.is_some() {
             return 0;
         }
         let limits = &self.clients.limits;
-        let all = self.clients.stats.outstanding.load(Ordering::Relaxed);
         let all = usize::try_from(all).unwrap_or_default();
         let own = limits.outstanding_max.saturating_sub(self.outstanding);
         let shared = limits.all_outstanding_max.saturating_sub(all);
         own.min(shared).max(usize::from(self.outstanding == 0))
+    }
+
+    /// Counts a few requests before they are taken, so that no other connection takes that room at
+    /// the same moment; `count` gives back what was not needed.
+    fn reserve(&mut self) -> usize {
+        let mut room = 0;
+        let all = &self.clients.stats.outstanding;
+        let reserved = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| {
+            room = self.room_beside(all).min(RESERVED_MAX);
+            Some(all + room as i64)
+        });
+        debug_assert!(reserved.is_ok(), "it is never refused");
+        self.outstanding += room;
+        room
     }
 
     /// Answers up to [`READS_MAX`] reads and passes the writes on; true if there may be more.
@@ -411,9 +431,16 @@ impl Task<'_> {
             End::Malformed
         };
         let mut heard = false;
-        let room = self.room();
+        let mut room = 0;
         self.held = true;
-        for _ in 0..room {
+        loop {
+            if room == 0 {
+                room = self.reserve();
+            }
+            if room == 0 {
+                break;
+            }
+            room -= 1;
             let frame = next_frame(&mut self.input, self.clients.limits.frame_bytes_max);
             let Some(payload) = frame.map_err(|e| malformed(e, &self.remote))? else {
                 self.held = false;

@@ -197,7 +197,8 @@ impl Sim {
             && self.now_ms - self.healed_ms > QUIET_MS
             && self.clients.iter().filter_map(Client::conn).all(|conn| {
                 let wire = self.wires.get(&conn);
-                wire.is_some_and(|wire| wire.down.is_empty() && wire.up.is_empty())
+                self.server.has_said_all(conn)
+                    && wire.is_some_and(|wire| wire.down.is_empty() && wire.up.is_empty())
             })
     }
 

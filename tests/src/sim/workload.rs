@@ -208,22 +208,25 @@ impl Workload {
         }
     }
 
-    /// Some requests at once. Often a write, a read of what it wrote, and another write.
+    /// Some requests at once. Often writes of a znode and reads by turns, of it or of another one.
     pub fn burst(&mut self, rng: &mut SimRng, knows: &mut Knows) -> Vec<Request> {
         if rng.chance(25) {
-            let path = path(rng);
+            let (written, other) = (path(rng), path(rng));
             let set = |workload: &mut Self, rng: &mut SimRng| Request::SetData {
-                path: path.clone(),
+                path: written.clone(),
                 data: workload.data(rng),
                 version: -1,
             };
-            let watch = rng.chance(60);
             let mut burst = vec![set(self, rng)];
-            burst.push(match rng.chance(70) {
-                true => Request::GetData { path: path.clone(), watch },
-                false => Request::Exists { path: path.clone(), watch },
-            });
-            burst.push(set(self, rng));
+            for _ in 0..1 + rng.below(4) {
+                let watch = rng.chance(60);
+                let path = if rng.chance(70) { written.clone() } else { other.clone() };
+                burst.push(match rng.chance(70) {
+                    true => Request::GetData { path, watch },
+                    false => Request::Exists { path, watch },
+                });
+                burst.push(set(self, rng));
+            }
             return burst;
         }
         let requests = 1 + rng.below(5);
