@@ -69,6 +69,7 @@ pub struct Client {
     reader: bool,
     /// Whether it makes very many ephemerals once.
     crowd_left: u32,
+    crowd_from_ms: i64,
     conn: Option<u64>,
     phase: Phase,
     session: i64,
@@ -123,7 +124,9 @@ impl Client {
         Self {
             id,
             reader: id.is_multiple_of(2),
-            crowd_left: if id == 1 && rng.chance(12) { CROWD_MULTIS } else { 0 },
+            crowd_left: if id == 1 && rng.chance(15) { CROWD_MULTIS } else { 0 },
+            // Often so late that no restart ends what is wrong with its end.
+            crowd_from_ms: rng.below(58_000) as i64,
             conn: None,
             phase: Phase::Away { until_ms: rng.below(300) as i64 },
             session: 0,
@@ -332,11 +335,15 @@ impl Client {
         self.xid
     }
 
+    fn has_crowd_to_make(&self, now_ms: i64) -> bool {
+        self.crowd_left > 0 && now_ms >= self.crowd_from_ms
+    }
+
     fn burst(&mut self, world: &mut World<'_>) {
         let burst = if !self.begun {
             self.begun = true;
             world.workload.first(world.rng)
-        } else if self.crowd_left > 0 {
+        } else if self.has_crowd_to_make(world.now_ms) {
             self.crowd_left -= 1;
             vec![world.workload.crowd(world.rng)]
         } else {
@@ -350,13 +357,13 @@ impl Client {
 
     fn act(&mut self, world: &mut World<'_>) {
         self.next_act_ms = world.now_ms + world.rng.below(2 * self.pace_ms) as i64;
-        let crowd = self.crowd_left;
+        let crowd = self.has_crowd_to_make(world.now_ms);
         self.burst(world);
-        if crowd == 1 {
+        if crowd && self.crowd_left == 0 {
             // All of them are there: now they die together.
             return self.end_session(world);
         }
-        if !world.trouble || crowd > 0 {
+        if !world.trouble || crowd {
             return;
         }
         let now_ms = world.now_ms;
