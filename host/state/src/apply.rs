@@ -480,7 +480,7 @@ fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>
 fn birth(store: &dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
     let mut digest = 0u128;
     let mut bytes = 0;
-    let mut writes = Vec::new();
+    let mut nodes = Vec::new();
     let tree = [
         ("/", 1, acls::OPEN, 0),
         ("/zookeeper", 2, acls::OPEN, 0),
@@ -507,7 +507,9 @@ fn birth(store: &dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
         };
         digest = digest.wrapping_add(txn::node_hash(path, &node));
         bytes += path.len() as u64;
-        writes.push((Keyspace::Nodes, keys::node(path), Some(Bytes::from(node.encode()))));
+        let mut row = Vec::new();
+        node.encode(&mut row);
+        nodes.push((keys::node(path), row));
     }
     let (applied, term) = BIRTH;
     let meta = Meta {
@@ -524,9 +526,10 @@ fn birth(store: &dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
         next_acl: acls::FIRST_FREE,
         origins: BTreeMap::new(),
     };
-    writes.push((Keyspace::Meta, META_KEY.to_vec(), Some(encode_meta(&meta))));
-    let format = Bytes::copy_from_slice(&STORE_FORMAT.to_be_bytes());
-    writes.push((Keyspace::Meta, FORMAT_KEY.to_vec(), Some(format)));
-    store.commit(writes)?;
+    store.commit(&mut |batch| {
+        nodes.iter().for_each(|(key, row)| batch.put(Keyspace::Nodes, key, Some(row)));
+        batch.put(Keyspace::Meta, META_KEY, Some(&encode_meta(&meta)));
+        batch.put(Keyspace::Meta, FORMAT_KEY, Some(&STORE_FORMAT.to_be_bytes()));
+    })?;
     Ok(meta)
 }

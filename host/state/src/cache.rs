@@ -79,10 +79,19 @@ impl NodeCache {
     /// The znode at `path` as of `index`: `None` where the store must be asked, `Some(None)` where
     /// there was none.
     pub(crate) fn get(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
+        self.find(path, index, true)
+    }
+
+    /// The same for one who goes through very many: it does not count as asking for this one.
+    pub(crate) fn peek(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
+        self.find(path, index, false)
+    }
+
+    fn find(&self, path: &str, index: u64, used: bool) -> Option<Option<Arc<Znode>>> {
         let hash = xxh3_64(path.as_bytes());
         let mut shard = self.shard(hash).lock();
         let entry = shard.entry(hash, path)?;
-        entry.used = true;
+        entry.used |= used;
         if entry.newest.0 <= index {
             return Some(entry.newest.1.clone());
         }

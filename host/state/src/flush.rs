@@ -15,13 +15,13 @@ use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
 use crate::recent::Recent;
-use crate::store::{ReadView, Store, Write};
+use crate::store::{Batch, ReadView, Store, Write};
 use crate::txn::Changed;
 use crate::view::View;
 
 /// How much is gathered before it is written, in bytes of entries and of rows, about: it bounds
 /// both the memory that it takes and what a start has to replay.
-pub const GATHER_BYTES_MAX: usize = 48 << 20;
+pub const GATHER_BYTES_MAX: usize = 32 << 20;
 
 /// What was changed since the last flush began.
 #[derive(Default)]
@@ -107,22 +107,32 @@ impl Flush {
     pub fn run(&self) -> Result<(), Fault> {
         let mut step = self.step.lock();
         let Step::Gathered { view, dirty, meta } = &*step else { return Ok(()) };
-        let mut writes = self.recent.newest();
-        // That a znode was made or deleted; its row is below.
-        writes.retain(|(keyspace, _, _)| *keyspace != Keyspace::Nodes);
-        writes.reserve(dirty.len() + 1);
-        for path in dirty {
-            let node = view.cache.get(path, self.index).expect("it is pinned until it is written");
-            let row = node.map(|node| Bytes::from(node.encode()));
-            writes.push((Keyspace::Nodes, keys::node(path), row));
-        }
-        // Neighbours after each other, which the store takes in faster.
-        writes.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let rows = |batch: &mut dyn Batch| {
+            self.recent.put_into(batch);
+            let (mut key, mut row) = (Vec::new(), Vec::new());
+            for path in dirty {
+                let node = view.cache.peek(path, self.index);
+                let node = node.expect("it is pinned until it is written");
+                key.clear();
+                keys::push_node(&mut key, path);
+                let row = node.map(|node| {
+                    row.clear();
+                    node.encode(&mut row);
+                    &row[..]
+                });
+                batch.put(Keyspace::Nodes, &key, row);
+            }
+        };
+        let meta = |batch: &mut dyn Batch| batch.put(Keyspace::Meta, &meta.0, Some(&meta.1));
         if self.mutants.applied_apart {
-            self.store.commit(std::mem::take(&mut writes))?;
+            self.store.commit(&mut |batch| rows(batch))?;
+            self.store.commit(&mut |batch| meta(batch))?;
+        } else {
+            self.store.commit(&mut |batch| {
+                rows(batch);
+                meta(batch);
+            })?;
         }
-        writes.push((Keyspace::Meta, meta.0.clone(), Some(meta.1.clone())));
-        self.store.commit(writes)?;
         *step = Step::Written(self.store.view());
         Ok(())
     }

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use crate::fault::Fault;
 use crate::keys::Keyspace;
-use crate::store::{ReadView, Write};
+use crate::store::{Batch, ReadView, Write};
 
 /// What a row is from some log index on; newest last.
 type Versions = SmallVec<[(u64, Option<Bytes>); 1]>;
@@ -69,16 +69,15 @@ impl Recent {
         seen.take(most).collect()
     }
 
-    /// The newest version of every row.
-    pub(crate) fn newest(&self) -> Vec<Write> {
-        let mut rows = Vec::new();
-        for keyspace in Keyspace::ALL {
-            let table = self.tables[keyspace as usize].read();
-            rows.extend(table.iter().filter_map(|(key, versions)| {
-                Some((keyspace, key.clone(), versions.last()?.1.clone()))
-            }));
+    /// Puts the newest version of every row into a batch, but for the znodes'.
+    pub(crate) fn put_into(&self, batch: &mut dyn Batch) {
+        for keyspace in Keyspace::ALL.into_iter().filter(|k| *k != Keyspace::Nodes) {
+            for (key, versions) in &*self.tables[keyspace as usize].read() {
+                if let Some((_, value)) = versions.last() {
+                    batch.put(keyspace, key, value.as_deref());
+                }
+            }
         }
-        rows
     }
 }
 
@@ -180,8 +179,12 @@ mod tests {
     /// A store with a=0 .. e=0, over it b deleted and c=1 at 5, then bb=2 made and c=2 at 7.
     fn rows(index: u64) -> Rows {
         let store = MemoryStore::default();
-        let first = ["a", "b", "c", "d", "e"].map(|key| row(key, Some("0"))).to_vec();
-        store.commit(first).expect("memory does not fail");
+        let fill = &mut |batch: &mut dyn Batch| {
+            for key in [b"a", b"b", b"c", b"d", b"e"] {
+                batch.put(Keyspace::Due, key, Some(b"0"));
+            }
+        };
+        store.commit(fill).expect("memory does not fail");
         let (older, newer) = (Arc::new(Recent::default()), Arc::new(Recent::default()));
         older.put(row("b", None), 5, 4);
         older.put(row("c", Some("1")), 5, 4);

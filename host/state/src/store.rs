@@ -23,8 +23,8 @@ use crate::keys::Keyspace;
 
 pub use self::journal::TornTail;
 
-/// One change of a batch; no value deletes the key.
-pub type Write = (Keyspace, Vec<u8>, Option<Bytes>);
+/// A changed row; no value means that it is deleted.
+pub(crate) type Write = (Keyspace, Vec<u8>, Option<Bytes>);
 
 /// An immutable picture of the store.
 pub trait ReadView: Send + Sync {
@@ -47,16 +47,23 @@ pub trait ReadView: Send + Sync {
     ) -> Result<Vec<(Bytes, Bytes)>, Fault>;
 }
 
+/// A batch that is being put together.
+pub trait Batch {
+    /// Adds a change; no value deletes the key.
+    fn put(&mut self, keyspace: Keyspace, key: &[u8], value: Option<&[u8]>);
+}
+
 /// An ordered key-value store with atomic batches.
 pub trait Store: Send + Sync {
     /// The store as it is now.
     fn view(&self) -> Arc<dyn ReadView>;
 
-    /// Writes a batch; the disk does not have it yet, and the operating system may not.
+    /// Writes what `fill` puts into a batch; the disk does not have it yet, and the operating system
+    /// may not.
     ///
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.
-    fn commit(&self, batch: Vec<Write>) -> Result<(), Fault>;
+    fn commit(&self, fill: &mut dyn FnMut(&mut dyn Batch)) -> Result<(), Fault>;
 
     /// Makes every batch before it durable. Blocks on the disk.
     ///
@@ -133,7 +140,8 @@ impl FjallStore {
 fn open_database(path: &Path, options: &StoreOptions) -> fjall::Result<Database> {
     Database::builder(path)
         .cache_size(options.cache_bytes)
-        .worker_threads(2)
+        // More of them spin while one compacts: see "Decisions" in ARCHITECTURE.md.
+        .worker_threads(1)
         .max_journaling_size(64 << 20)
         .manual_journal_persist(true)
         .open()
@@ -170,22 +178,31 @@ impl ReadView for FjallView {
     }
 }
 
+struct FjallBatch<'s> {
+    batch: fjall::OwnedWriteBatch,
+    keyspaces: &'s [fjall::Keyspace; 7],
+}
+
+impl Batch for FjallBatch<'_> {
+    fn put(&mut self, keyspace: Keyspace, key: &[u8], value: Option<&[u8]>) {
+        let keyspace = &self.keyspaces[keyspace as usize];
+        match value {
+            Some(value) => self.batch.insert(keyspace, key, value),
+            None => self.batch.remove(keyspace, key),
+        }
+    }
+}
+
 impl Store for FjallStore {
     fn view(&self) -> Arc<dyn ReadView> {
         let snapshot = self.database.snapshot();
         Arc::new(FjallView { snapshot, keyspaces: Arc::clone(&self.keyspaces) })
     }
 
-    fn commit(&self, writes: Vec<Write>) -> Result<(), Fault> {
-        let mut batch = self.database.batch();
-        for (keyspace, key, value) in writes {
-            let keyspace = &self.keyspaces[keyspace as usize];
-            match value {
-                Some(value) => batch.insert(keyspace, key, &value[..]),
-                None => batch.remove(keyspace, key),
-            }
-        }
-        batch.commit().map_err(store_fault)
+    fn commit(&self, fill: &mut dyn FnMut(&mut dyn Batch)) -> Result<(), Fault> {
+        let mut batch = FjallBatch { batch: self.database.batch(), keyspaces: &self.keyspaces };
+        fill(&mut batch);
+        batch.batch.commit().map_err(store_fault)
     }
 
     fn sync(&self) -> Result<(), Fault> {
@@ -240,20 +257,23 @@ impl ReadView for Tables {
     }
 }
 
+impl Batch for Tables {
+    fn put(&mut self, keyspace: Keyspace, key: &[u8], value: Option<&[u8]>) {
+        let table = &mut self[keyspace as usize];
+        match value {
+            Some(value) => table.insert(key.to_vec(), Bytes::copy_from_slice(value)),
+            None => table.remove(key),
+        };
+    }
+}
+
 impl Store for MemoryStore {
     fn view(&self) -> Arc<dyn ReadView> {
         Arc::new(self.tables.lock().clone())
     }
 
-    fn commit(&self, writes: Vec<Write>) -> Result<(), Fault> {
-        let mut tables = self.tables.lock();
-        for (keyspace, key, value) in writes {
-            let table = &mut tables[keyspace as usize];
-            match value {
-                Some(value) => table.insert(key, value),
-                None => table.remove(&key),
-            };
-        }
+    fn commit(&self, fill: &mut dyn FnMut(&mut dyn Batch)) -> Result<(), Fault> {
+        fill(&mut *self.tables.lock());
         Ok(())
     }
 

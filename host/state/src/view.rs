@@ -111,7 +111,7 @@ impl View {
 
     /// The znode at `path`, which is not kept in memory for it: the path is one of very many.
     fn peek(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
-        match self.cache.get(path, self.index) {
+        match self.cache.peek(path, self.index) {
             Some(cached) => Ok(cached),
             None => self.stored(path),
         }

@@ -148,15 +148,11 @@ impl Znode {
     }
 
     /// The row.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let inline = match &self.data {
-            Data::Inline(Some(data)) => &data[..],
-            Data::Inline(None) | Data::Large(_) => &[],
-        };
-        let mut out = Vec::with_capacity(HEAD_BYTES + inline.len());
-        self.encode_head(&mut out);
-        out.extend_from_slice(inline);
-        out
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        if let Data::Inline(Some(data)) = &self.data {
+            out.extend_from_slice(data);
+        }
     }
 
     /// The row without its inline data: what the digest covers.

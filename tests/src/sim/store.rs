@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use replica::log::SimRng;
-use state::store::{ReadView, Write};
+use state::store::{Batch, ReadView};
 use state::{Fault, MemoryStore, Store};
 
 #[derive(Default)]
@@ -56,14 +56,14 @@ impl Store for SimStore {
         self.lock().now.view()
     }
 
-    fn commit(&self, batch: Vec<Write>) -> Result<(), Fault> {
+    fn commit(&self, fill: &mut dyn FnMut(&mut dyn Batch)) -> Result<(), Fault> {
         let mut inner = self.lock();
         match &mut inner.commits_left {
             Some(0) => return Err(Fault::Store("simulated failure".to_owned())),
             Some(left) => *left -= 1,
             None => {}
         }
-        inner.now.commit(batch)?;
+        inner.now.commit(fill)?;
         let now = inner.now.clone();
         inner.unsynced.push(now);
         Ok(())
