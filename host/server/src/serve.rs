@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +23,7 @@ use crate::config::{Address, Config, LogFormat, Provider};
 use crate::data_dir;
 use crate::four_letter::Answers;
 use crate::operator_token::OperatorToken;
+use crate::peers::Peer;
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -65,10 +66,11 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         Some(_) => Some(tls::current(&config.tls)?),
         None => None,
     };
+    let peers = listen_for_peers(config)?;
     let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
-    let (replica, last) = start_replica(config)?;
+    let (replica, last) = start_replica(config, peers)?;
     if let Some(index) = last {
         replay(&replica.published, index).await;
         compare_settings(&replica.published.view().settings, &seed(config));
@@ -86,7 +88,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         x509_super: config.auth.x509.super_user.clone(),
         limits: limits(config),
         stats: Stats::new(),
-        four_letter: answers(config, local),
+        four_letter: answers(config, local, Arc::clone(&replica.part)),
         next_session: AtomicU64::new(first_session(config.server_id)),
         next_connection: AtomicU64::new(1),
         addresses: parking_lot::Mutex::default(),
@@ -149,7 +151,10 @@ fn listen(address: &Address) -> anyhow::Result<TcpListener> {
 }
 
 /// Opens the data and starts the threads; beside them, the log's last index, if there was a log.
-fn start_replica(config: &Config) -> anyhow::Result<(Replica, Option<u64>)> {
+fn start_replica(
+    config: &Config,
+    peers: Option<std::net::TcpListener>,
+) -> anyhow::Result<(Replica, Option<u64>)> {
     let dir = &config.data_dir;
     data_dir::claim(dir)?;
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
@@ -157,7 +162,10 @@ fn start_replica(config: &Config) -> anyhow::Result<(Replica, Option<u64>)> {
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
     tell_torn_tail(&store);
     let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
-    let state = State::open(Box::new(store), Box::new(NoHooks), cache_bytes)
+    let (raft_id, others) = ensemble(config);
+    let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([raft_id]).collect();
+    voters.sort_unstable();
+    let state = State::open_or_found(Box::new(store), Box::new(NoHooks), cache_bytes, &voters)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
     let log = open_log(config, &dir.join("log"), state.meta().applied)?;
     let mut random = [0; 16];
@@ -166,6 +174,8 @@ fn start_replica(config: &Config) -> anyhow::Result<(Replica, Option<u64>)> {
     let number = |bytes: &[u8]| bytes.iter().fold(1u64, |n, b| n.wrapping_mul(257) ^ u64::from(*b));
     let node = NodeConfig {
         server: u32::from(config.server_id),
+        raft_id,
+        election_ticks: (10, 20),
         boot: number(boot),
         cluster_id: number(cluster_id) | 1,
         settings: seed(config),
@@ -175,8 +185,37 @@ fn start_replica(config: &Config) -> anyhow::Result<(Replica, Option<u64>)> {
         every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
         per_minute: config.nodes.container_deletes_per_minute,
     };
-    let last = Some(log.last_index()).filter(|last| *last > state::apply::BIRTH.0);
-    Ok((Replica::start(log, state, node, reaping)?, last))
+    // What an ensemble has in its logs beyond the last commit may never be.
+    let known = if others.is_empty() { log.last_index() } else { log.hard_state().commit };
+    let last = Some(known).filter(|last| *last > state::apply::BIRTH.0);
+    let ensemble = peers.map(|listener| (listener, others));
+    Ok((Replica::start(log, state, node, reaping, ensemble)?, last))
+}
+
+/// This server's id for raft, and the other voters. A server that is alone has the id 1.
+fn ensemble(config: &Config) -> (u64, Vec<Peer>) {
+    // No raft id is 0.
+    let id = |server: u8| u64::from(server) + 1;
+    let servers = &config.ensemble.servers;
+    let others = servers.iter().filter(|server| server.id != config.server_id);
+    let others: Vec<Peer> =
+        others.map(|server| Peer { id: id(server.id), addresses: server.peer.clone() }).collect();
+    if others.is_empty() { (1, others) } else { (id(config.server_id), others) }
+}
+
+fn listen_for_peers(config: &Config) -> anyhow::Result<Option<std::net::TcpListener>> {
+    let servers = &config.ensemble.servers;
+    if servers.len() <= 1 {
+        return Ok(None);
+    }
+    let mine = servers.iter().find(|server| server.id == config.server_id);
+    let mine = mine.and_then(|server| server.peer.first());
+    let address = config.ensemble.peer_listen.as_ref().or(mine);
+    let address = resolve(address.context("expected `ensemble.peer-listen`, got none")?)?;
+    let listener = std::net::TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address} for other servers: is another one there?")
+    })?;
+    Ok(Some(listener))
 }
 
 /// What a cluster that this server founds agrees on at first.
@@ -299,8 +338,9 @@ fn limits(config: &Config) -> ClientLimits {
     }
 }
 
-fn answers(config: &Config, local: SocketAddr) -> Answers {
+fn answers(config: &Config, local: SocketAddr, part: Arc<AtomicU8>) -> Answers {
     Answers {
+        part,
         words: config.four_letter_words.clone(),
         client_port: local.port(),
         secure_port: config.listen.client_tls.as_ref().map(|address| address.port),

@@ -4,8 +4,9 @@
 //! Node and Machine are joined by a bounded queue of committed entries, so that a long apply never
 //! keeps the Node from its ticks for longer than it takes to fill the queue.
 
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,7 @@ use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Repor
 use state::{Flush, State};
 
 use crate::mailbox::Mailbox;
+use crate::peers::{Peer, Peers};
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
@@ -41,6 +43,32 @@ pub(crate) struct Reaping {
     pub(crate) per_minute: u32,
 }
 
+/// A server's part in its ensemble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Part {
+    /// It is alone.
+    Standalone,
+    /// It knows no leader.
+    Looking,
+    /// It follows one.
+    Follower,
+    /// It leads.
+    Leader,
+}
+
+impl Part {
+    /// What ZooKeeper calls it.
+    pub(crate) fn of(part: &AtomicU8) -> &'static str {
+        match part.load(Ordering::Relaxed) {
+            part if part == Self::Standalone as u8 => "standalone",
+            part if part == Self::Leader as u8 => "leader",
+            part if part == Self::Follower as u8 => "follower",
+            _ => "looking",
+        }
+    }
+}
+
 /// A running server without its sockets.
 pub(crate) struct Replica {
     /// Bounded by the limits on requests in flight.
@@ -48,6 +76,8 @@ pub(crate) struct Replica {
     /// Bounded by the connections: each waits for its own.
     pub(crate) big_reads: Arc<Mailbox<Read>>,
     pub(crate) published: Arc<Published>,
+    /// Its [`Part`] at the moment.
+    pub(crate) part: Arc<AtomicU8>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -65,14 +95,24 @@ impl Replica {
         state: State,
         config: NodeConfig,
         reaping: Reaping,
+        ensemble: Option<(TcpListener, Vec<Peer>)>,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
+        let in_raft = (config.raft_id, config.boot);
         let node = Node::new(log, state.meta(), sessions, config)?;
         let machine = Machine::new(state, me);
         let published = Arc::clone(machine.published());
         let inputs = Arc::new(Mailbox::new(usize::MAX));
+        let part = Arc::new(AtomicU8::new(match ensemble {
+            None => Part::Standalone as u8,
+            Some(_) => Part::Looking as u8,
+        }));
+        let peers = match ensemble {
+            None => Peers::none(),
+            Some((listener, others)) => Peers::start(listener, in_raft, others, &inputs)?,
+        };
         let work = Arc::new(Mailbox::new(WORK_MAX));
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -82,8 +122,10 @@ impl Replica {
         {
             let (stop, published) = (Arc::clone(&stop), Arc::clone(&published));
             let (inbox, work) = (Arc::clone(&inputs), Arc::clone(&work));
+            let part = Arc::clone(&part);
             let body = move || {
-                run_node(node, &inbox, &work, &stop, started, &reaping, &published);
+                let outside = (&peers, &*part);
+                run_node(node, &inbox, &work, &stop, started, &reaping, &published, outside);
                 work.close();
                 inbox.close();
             };
@@ -107,7 +149,7 @@ impl Replica {
             let (stop, arriving) = (Arc::clone(&stop), Arc::clone(&big_reads));
             threads.push(spawn("big-reads", Box::new(move || run_big_reads(&arriving, &stop)))?);
         }
-        Ok(Self { inputs, big_reads, published, stop, threads })
+        Ok(Self { inputs, big_reads, published, part, stop, threads })
     }
 
     /// Applies what is committed, makes the store durable, and ends the threads.
@@ -129,7 +171,9 @@ fn run_node(
     started: Instant,
     reaping: &Reaping,
     published: &Published,
+    (peers, part): (&Peers, &AtomicU8),
 ) {
+    let alone = part.load(Ordering::Relaxed) == Part::Standalone as u8;
     let mut next_tick = Instant::now();
     let mut next_reap = Instant::now() + reaping.every;
     let mut inputs = Vec::new();
@@ -149,7 +193,17 @@ fn run_node(
             node.reap(&published.view(), clock_ms(), most)
                 .unwrap_or_else(|fault| broken("the store", &fault));
         }
-        let todo = node.flush(clock_ms()).unwrap_or_else(|error| broken("the log", &error));
+        let todo = node
+            .flush(clock_ms(), &mut |to, message| peers.send(to, message))
+            .unwrap_or_else(|error| broken("the log", &error));
+        if !alone {
+            let now = match (node.leads(), node.leader().0) {
+                (true, _) => Part::Leader,
+                (false, 0) => Part::Looking,
+                (false, _) => Part::Follower,
+            };
+            part.store(now as u8, Ordering::Relaxed);
+        }
         let nothing = todo.entries.is_empty() && todo.expect.is_empty();
         if !nothing && !work.put([todo]) {
             return;
@@ -172,7 +226,7 @@ fn run_machine(
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
                 match report {
-                    Report::Applied(index) if index % WAKE_ENTRIES != 0 => {
+                    Report::Applied { index, .. } if index % WAKE_ENTRIES != 0 => {
                         inputs.put_quietly(Input::Report(report));
                     }
                     _ => {
