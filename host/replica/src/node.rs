@@ -265,7 +265,7 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// [`NodeError::Log`]: stop the server.
     pub fn tick(&mut self, now_ms: i64) -> Result<(), NodeError> {
-        self.raft.tick();
+        self.raft.tick()?;
         self.ticks = self.ticks.wrapping_add(1);
         if self.campaigns == Some(self.ticks) {
             self.campaigns = None;
@@ -293,7 +293,9 @@ impl<D: Disk> Node<D> {
             false => self.durable.min(self.applied),
             true => self.applied,
         };
-        if self.raft.log().bytes() > self.config.log_keep_bytes
+        // One that is behind gets entries only, no snapshot yet: they stay for it.
+        if self.raft.is_alone()
+            && self.raft.log().bytes() > self.config.log_keep_bytes
             && index > self.raft.log().first_index() + 1
         {
             self.raft.trim(index)?;

@@ -187,7 +187,7 @@ fn message_type(kind: i32) -> Option<MessageType> {
 /// A raft node over its log.
 pub(crate) struct Raft<D: Disk> {
     node: RawNode<LogStorage<D>>,
-    /// A planted bug: syncs come after what they should precede.
+    /// A planted bug: the log is synced with the next tick only.
     pub(crate) sync_late: bool,
 }
 
@@ -228,8 +228,12 @@ impl<D: Disk> Raft<D> {
         Ok(Self { node, sync_late: false })
     }
 
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) -> Result<(), LogError> {
+        if self.sync_late {
+            self.node.mut_store().log.sync()?;
+        }
         self.node.tick();
+        Ok(())
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -267,6 +271,11 @@ impl<D: Disk> Raft<D> {
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "raft does not campaign");
         }
+    }
+
+    /// Whether there is no other voter.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.node.store().voters.len() == 1
     }
 
     /// How many voters with smaller ids there are, the lost leader not counted.
@@ -307,9 +316,6 @@ impl<D: Disk> Raft<D> {
             messages.into_iter().for_each(|message| send(message.to, to_peer(message)));
         };
         let mut committed = Vec::new();
-        if self.sync_late {
-            self.node.mut_store().log.sync()?;
-        }
         while self.node.has_ready() {
             // 1. What raft has decided.
             let mut ready = self.node.ready();

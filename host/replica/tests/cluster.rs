@@ -24,7 +24,7 @@ const CLIENTS: usize = 5;
 /// How long there is trouble, and how long everybody has to come to rest after it.
 const TROUBLE_MS: i64 = 20_000;
 const HEALING_MS: i64 = 20_000;
-/// The codes of `OK`, `NODEEXISTS` and `CONNECTIONLOSS`' like.
+/// The codes of `OK` and `NODEEXISTS`.
 const OK: i32 = 0;
 const NODE_EXISTS: i32 = -110;
 
@@ -325,6 +325,7 @@ impl Cluster {
                 timeout_ms_max: 120_000,
                 required_schemes: Vec::new(),
                 sasl_failures_allowed: false,
+                ensemble: false,
                 reconfig_enabled: false,
                 acl_schemes: Vec::new(),
             };
@@ -386,12 +387,7 @@ impl Cluster {
         let stuck = !client.connected && now_ms > client.connects_ms;
         let leaves = self.trouble && client.connected && rng.below(3000) == 0;
         if gone || stuck || leaves {
-            if let Some(life) =
-                self.servers.get_mut(&client.server).and_then(|server| server.life.as_mut())
-            {
-                connection.disconnect();
-                let _ = life;
-            }
+            connection.disconnect();
             return client.lose(now_ms + rng.below(200) as i64);
         }
         if client.connected && client.asked.len() < 12 && self.trouble && rng.chance(20) {
@@ -428,7 +424,7 @@ impl Cluster {
         let first = lives.first().map(applied);
         self.clients.iter().all(content)
             && lives.len() == SERVERS as usize
-            && lives.iter().all(|life| life.node.is_idle() && Some(applied(&life)) == first)
+            && lives.iter().all(|life| life.node.is_idle() && Some(applied(life)) == first)
     }
 
     fn run(mut self, counts: &mut Counts) {

@@ -348,6 +348,7 @@ impl Runner {
             timeout_ms_max: 60_000,
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
+            ensemble: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };

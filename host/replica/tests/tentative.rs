@@ -92,6 +92,7 @@ impl Server {
             timeout_ms_max: 60_000,
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
+            ensemble: false,
             reconfig_enabled: false,
             acl_schemes: Vec::new(),
         };

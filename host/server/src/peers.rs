@@ -5,13 +5,14 @@
 //! answered; then messages follow one way. What cannot be sent is dropped: raft, and the numbers of
 //! commands, see to what is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use replica::peer::PEER_FORMAT;
 use replica::{Input, PeerMessage};
 use serde::{Deserialize, Serialize};
@@ -35,10 +36,21 @@ struct Hello {
     from: u64,
     to: u64,
     boot: u64,
+    /// The ids of all voters, as the caller's configuration has them.
+    voters: Vec<u64>,
+    /// Whether the caller has no data, and takes no part before it knows that it may.
+    empty: bool,
 }
 
-/// The answer: nothing, or why the caller is refused.
-type Welcome = Option<String>;
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Welcome {
+    /// Why the caller is refused.
+    refused: Option<String>,
+    /// Whether the caller, if it has no data, may take part as a founder: this server had none
+    /// either when it started, and has not seen the caller take part since.
+    may_found: bool,
+}
 
 /// One server of the ensemble, as the others find it.
 #[derive(Debug, Clone)]
@@ -47,6 +59,30 @@ pub(crate) struct Peer {
     pub(crate) id: u64,
     /// Where it listens for other servers.
     pub(crate) addresses: Vec<Address>,
+}
+
+/// This server among the others.
+pub(crate) struct Me {
+    /// Its id for raft.
+    pub(crate) id: u64,
+    /// Its boot.
+    pub(crate) boot: u64,
+    /// Where the others call.
+    pub(crate) listener: TcpListener,
+    /// The others.
+    pub(crate) others: Vec<Peer>,
+}
+
+/// What the answers to calls depend on.
+struct Post {
+    id: u64,
+    boot: u64,
+    voters: Vec<u64>,
+    /// Whether it had no data when it started.
+    began_empty: bool,
+    /// Who was seen to take part since it started.
+    took_part: Mutex<BTreeSet<u64>>,
+    inputs: Arc<Mailbox<Input>>,
 }
 
 /// The links of this server.
@@ -65,46 +101,36 @@ impl Peers {
         Self { links: BTreeMap::new() }
     }
 
-    /// Listens for the others, and keeps a link to each. `me` is this server's id for raft.
-    pub(crate) fn start(
-        listener: TcpListener,
-        (me, boot): (u64, u64),
-        others: Vec<Peer>,
-        inputs: &Arc<Mailbox<Input>>,
-    ) -> io::Result<Self> {
-        let known: Arc<[u64]> = others.iter().map(|peer| peer.id).collect();
+    /// Listens for the others, and keeps a link to each. One that is `empty` first asks all others
+    /// whether they found the ensemble with it: a server that has lost its data must not vote as if
+    /// it had never had any. Blocks until all have answered.
+    ///
+    /// # Errors
+    /// If one of them has data.
+    pub(crate) fn start(me: Me, empty: bool, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
+        let Me { id, boot, listener, others } = me;
+        let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([id]).collect();
+        voters.sort_unstable();
+        let (took_part, inputs) = (Mutex::default(), Arc::clone(inputs));
+        let post = Arc::new(Post { id, boot, voters, began_empty: empty, took_part, inputs });
+        {
+            let post = Arc::clone(&post);
+            let name = "peers".to_owned();
+            std::thread::Builder::new().name(name).spawn(move || accept(&listener, &post))?;
+        }
+        if empty {
+            others.iter().try_for_each(|peer| found_with(peer, &post))?;
+            tracing::info!(voters = ?post.voters, "all are empty; they found an ensemble");
+        }
         let mut links = BTreeMap::new();
         for peer in others {
-            let link = Arc::new(Link {
-                messages: Mailbox::new(usize::MAX),
-                there: AtomicBool::new(false),
-            });
-            let (ours, inputs) = (Arc::clone(&link), Arc::clone(inputs));
+            let messages = Mailbox::new(usize::MAX);
+            let link = Arc::new(Link { messages, there: AtomicBool::new(false) });
+            let (ours, post) = (Arc::clone(&link), Arc::clone(&post));
             links.insert(peer.id, link);
-            let hello = Hello { format: PEER_FORMAT, from: me, to: peer.id, boot };
-            let name = format!("to-server-{}", peer.id);
-            std::thread::Builder::new().name(name).spawn(move || {
-                call(&peer, &hello, &ours, &inputs);
-            })?;
+            let name = format!("to-server-{}", peer.id - 1);
+            std::thread::Builder::new().name(name).spawn(move || call(&peer, &post, &ours))?;
         }
-        let inputs = Arc::clone(inputs);
-        std::thread::Builder::new().name("peers".to_owned()).spawn(move || {
-            for stream in listener.incoming() {
-                let (known, inputs) = (Arc::clone(&known), Arc::clone(&inputs));
-                let body = move |stream| match answer(&stream, me, &known) {
-                    Ok(from) => listen(from, stream, &inputs),
-                    Err(error) => tracing::warn!(%error, "a peer's call was refused"),
-                };
-                let spawned = stream.and_then(|stream| {
-                    let thread = std::thread::Builder::new().name("from-server".to_owned());
-                    thread.spawn(move || body(stream))
-                });
-                if let Err(error) = spawned {
-                    tracing::warn!(%error, "a peer's call could not be taken");
-                    std::thread::sleep(RETRY);
-                }
-            }
-        })?;
         Ok(Self { links })
     }
 
@@ -117,13 +143,69 @@ impl Peers {
     }
 }
 
+impl Post {
+    fn hello(&self, to: u64, empty: bool) -> Hello {
+        let (from, boot, voters) = (self.id, self.boot, self.voters.clone());
+        Hello { format: PEER_FORMAT, from, to, boot, voters, empty }
+    }
+}
+
+/// Servers, as their configuration names them.
+fn names(ids: &[u64]) -> Vec<u64> {
+    ids.iter().map(|id| id.wrapping_sub(1)).collect()
+}
+
+fn accept(listener: &TcpListener, post: &Arc<Post>) {
+    for stream in listener.incoming() {
+        let post = Arc::clone(post);
+        let body = move |stream| match answer(&stream, &post) {
+            Ok(Some(from)) => listen(from, stream, &post.inputs),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a peer's call was refused"),
+        };
+        let spawned = stream.and_then(|stream| {
+            let thread = std::thread::Builder::new().name("from-server".to_owned());
+            thread.spawn(move || body(stream))
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "a peer's call could not be taken");
+            std::thread::sleep(RETRY);
+        }
+    }
+}
+
+/// Asks one of the others, until it answers.
+fn found_with(peer: &Peer, post: &Post) -> anyhow::Result<()> {
+    let server = peer.id - 1;
+    let mut told: Option<String> = None;
+    loop {
+        match connect(peer, &post.hello(peer.id, true)) {
+            Ok((_, Welcome { may_found: true, .. })) => return Ok(()),
+            Ok(_) => anyhow::bail!(
+                "this server has no data, but server {server} has: a server that lost its data must \
+                 not vote, and this version cannot send it the ensemble's. Put its data directory \
+                 back; if the ensemble has never served, empty all directories and start all servers"
+            ),
+            Err(error) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    tracing::info!(server, %error, "waiting for a server, to found an ensemble with it");
+                    told = Some(error);
+                }
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+}
+
 /// Keeps the link to a peer, for ever.
-fn call(peer: &Peer, hello: &Hello, link: &Link, inputs: &Mailbox<Input>) {
+fn call(peer: &Peer, post: &Post, link: &Link) {
+    let (inputs, server) = (&post.inputs, peer.id - 1);
     let mut told = false;
     loop {
-        match connect(peer, hello) {
-            Ok(stream) => {
-                tracing::info!(peer = peer.id, "linked to a server");
+        match connect(peer, &post.hello(peer.id, false)) {
+            Ok((stream, _)) => {
+                tracing::info!(server, "linked to a server");
                 told = false;
                 link.there.store(true, Ordering::Relaxed);
                 inputs.put([Input::Linked(peer.id)]);
@@ -131,12 +213,12 @@ fn call(peer: &Peer, hello: &Hello, link: &Link, inputs: &Mailbox<Input>) {
                 link.there.store(false, Ordering::Relaxed);
                 link.messages.take(&mut Vec::new(), Duration::ZERO);
                 inputs.put([Input::Unlinked(peer.id)]);
-                tracing::info!(peer = peer.id, %error, "a link is gone");
+                tracing::info!(server, %error, "the link to a server is gone");
             }
             Err(error) => {
                 if !told {
                     told = true;
-                    tracing::warn!(peer = peer.id, %error, "a server cannot be reached; trying on");
+                    tracing::warn!(server, %error, "a server cannot be reached; trying on");
                 }
             }
         }
@@ -144,7 +226,7 @@ fn call(peer: &Peer, hello: &Hello, link: &Link, inputs: &Mailbox<Input>) {
     }
 }
 
-fn connect(peer: &Peer, hello: &Hello) -> io::Result<TcpStream> {
+fn connect(peer: &Peer, hello: &Hello) -> io::Result<(TcpStream, Welcome)> {
     let mut last = io::Error::other("it has no address");
     // Names are looked up each time: servers move.
     for address in &peer.addresses {
@@ -158,7 +240,7 @@ fn connect(peer: &Peer, hello: &Hello) -> io::Result<TcpStream> {
         };
         for address in found {
             match TcpStream::connect_timeout(&address, PATIENCE).and_then(|s| greet(s, hello)) {
-                Ok(stream) => return Ok(stream),
+                Ok(greeted) => return Ok(greeted),
                 Err(error) => last = io::Error::other(format!("{address}: {error}")),
             }
         }
@@ -166,12 +248,13 @@ fn connect(peer: &Peer, hello: &Hello) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn greet(mut stream: TcpStream, hello: &Hello) -> io::Result<TcpStream> {
+fn greet(mut stream: TcpStream, hello: &Hello) -> io::Result<(TcpStream, Welcome)> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&frame(&encode(hello)))?;
-    match decode::<Welcome>(&read_frame(&mut stream)?)? {
-        None => Ok(stream),
+    let welcome: Welcome = decode(&read_frame(&mut stream)?)?;
+    match &welcome.refused {
+        None => Ok((stream, welcome)),
         Some(why) => Err(io::Error::other(format!("it refuses this server: {why}"))),
     }
 }
@@ -191,23 +274,40 @@ fn speak(mut stream: TcpStream, link: &Link) -> io::Error {
     }
 }
 
-/// Takes a call; gives the peer's id.
-fn answer(mut stream: &TcpStream, me: u64, known: &[u64]) -> io::Result<u64> {
+/// Takes a call; gives the peer's id if messages follow.
+fn answer(mut stream: &TcpStream, post: &Post) -> io::Result<Option<u64>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let hello: Hello = decode(&read_frame(&mut stream)?)?;
-    let wrong = if hello.format != PEER_FORMAT {
+    let from = hello.from;
+    let refused = if hello.format != PEER_FORMAT {
         Some(format!("expected format {PEER_FORMAT} of messages, got {}", hello.format))
-    } else if hello.to != me {
-        Some(format!("expected a call for server {me}, got one for server {}", hello.to))
-    } else if !known.contains(&hello.from) {
-        Some(format!("expected a server of {known:?}, got server {}", hello.from))
+    } else if hello.to != post.id {
+        Some(format!(
+            "expected a call for server {}, got one for {}",
+            post.id - 1,
+            hello.to.wrapping_sub(1)
+        ))
+    } else if hello.voters != post.voters {
+        let (ours, theirs) = (names(&post.voters), names(&hello.voters));
+        Some(format!("expected an ensemble of the servers {ours:?}, got one of {theirs:?}"))
+    } else if from == post.id || !post.voters.contains(&from) {
+        Some(format!(
+            "expected another server of the ensemble, got server {}",
+            from.wrapping_sub(1)
+        ))
     } else {
         None
     };
-    stream.write_all(&frame(&encode(&wrong)))?;
-    match wrong {
-        None => Ok(hello.from),
+    let mut took_part = post.took_part.lock();
+    if refused.is_none() && !hello.empty {
+        took_part.insert(from);
+    }
+    let may_found = post.began_empty && !took_part.contains(&from);
+    drop(took_part);
+    stream.write_all(&frame(&encode(&Welcome { refused: refused.clone(), may_found })))?;
+    match refused {
+        None => Ok(Some(from).filter(|_| !hello.empty)),
         Some(why) => Err(io::Error::other(why)),
     }
 }
@@ -226,7 +326,7 @@ fn listen(from: u64, stream: TcpStream, inputs: &Mailbox<Input>) {
                 inputs.put([Input::Peer { from, message }]);
             }
             Err(error) => {
-                tracing::info!(peer = from, %error, "a server's link ended");
+                tracing::info!(server = from - 1, %error, "the link from a server is gone");
                 inputs.put([Input::Unlinked(from)]);
                 return;
             }

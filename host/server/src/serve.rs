@@ -22,8 +22,9 @@ use crate::client_threads::ClientThreads;
 use crate::config::{Address, Config, LogFormat, Provider};
 use crate::data_dir;
 use crate::four_letter::Answers;
+use crate::mailbox::Mailbox;
 use crate::operator_token::OperatorToken;
-use crate::peers::Peer;
+use crate::peers::{Me, Peer, Peers};
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -167,7 +168,6 @@ fn start_replica(
     voters.sort_unstable();
     let state = State::open_or_found(Box::new(store), Box::new(NoHooks), cache_bytes, &voters)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
-    let log = open_log(config, &dir.join("log"), state.meta().applied)?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);
@@ -181,15 +181,25 @@ fn start_replica(
         settings: seed(config),
         log_keep_bytes: config.storage.log_retain_bytes,
     };
+    let log = open_log(config, &dir.join("log"), state.meta().applied)?;
+    let alone = others.is_empty();
+    let inputs = Arc::new(Mailbox::new(usize::MAX));
+    let me = |listener| Me { id: raft_id, boot: node.boot, listener, others };
+    let peers = peers.map(|listener| Peers::start(me(listener), log.is_none(), &inputs));
+    let peers = peers.transpose()?;
+    // Not before all agree that there is an ensemble to be founded.
+    let log = match log {
+        Some(log) => log,
+        None => create_log(config, &dir.join("log"))?,
+    };
     let reaping = Reaping {
         every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
         per_minute: config.nodes.container_deletes_per_minute,
     };
     // What an ensemble has in its logs beyond the last commit may never be.
-    let known = if others.is_empty() { log.last_index() } else { log.hard_state().commit };
+    let known = if alone { log.last_index() } else { log.hard_state().commit };
     let last = Some(known).filter(|last| *last > state::apply::BIRTH.0);
-    let ensemble = peers.map(|listener| (listener, others));
-    Ok((Replica::start(log, state, node, reaping, ensemble)?, last))
+    Ok((Replica::start(log, state, node, reaping, inputs, peers)?, last))
 }
 
 /// This server's id for raft, and the other voters. A server that is alone has the id 1.
@@ -284,26 +294,35 @@ fn tell_torn_tail(store: &FjallStore) {
     }
 }
 
-fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Log<RealDisk>> {
-    let disk = || RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()));
-    let options = Options { segment_bytes: config.storage.log_segment_bytes, ..Options::default() };
-    match Log::open(disk()?, options.clone()) {
+fn log_options(config: &Config) -> Options {
+    Options { segment_bytes: config.storage.log_segment_bytes, ..Options::default() }
+}
+
+/// The log, if there is one.
+fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Option<Log<RealDisk>>> {
+    let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+    match Log::open(disk, log_options(config)) {
         Ok((log, recovered)) => {
             tracing::debug!(?recovered, "the log is open");
-            Ok(log)
+            Ok(Some(log))
         }
         Err(LogError::Missing) => {
-            let (index, term) = state::apply::BIRTH;
             anyhow::ensure!(
-                applied == index,
+                applied == state::apply::BIRTH.0,
                 "{} has no log, but the state beside it has applied up to {applied}: the log was \
                  lost; restore the directory from a backup",
                 dir.display()
             );
-            Ok(Log::create(disk()?, options, index, term)?)
+            Ok(None)
         }
         Err(error) => Err(error).with_context(|| format!("cannot open the log {}", dir.display())),
     }
+}
+
+fn create_log(config: &Config, dir: &Path) -> anyhow::Result<Log<RealDisk>> {
+    let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+    let (index, term) = state::apply::BIRTH;
+    Ok(Log::create(disk, log_options(config), index, term)?)
 }
 
 fn policy(config: &Config) -> Policy {
@@ -320,6 +339,7 @@ fn policy(config: &Config) -> Policy {
         timeout_ms_max: ms(config.max_session_timeout_ms()),
         required_schemes,
         sasl_failures_allowed: config.auth.sasl.allow_failed_clients,
+        ensemble: config.ensemble.servers.len() > 1,
         reconfig_enabled: config.ensemble.reconfig_enabled,
         acl_schemes: config.auth.providers.iter().map(|p| p.scheme().to_owned()).collect(),
     }

@@ -319,7 +319,9 @@ impl State {
                         }
                     } else if sequence != 0 && taken == Some((boot, sequence - 1)) {
                         meta.origins.insert(server, (boot, sequence));
-                        txn.zxid = next_zxid(txn.zxid, term);
+                        if *command != Command::Nothing {
+                            txn.zxid = next_zxid(txn.zxid, term);
+                        }
                         outcome.zxid = txn.zxid;
                         outcome.answer = self.run(&mut txn, &mut meta, &identities, command)?;
                         outcome.changes = std::mem::take(&mut txn.changes);

@@ -94,7 +94,8 @@ pub enum Command {
     },
     /// Changes cluster settings, those that are named and no other.
     ChangeSettings(Vec<SettingChange>),
-    /// What a leader had decided before it lost its place: only the number is taken.
+    /// Changes nothing and takes no zxid: a `sync`, or what a leader had decided before it lost its
+    /// place.
     Nothing,
 }
 

@@ -256,7 +256,7 @@ impl Model {
         if next {
             self.origins.insert(server, (boot, sequence));
         }
-        next
+        next && *command != Command::Nothing
     }
 
     fn run(

@@ -269,6 +269,7 @@ impl Server {
             timeout_ms_max,
             required_schemes: Vec::new(),
             sasl_failures_allowed: true,
+            ensemble: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };
