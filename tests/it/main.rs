@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod client;
+mod ensemble;
 mod kill;
 mod limits;
 mod logging;

@@ -72,6 +72,8 @@ pub struct Policy {
     pub required_schemes: Vec<String>,
     /// Whether a client whose SASL exchange failed may stay.
     pub sasl_failures_allowed: bool,
+    /// Whether there are other servers.
+    pub ensemble: bool,
     /// Whether `reconfig` is switched on.
     pub reconfig_enabled: bool,
     /// Schemes that an ACL of a client may name, besides `world` and `auth`.
@@ -288,6 +290,13 @@ impl Connection {
                     let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
                     inputs.push(Input::Write { session, generation, identities, op, ticket });
+                    continue;
+                }
+                // What this server shows may be older than what another has acknowledged: the log
+                // tells when it has caught up.
+                Sorted::Other(Request::Sync { path }) if self.policy.ensemble => {
+                    let ticket = Some(self.outbox.push_pending(Waits::Sync { xid, path }));
+                    inputs.push(Input::Command { command: Command::Nothing, ticket });
                     continue;
                 }
                 Sorted::Other(request)

@@ -7,6 +7,7 @@ use proto::Id;
 use state::{Command, Op};
 
 use crate::outbox::{Outbox, Ticket};
+use crate::peer::PeerMessage;
 
 /// Something for the Node to do.
 #[derive(Debug)]
@@ -35,13 +36,29 @@ pub enum Input {
     Report(Report),
     /// Everything up to this index is durable in the store.
     Durable(u64),
+    /// From another server, by its raft id.
+    Peer {
+        /// The server.
+        from: u64,
+        /// What it says.
+        message: PeerMessage,
+    },
+    /// There is a new link to a server, by its raft id.
+    Linked(u64),
+    /// The link to a server is gone.
+    Unlinked(u64),
 }
 
 /// What the Machine tells the Node.
 #[derive(Debug)]
 pub enum Report {
     /// It has applied up to this index.
-    Applied(u64),
+    Applied {
+        /// The index.
+        index: u64,
+        /// The last command of this server, by its number, that the entry at this index held.
+        own: Option<u64>,
+    },
     /// A session was made or attached.
     Attached {
         /// Its id.

@@ -19,10 +19,13 @@
 
 pub mod input;
 
+mod lines;
 mod liveness;
 pub mod log;
 pub mod node;
 mod packing;
+pub mod peer;
+mod proposals;
 pub mod raft;
 
 pub mod machine;
@@ -47,5 +50,6 @@ pub use input::{Input, Report, Work};
 pub use machine::Machine;
 pub use node::{Node, NodeConfig};
 pub use outbox::Outbox;
+pub use peer::PeerMessage;
 pub use publish::Published;
 pub use reads::Read;

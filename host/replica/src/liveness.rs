@@ -67,6 +67,29 @@ impl Liveness {
         expired
     }
 
+    /// A client was heard from on another server.
+    pub(crate) fn heard(&mut self, session: i64, generation: u32) {
+        if let Some(alive) = self.sessions.get_mut(&session)
+            && alive.generation == generation
+        {
+            alive.expires_ms = None;
+        }
+    }
+
+    /// The sessions of this server's connections that were heard from since the last look.
+    pub(crate) fn take_heard(&mut self) -> Vec<(i64, u32)> {
+        let heard = self
+            .sessions
+            .iter()
+            .filter(|(_, alive)| alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard()));
+        heard.map(|(session, alive)| (*session, alive.generation)).collect()
+    }
+
+    /// Every session has its full timeout again.
+    pub(crate) fn begin_again(&mut self) {
+        self.sessions.values_mut().for_each(|alive| alive.expires_ms = None);
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.sessions.len()
     }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use state::{Fault, Flush, State};
+use state::{Answer, Fault, Flush, State};
 
 use crate::input::{Report, Work};
 use crate::mutants::MachineMutants;
@@ -68,10 +68,13 @@ impl Machine {
         let mut reports = Vec::new();
         for (index, term, payload) in work.entries {
             let applied = self.state.apply(index, term, &payload)?;
+            let own = applied.outcomes.iter().rev();
+            let own = own.filter(|o| o.origin == self.me && o.answer != Answer::Skipped);
+            let own = own.map(|outcome| outcome.sequence).next();
             let view = self.state.view();
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, &mut reports);
-            reports.push(Report::Applied(index));
+            reports.push(Report::Applied { index, own });
         }
         Ok(reports)
     }

@@ -1,24 +1,29 @@
 //! The Node: raft, the log, proposals, the liveness of sessions. A value that is stepped and
-//! flushed; its thread only moves inputs and work.
+//! flushed; its thread only moves inputs, messages and work.
 //!
 //! Invariants:
-//! * Commands of this server are numbered without a gap, in the order of the log.
-//! * All writes in hand go out with one sync, up to [`ROUND_BYTES_MAX`], and as one entry, up to
-//!   [`BATCH_COMMANDS_MAX`] and [`BATCH_BYTES_MAX`], unless a read must come between (`packing.rs`).
+//! * Commands of this server are numbered without a gap, in the order in which they are to be applied
+//!   (`proposals.rs`). Whoever leads, they go the same way.
+//! * The leader packs all commands in hand, its own and the other servers', into as few entries as
+//!   their order allows, up to [`BATCH_COMMANDS_MAX`] and [`BATCH_BYTES_MAX`] each (`lines.rs`).
+//! * One sync covers all of them, up to [`ROUND_BYTES_MAX`].
 //! * Nothing more is proposed while [`BACKLOG_ENTRIES_MAX`] entries wait to be applied.
+//! * Only the leader decides: that a session has expired, that a close goes on, that a znode is due.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeSet, VecDeque};
 
-use state::{Batch, Command, Settings, Tagged, View};
+use state::{Command, Settings, View};
 use thiserror::Error;
 
 use crate::input::{Input, Report, Work};
+use crate::lines::{Lines, Missing};
 use crate::liveness::Liveness;
 use crate::log::{Disk, Log, LogError, Position};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
+use crate::peer::PeerMessage;
+use crate::proposals::Proposals;
 use crate::raft::Raft;
 
 /// How many commands one entry holds.
@@ -29,14 +34,21 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const ROUND_BYTES_MAX: usize = 4 << 20;
 /// How many entries may wait to be applied before nothing more is proposed.
 pub const BACKLOG_ENTRIES_MAX: u64 = 64;
-/// The raft id of a server that is alone.
-const RAFT_ID: u64 = 1;
+/// Every so many ticks a follower tells the leader whom it has heard from.
+const HEARD_TICKS: u32 = 10;
+/// After so many ticks without any of its commands being applied, a server sends them again.
+const STALLED_TICKS: u32 = 20;
 
 /// Who this server is, and its share of the configuration.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// The server's id, 0 to 254.
+    /// The server's id, 0 to 255.
     pub server: u32,
+    /// Its id for raft; 1 for a server that is alone.
+    pub raft_id: u64,
+    /// After how many ticks without a word of the leader it asks for votes: drawn from this range, its
+    /// end excluded. With one number in it, nothing is random.
+    pub election_ticks: (usize, usize),
     /// A random number of this start.
     pub boot: u64,
     /// A random number that names the ensemble if this start founds it.
@@ -63,10 +75,22 @@ pub struct Node<D: Disk> {
     raft: Raft<D>,
     config: NodeConfig,
     liveness: Liveness,
+    /// What came and has no number yet.
     queue: VecDeque<Item>,
-    sequence: u64,
-    begun: bool,
-    found: bool,
+    proposals: Proposals,
+    /// What the servers want, while this one leads.
+    lines: Lines,
+    /// The leader and the term when it was last looked at.
+    led: (u64, u64),
+    /// Sessions whose close takes further entries.
+    closing: BTreeSet<i64>,
+    /// Messages for other servers, not given out yet.
+    outgoing: Vec<(u64, PeerMessage)>,
+    ticks: u32,
+    /// At which tick it asks for votes, having lost the leader.
+    campaigns: Option<u32>,
+    /// The tick at which something of this server was last applied, or sent again.
+    moved: u32,
     time_ms: i64,
     committed: u64,
     applied: u64,
@@ -87,26 +111,42 @@ impl<D: Disk> Node<D> {
     ) -> Result<Self, NodeError> {
         let at = Position { index: meta.applied, term: meta.term };
         log.reconcile(at)?;
-        let raft = Raft::new(log, RAFT_ID, meta.voters.clone(), meta.applied);
+        let raft = Raft::new(
+            log,
+            config.raft_id,
+            meta.voters.clone(),
+            meta.applied,
+            config.election_ticks,
+        );
         let raft = raft.map_err(|e| NodeError::Raft(e.to_string()))?;
         let mut liveness = Liveness::default();
-        let mut queue = VecDeque::new();
+        let mut closing = BTreeSet::new();
         for (session, row) in sessions {
             if row.closing {
-                queue.push_back((Queued::Command(Command::ContinueClose { session }), None));
+                closing.insert(session);
             } else {
                 // After a start every session has its full timeout.
                 liveness.attached(session, row.generation, row.timeout_ms, None);
             }
         }
+        // The first commands of a start: who numbers them, and, once ever, who the ensemble is.
+        let (cluster_id, settings) = (config.cluster_id, config.settings.clone());
+        let bootstrap = Command::Bootstrap { cluster_id, settings };
+        let first = [Some(Command::Origin), (meta.cluster_id == 0).then_some(bootstrap)];
+        let first = first.into_iter().flatten().collect();
         Ok(Self {
             raft,
-            config,
             liveness,
-            queue,
-            sequence: 0,
-            begun: false,
-            found: meta.cluster_id == 0,
+            queue: VecDeque::new(),
+            proposals: Proposals::new((config.server, config.boot), first),
+            lines: Lines::default(),
+            led: (0, 0),
+            closing,
+            outgoing: Vec::new(),
+            ticks: 0,
+            campaigns: None,
+            moved: 0,
+            config,
             time_ms: meta.time_ms,
             committed: meta.applied,
             applied: meta.applied,
@@ -135,28 +175,87 @@ impl<D: Disk> Node<D> {
             }
             Input::Durable(index) => self.durable = self.durable.max(index),
             Input::Report(report) => self.report(report),
+            Input::Peer { from, message } => self.hear(from, message),
+            // What it was sent before may be lost.
+            Input::Linked(peer) if peer == self.led.0 => self.proposals.send_afresh(),
+            Input::Linked(_) => {}
+            Input::Unlinked(peer) => {
+                self.raft.unreachable(peer);
+                if peer == self.raft.leader().0 && !self.leads() {
+                    // It is not waited for: the voters ask for votes one after the other.
+                    self.raft.forget_leader();
+                    self.campaigns = Some(self.ticks.wrapping_add(1 + self.raft.rank(peer)));
+                }
+            }
         }
+    }
+
+    fn hear(&mut self, from: u64, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft(message) => self.raft.step(message),
+            PeerMessage::Forward(server, sent) if self.leads() => {
+                if let Err(missing) = self.lines.put(server, sent) {
+                    let from_number = match missing {
+                        Missing::All => None,
+                        Missing::From(number) => Some(number),
+                    };
+                    self.outgoing.push((from, PeerMessage::SendAgain(from_number)));
+                }
+            }
+            // It sends them to the leader as soon as it knows who that is.
+            PeerMessage::Forward(..) => {}
+            PeerMessage::SendAgain(None) if from == self.led.0 => self.proposals.send_afresh(),
+            PeerMessage::SendAgain(Some(number)) if from == self.led.0 => {
+                self.proposals.send_again_from(number);
+            }
+            PeerMessage::SendAgain(_) => {}
+            PeerMessage::Heard(sessions) => {
+                for (session, generation) in sessions {
+                    self.liveness.heard(session, generation);
+                }
+            }
+        }
+    }
+
+    /// Whether this server leads.
+    pub fn leads(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// The raft id of the leader, 0 if none is known, and the term.
+    pub fn leader(&self) -> (u64, u64) {
+        self.raft.leader()
+    }
+
+    fn decide(&mut self, command: Command) {
+        self.queue.push_back((Queued::Command(command), None));
     }
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Applied(index) => {
+            Report::Applied { index, own } => {
                 self.applied = index;
                 self.raft.applied(index);
+                if let Some(own) = own {
+                    self.proposals.applied(own);
+                    self.moved = self.ticks;
+                }
             }
             Report::Attached { session, generation, timeout_ms, outbox } => {
                 let early = self.mutants.expire_early;
                 let timeout_ms = if early { timeout_ms / 2 } else { timeout_ms };
                 self.liveness.attached(session, generation, timeout_ms, outbox);
             }
-            Report::Closed(session) => self.liveness.closed(session),
+            Report::Closed(session) => {
+                self.liveness.closed(session);
+                self.closing.remove(&session);
+            }
             Report::Closing(session) => {
                 self.liveness.closed(session);
-                if self.mutants.forget_to_go_on_closing {
-                    return;
+                self.closing.insert(session);
+                if self.leads() && !self.mutants.forget_to_go_on_closing {
+                    self.decide(Command::ContinueClose { session });
                 }
-                let command = Queued::Command(Command::ContinueClose { session });
-                self.queue.push_back((command, None));
             }
         }
     }
@@ -166,20 +265,37 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// [`NodeError::Log`]: stop the server.
     pub fn tick(&mut self, now_ms: i64) -> Result<(), NodeError> {
-        self.raft.tick();
-        let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };
-        for (session, generation) in self.liveness.expired(at_ms) {
-            tracing::info!(session = format_args!("{session:#x}"), "a session expired");
-            // If it was attached again, and only the report of that is still on its way, it lives.
-            let generation = Some(generation);
-            let command = Command::CloseSession { session, generation };
-            self.queue.push_back((Queued::Command(command), None));
+        self.raft.tick()?;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.campaigns == Some(self.ticks) {
+            self.campaigns = None;
+            if self.raft.leader().0 == 0 {
+                self.raft.campaign();
+            }
+        }
+        if self.leads() {
+            let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };
+            for (session, generation) in self.liveness.expired(at_ms) {
+                tracing::info!(session = format_args!("{session:#x}"), "a session expired");
+                // If it was attached again, and only the report of that is still on its way, it lives.
+                let generation = Some(generation);
+                self.decide(Command::CloseSession { session, generation });
+            }
+        } else if self.led.0 != 0 && self.ticks.is_multiple_of(HEARD_TICKS) {
+            let heard = self.liveness.take_heard();
+            self.outgoing.push((self.led.0, PeerMessage::Heard(heard)));
+        }
+        if !self.proposals.is_empty() && self.ticks.wrapping_sub(self.moved) >= STALLED_TICKS {
+            self.proposals.send_afresh();
+            self.moved = self.ticks;
         }
         let index = match self.mutants.trim_past_durable {
             false => self.durable.min(self.applied),
             true => self.applied,
         };
-        if self.raft.log().bytes() > self.config.log_keep_bytes
+        // One that is behind gets entries only, no snapshot yet: they stay for it.
+        if self.raft.is_alone()
+            && self.raft.log().bytes() > self.config.log_keep_bytes
             && index > self.raft.log().first_index() + 1
         {
             self.raft.trim(index)?;
@@ -194,28 +310,28 @@ impl<D: Disk> Node<D> {
 
     /// Whether everything that was taken in is committed and applied.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.applied == self.committed
+        self.queue.is_empty() && self.proposals.is_empty() && self.applied == self.committed
     }
 
-    /// Proposes what is in hand, syncs the log once for up to [`ROUND_BYTES_MAX`], and gives what is
-    /// committed. `clock_ms` is the wall clock.
+    /// Sends what is in hand to the leader, or proposes it, syncs the log once for up to
+    /// [`ROUND_BYTES_MAX`], and gives what is committed. `clock_ms` is the wall clock; `send` takes
+    /// messages for other servers, by raft id.
     ///
     /// # Errors
     /// [`NodeError::Log`]: stop the server; nothing is retried on a file whose state is unknown.
-    pub fn flush(&mut self, clock_ms: i64) -> Result<Work, NodeError> {
+    pub fn flush(
+        &mut self,
+        clock_ms: i64,
+        send: &mut dyn FnMut(u64, PeerMessage),
+    ) -> Result<Work, NodeError> {
         let mut work = Work::default();
-        if !self.begun && self.raft.is_leader() {
-            self.begun = true;
-            self.begin(clock_ms);
-        }
         loop {
-            let backlog = self.committed.saturating_sub(self.applied);
-            let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog) as usize;
-            let proposes = self.begun && !self.queue.is_empty() && room > 0;
-            if proposes {
-                self.propose_round(room, clock_ms, &mut work.expect);
-            }
-            work.entries.extend(self.raft.flush()?);
+            self.follow();
+            self.number(&mut work.expect);
+            let proposes = self.propose(clock_ms);
+            self.outgoing.drain(..).for_each(|(to, message)| send(to, message));
+            let raft = &mut |to, message| send(to, PeerMessage::Raft(message));
+            work.entries.extend(self.raft.flush(raft)?);
             self.committed = work.entries.last().map_or(self.committed, |(index, _, _)| *index);
             if !proposes {
                 return Ok(work);
@@ -223,84 +339,88 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Proposes as much as goes out with one sync, in at most so many entries.
-    fn propose_round(&mut self, most: usize, clock_ms: i64, expect: &mut Vec<(u64, Ticket)>) {
-        let mut entries = pack(&mut self.queue, most).into_iter();
-        while let Some(items) = entries.next() {
-            if self.propose(items, clock_ms, expect) {
-                continue;
-            }
-            // What came after it must not take effect without it.
-            let waiting = entries.by_ref().flatten().filter_map(|(_, ticket)| ticket);
-            waiting.for_each(|ticket| ticket.outbox.kill());
+    /// Takes notice of who leads.
+    fn follow(&mut self) {
+        let (led, now) = (self.led, self.raft.leader());
+        if led == now {
+            return;
         }
-    }
-
-    /// The first commands of a start: who numbers them, and, once ever, who the ensemble is.
-    fn begin(&mut self, clock_ms: i64) {
-        let commands = [Some(Command::Origin), self.found.then(|| self.bootstrap())];
-        let origins = vec![(self.config.server, self.config.boot)];
-        let commands = commands.into_iter().flatten().enumerate();
-        let commands: Vec<Tagged> = commands
-            .map(|(at, command)| Tagged { origin: 0, sequence: at as u64, command })
-            .collect();
-        self.sequence = commands.len() as u64 - 1;
-        self.time_ms = self.time_ms.max(clock_ms);
-        let batch = Batch { time_ms: self.time_ms, origins, identities: Vec::new(), commands };
-        let proposed = self.raft.propose(batch.encode());
-        self.begun = proposed.is_ok();
-    }
-
-    fn bootstrap(&self) -> Command {
-        let (cluster_id, settings) = (self.config.cluster_id, self.config.settings.clone());
-        Command::Bootstrap { cluster_id, settings }
-    }
-
-    /// Makes an entry; false if raft refused it. Whoever waits for it is then disconnected.
-    fn propose(
-        &mut self,
-        items: Vec<Item>,
-        clock_ms: i64,
-        expect: &mut Vec<(u64, Ticket)>,
-    ) -> bool {
-        self.time_ms = self.time_ms.max(clock_ms);
-        let mut identities: Vec<Vec<(String, String)>> = Vec::new();
-        let mut known: BTreeMap<usize, u32> = BTreeMap::new();
-        let mut commands = Vec::with_capacity(items.len());
-        let mut tickets = Vec::with_capacity(items.len());
-        let mut sequence = self.sequence;
-        for (queued, ticket) in items {
-            sequence += 1;
-            let command = match queued {
-                Queued::Command(command) => command,
-                Queued::Write { session, generation, identities: who, op } => {
-                    let set = *known.entry(Arc::as_ptr(&who) as usize).or_insert_with(|| {
-                        let set = who.iter().map(|id| (id.scheme.clone(), id.id.clone()));
-                        identities.push(set.collect());
-                        identities.len() as u32 - 1
-                    });
-                    Command::Write { session, generation, identities: set, op }
+        let me = self.config.raft_id;
+        tracing::info!(leader = now.0, term = now.1, "the leader");
+        self.led = now;
+        self.moved = self.ticks;
+        self.lines.clear();
+        if led.0 == me {
+            // What it had decided is for the next leader to decide.
+            self.proposals.drop_decisions();
+            self.queue.retain(|(_, ticket)| ticket.is_some());
+        }
+        self.proposals.send_afresh();
+        if now.0 == me {
+            self.liveness.begin_again();
+            if !self.mutants.forget_to_go_on_closing {
+                let closing: Vec<i64> = self.closing.iter().copied().collect();
+                for session in closing {
+                    self.decide(Command::ContinueClose { session });
                 }
-            };
-            tickets.extend(ticket.map(|ticket| (sequence, ticket)));
-            commands.push(Tagged { origin: 0, sequence, command });
+            }
         }
-        let origins = vec![(self.config.server, self.config.boot)];
-        let batch = Batch { time_ms: self.time_ms, origins, identities, commands };
-        if let Err(error) = self.raft.propose(batch.encode()) {
-            tracing::error!(%error, "raft refused a batch; its clients are disconnected");
-            tickets.iter().for_each(|(_, ticket)| ticket.outbox.kill());
+    }
+
+    /// Gives their numbers to the commands in hand, and sends them to the leader, once there is one.
+    fn number(&mut self, expect: &mut Vec<(u64, Ticket)>) {
+        if self.led.0 == 0 {
+            return;
+        }
+        let room = (BACKLOG_ENTRIES_MAX as usize).saturating_sub(self.proposals.groups());
+        let mut apart = false;
+        for items in pack(&mut self.queue, room) {
+            let after_read = |(_, ticket): &Item| ticket.as_ref().is_some_and(|t| t.after_read);
+            apart |= items.iter().any(after_read);
+            self.proposals.number(items, apart, expect);
+            apart = true;
+        }
+        let sent = self.proposals.take_unsent();
+        if sent.groups.is_empty() {
+            return;
+        }
+        let server = self.config.server;
+        if !self.leads() {
+            self.outgoing.push((self.led.0, PeerMessage::Forward(server, sent)));
+        } else if self.lines.put(server, sent).is_err() {
+            self.proposals.send_afresh();
+        }
+    }
+
+    /// Proposes what the servers want, if this one leads; true if there was something.
+    fn propose(&mut self, clock_ms: i64) -> bool {
+        let backlog = self.raft.last_index().saturating_sub(self.applied);
+        let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog);
+        if !self.leads() || room == 0 || self.lines.is_empty() {
             return false;
         }
-        self.sequence = sequence;
-        expect.extend(tickets);
+        self.time_ms = self.time_ms.max(clock_ms);
+        for entry in self.lines.pack(room as usize) {
+            if let Err(error) = self.raft.propose(entry.encode(self.time_ms)) {
+                // Whoever sent it sends it again.
+                tracing::info!(%error, "raft takes no more for now");
+                self.lines.clear();
+                self.proposals.send_afresh();
+                return false;
+            }
+        }
         true
     }
 
-    /// Containers and TTL nodes that may go, up to `most`.
+    /// Containers and TTL nodes that may go, up to `most`; the leader decides that they do.
+    ///
+    /// # Errors
+    /// [`state::Fault`] if the store fails.
     pub fn reap(&mut self, view: &View, clock_ms: i64, most: usize) -> Result<(), state::Fault> {
-        for path in view.due(clock_ms, most)? {
-            self.queue.push_back((Queued::Command(Command::Reap { path }), None));
+        if self.leads() {
+            view.due(clock_ms, most)?
+                .into_iter()
+                .for_each(|path| self.decide(Command::Reap { path }));
         }
         Ok(())
     }

@@ -80,6 +80,8 @@ pub(crate) enum Waits {
     Close { xid: i32 },
     /// What an operator's change did.
     Operator { xid: i32 },
+    /// That this server has caught up.
+    Sync { xid: i32, path: String },
     /// A session.
     Connect { session: i64, password: [u8; PASSWORD_BYTES], read_only: Option<bool> },
 }
@@ -374,7 +376,10 @@ impl Ticket {
                 Say::Reply { xid, zxid, result, charge: None }
             }
             // A command without effect: its outcome is unknown here, so the connection ends.
-            (Waits::Write { .. } | Waits::Operator { .. }, _) => Say::Close,
+            (Waits::Sync { xid, path }, Answer::Done) => {
+                Say::Reply { xid, zxid, result: Ok(Reply::Path(path)), charge: None }
+            }
+            (Waits::Write { .. } | Waits::Operator { .. } | Waits::Sync { .. }, _) => Say::Close,
         };
         if let Some(slot) = inner.slot(self.number) {
             slot.state = State::Decided(say);

@@ -85,7 +85,7 @@ pub(crate) fn pack(queue: &mut VecDeque<Item>, entries_max: usize) -> Vec<Vec<It
 
 impl Queued {
     /// Roughly how many bytes it takes in the log.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Write { op, .. } => op_bytes(op),
             Self::Command(_) => 64,

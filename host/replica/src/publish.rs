@@ -107,7 +107,12 @@ impl Published {
         let mut watches = self.watches.lock();
         for outcome in outcomes {
             let ticket = match waiting.front() {
-                Some((sequence, _)) if outcome.origin == me && *sequence == outcome.sequence => {
+                // One that was skipped came too early, or twice: it is answered when it is taken.
+                Some((sequence, _))
+                    if outcome.origin == me
+                        && *sequence == outcome.sequence
+                        && outcome.answer != Answer::Skipped =>
+                {
                     waiting.pop_front().map(|(_, ticket)| ticket)
                 }
                 _ => None,

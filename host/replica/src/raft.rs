@@ -7,8 +7,9 @@
 //! * Between `ready` and `advance` nothing else is done with raft.
 
 use bytes::Bytes;
-use raft::prelude::{ConfState, Config, EntryType, RawNode, Snapshot};
+use raft::prelude::{ConfState, Config, EntryType, MessageType, RawNode, Snapshot};
 use raft::{GetEntriesContext, RaftState, StateRole, Storage, StorageError};
+use serde::{Deserialize, Serialize};
 
 use crate::log::{Disk, Entry, HardState, Log, LogError};
 
@@ -93,10 +94,100 @@ fn to_log(entry: raft::prelude::Entry) -> Entry {
     Entry { index, term, kind, data: entry.data, context: entry.context }
 }
 
+/// A message of raft's, as it goes to another server. The names are raft-rs's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of `eraftpb::Message`")]
+pub struct RaftMessage {
+    pub kind: i32,
+    pub to: u64,
+    pub from: u64,
+    pub term: u64,
+    pub log_term: u64,
+    pub index: u64,
+    pub entries: Vec<RaftEntry>,
+    pub commit: u64,
+    pub commit_term: u64,
+    pub request_snapshot: u64,
+    pub reject: bool,
+    pub reject_hint: u64,
+    pub context: Bytes,
+    pub priority: i64,
+}
+
+/// An entry in such a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of `eraftpb::Entry`")]
+pub struct RaftEntry {
+    pub index: u64,
+    pub term: u64,
+    pub kind: u8,
+    pub data: Bytes,
+    pub context: Bytes,
+}
+
+fn to_peer(message: raft::prelude::Message) -> RaftMessage {
+    let entry = |entry: raft::prelude::Entry| {
+        let Entry { index, term, kind, data, context } = to_log(entry);
+        RaftEntry { index, term, kind, data, context }
+    };
+    RaftMessage {
+        kind: message.get_msg_type() as i32,
+        to: message.to,
+        from: message.from,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        commit: message.commit,
+        commit_term: message.commit_term,
+        request_snapshot: message.request_snapshot,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        priority: message.priority,
+        context: message.context,
+        entries: message.entries.into_iter().map(entry).collect(),
+    }
+}
+
+fn from_peer(message: RaftMessage) -> Option<raft::prelude::Message> {
+    let mut out = raft::prelude::Message::default();
+    out.set_msg_type(message_type(message.kind)?);
+    (out.to, out.from, out.term) = (message.to, message.from, message.term);
+    (out.log_term, out.index) = (message.log_term, message.index);
+    (out.commit, out.commit_term) = (message.commit, message.commit_term);
+    out.request_snapshot = message.request_snapshot;
+    (out.reject, out.reject_hint) = (message.reject, message.reject_hint);
+    (out.context, out.priority) = (message.context, message.priority);
+    let entry = |entry: RaftEntry| {
+        let RaftEntry { index, term, kind, data, context } = entry;
+        to_raft(Entry { index, term, kind, data, context })
+    };
+    out.set_entries(message.entries.into_iter().map(entry).collect());
+    Some(out)
+}
+
+/// Those that may come from another server.
+fn message_type(kind: i32) -> Option<MessageType> {
+    let known = [
+        MessageType::MsgAppend,
+        MessageType::MsgAppendResponse,
+        MessageType::MsgRequestVote,
+        MessageType::MsgRequestVoteResponse,
+        MessageType::MsgHeartbeat,
+        MessageType::MsgHeartbeatResponse,
+        MessageType::MsgTransferLeader,
+        MessageType::MsgTimeoutNow,
+        MessageType::MsgReadIndex,
+        MessageType::MsgReadIndexResp,
+        MessageType::MsgRequestPreVote,
+        MessageType::MsgRequestPreVoteResponse,
+    ];
+    known.into_iter().find(|known| *known as i32 == kind)
+}
+
 /// A raft node over its log.
 pub(crate) struct Raft<D: Disk> {
     node: RawNode<LogStorage<D>>,
-    /// A planted bug: syncs come after what they should precede.
+    /// A planted bug: the log is synced with the next tick only.
     pub(crate) sync_late: bool,
 }
 
@@ -107,19 +198,20 @@ impl<D: Disk> Raft<D> {
         id: u64,
         voters: Vec<u64>,
         applied: u64,
+        (min_election_tick, max_election_tick): (usize, usize),
     ) -> Result<Self, raft::Error> {
         // Every value is set: the defaults are unsafe.
         let config = Config {
             id,
-            election_tick: 10,
+            election_tick: min_election_tick,
             heartbeat_tick: 1,
             applied,
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 256,
             check_quorum: true,
             pre_vote: true,
-            min_election_tick: 10,
-            max_election_tick: 20,
+            min_election_tick,
+            max_election_tick,
             read_only_option: raft::ReadOnlyOption::Safe,
             skip_bcast_commit: false,
             batch_append: false,
@@ -136,12 +228,65 @@ impl<D: Disk> Raft<D> {
         Ok(Self { node, sync_late: false })
     }
 
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) -> Result<(), LogError> {
+        if self.sync_late {
+            self.node.mut_store().log.sync()?;
+        }
         self.node.tick();
+        Ok(())
     }
 
     pub(crate) fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
+    }
+
+    /// The leader of the current term, 0 if none is known, and the term.
+    pub(crate) fn leader(&self) -> (u64, u64) {
+        (self.node.raft.leader_id, self.node.raft.term)
+    }
+
+    /// The index of the last entry, on the disk or not.
+    pub(crate) fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// Takes a message of another server.
+    pub(crate) fn step(&mut self, message: RaftMessage) {
+        let Some(message) = from_peer(message) else {
+            return tracing::warn!("a raft message of an unknown kind was dropped");
+        };
+        if let Err(error) = self.node.step(message) {
+            tracing::debug!(%error, "raft dropped a message");
+        }
+    }
+
+    /// The leader is gone, as far as is known here: who else believes so may be voted for at once.
+    pub(crate) fn forget_leader(&mut self) {
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, 0);
+    }
+
+    /// Asks for votes.
+    pub(crate) fn campaign(&mut self) {
+        if let Err(error) = self.node.campaign() {
+            tracing::debug!(%error, "raft does not campaign");
+        }
+    }
+
+    /// Whether there is no other voter.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.node.store().voters.len() == 1
+    }
+
+    /// How many voters with smaller ids there are, the lost leader not counted.
+    pub(crate) fn rank(&self, lost: u64) -> u32 {
+        let me = self.node.raft.id;
+        self.node.store().voters.iter().filter(|id| **id < me && **id != lost).count() as u32
+    }
+
+    /// Messages to this server do not get through.
+    pub(crate) fn unreachable(&mut self, id: u64) {
+        self.node.report_unreachable(id);
     }
 
     /// Proposes an entry; gives it back if raft has too much in hand.
@@ -162,18 +307,21 @@ impl<D: Disk> Raft<D> {
         self.node.mut_store().log.trim(index)
     }
 
-    /// Writes and syncs what raft has decided, and gives what is committed.
-    pub(crate) fn flush(&mut self) -> Result<Vec<(u64, u64, Bytes)>, LogError> {
+    /// Writes and syncs what raft has decided, sends its messages, and gives what is committed.
+    pub(crate) fn flush(
+        &mut self,
+        send: &mut dyn FnMut(u64, RaftMessage),
+    ) -> Result<Vec<(u64, u64, Bytes)>, LogError> {
+        let mut send = |messages: Vec<raft::prelude::Message>| {
+            messages.into_iter().for_each(|message| send(message.to, to_peer(message)));
+        };
         let mut committed = Vec::new();
-        if self.sync_late {
-            self.node.mut_store().log.sync()?;
-        }
         while self.node.has_ready() {
             // 1. What raft has decided.
             let mut ready = self.node.ready();
-            // 2. Messages that need not wait for the disk: none, with one voter.
-            drop(ready.take_messages());
-            // 3. A snapshot: none comes, with one voter.
+            // 2. A leader's messages, which need not wait for its own disk.
+            send(ready.take_messages());
+            // 3. A snapshot: none is sent yet.
             // 4. What was committed before.
             take(&mut committed, ready.take_committed_entries());
             // 5. Entries and the hard state, made durable by one sync.
@@ -187,10 +335,11 @@ impl<D: Disk> Raft<D> {
             if ready.must_sync() && !self.sync_late {
                 log.sync()?;
             }
-            // 6. Messages that had to wait for it: none, with one voter.
-            drop(ready.take_persisted_messages());
-            // 7. What that commits.
+            // 6. Messages that had to wait for it.
+            send(ready.take_persisted_messages());
+            // 7. What that commits, and what is to be told of it.
             let mut light = self.node.advance_append(ready);
+            send(light.take_messages());
             if let Some(commit) = light.commit_index() {
                 let log = &mut self.node.mut_store().log;
                 // Goes out with the next sync; a state that is ahead of it raises it at open.

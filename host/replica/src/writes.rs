@@ -122,6 +122,7 @@ mod tests {
             timeout_ms_max: 1,
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
+            ensemble: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".into()],
         };

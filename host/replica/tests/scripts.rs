@@ -92,7 +92,15 @@ fn start(disk: &SimDisk, store: &MemoryStore, boot: u64) -> (Node<SimDisk>, Mach
         Err(error) => panic!("the log does not open: {error}"),
     };
     let settings = Settings::default();
-    let config = NodeConfig { server: 1, boot, cluster_id: 1, settings, log_keep_bytes: 1 << 30 };
+    let config = NodeConfig {
+        server: 1,
+        raft_id: 1,
+        election_ticks: (10, 11),
+        boot,
+        cluster_id: 1,
+        settings,
+        log_keep_bytes: 1 << 30,
+    };
     let sessions = state.view().sessions().expect("rows are sound");
     let node = Node::new(log, state.meta(), sessions, config).expect("log and state match");
     (node, Machine::new(state, (1, boot)))
@@ -288,7 +296,7 @@ impl Runner {
 
     /// Lets the Node make entries of what it has; how many were committed.
     fn commit(&mut self) -> Result<usize, Failure> {
-        let work = self.node.flush(1000)?;
+        let work = self.node.flush(1000, &mut |_, _| {})?;
         let entries = work.entries.len();
         if !work.entries.is_empty() || !work.expect.is_empty() {
             self.work.push_back(work);
@@ -340,6 +348,7 @@ impl Runner {
             timeout_ms_max: 60_000,
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
+            ensemble: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };

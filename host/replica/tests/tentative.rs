@@ -12,7 +12,7 @@ use proto::request::SetWatches;
 use proto::{Acl, ConnectRequest, Id, OpCode, ReplyHeader, Request, WatchEvent};
 use replica::{Authenticator, Connection, Input, Machine, Outbox, Policy, Read, Sasl, Work};
 use state::command::Settings;
-use state::{Batch, Command, MemoryStore, NoHooks, State, Tagged};
+use state::{Batch, Command, Group, MemoryStore, NoHooks, State};
 
 const ME: (u32, u64) = (1, 7);
 
@@ -59,23 +59,27 @@ impl Server {
     }
 
     fn apply(&mut self, inputs: Vec<Input>) {
-        let mut batch =
-            Batch { time_ms: 1, origins: vec![ME], identities: Vec::new(), commands: Vec::new() };
+        let mut group = Group {
+            origin: ME,
+            first: self.sequence + 1,
+            identities: vec![Vec::new()],
+            commands: Vec::new(),
+        };
         let mut work = Work::default();
         for input in inputs {
             self.sequence += 1;
             let (command, ticket) = match input {
                 Input::Command { command, ticket } => (command, ticket),
                 Input::Write { session, generation, op, ticket, .. } => {
-                    batch.identities = vec![Vec::new()];
                     (Command::Write { session, generation, identities: 0, op }, Some(ticket))
                 }
                 other => panic!("not a command: {other:?}"),
             };
             work.expect.extend(ticket.map(|ticket| (self.sequence, ticket)));
-            batch.commands.push(Tagged { origin: 0, sequence: self.sequence, command });
+            group.commands.push(command);
         }
         self.index += 1;
+        let batch = Batch { time_ms: 1, groups: vec![group] };
         work.entries.push((self.index, 1, batch.encode().into()));
         self.machine.apply(work).expect("it applies");
     }
@@ -88,6 +92,7 @@ impl Server {
             timeout_ms_max: 60_000,
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
+            ensemble: false,
             reconfig_enabled: false,
             acl_schemes: Vec::new(),
         };

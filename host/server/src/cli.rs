@@ -127,12 +127,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
             let (config, warnings) = args.load()?;
-            config.require_single()?;
+            config.require_supported()?;
             serve::run(&config, &warnings)
         }
         Command::CheckConfig(args) => {
             let (config, warnings) = args.load()?;
-            config.require_single()?;
+            config.require_supported()?;
             for warning in warnings {
                 writeln!(std::io::stderr(), "warning: {warning}")?;
             }

@@ -205,25 +205,20 @@ impl Config {
         without_effect::find(self).into_iter().map(warning).collect()
     }
 
-    /// Refuses a configuration with more than this one server.
+    /// Refuses an ensemble that this version cannot be part of.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] if `ensemble.servers` has another server.
-    pub fn require_single(&self) -> Result<(), ConfigError> {
-        if self.ensemble.servers.len() <= 1 {
-            return Ok(());
-        }
+    /// [`ConfigError::Value`] if `ensemble.servers` has an observer.
+    pub fn require_supported(&self) -> Result<(), ConfigError> {
+        let observer = self.ensemble.servers.iter().find(|s| s.role == Role::Observer);
+        let Some(observer) = observer else { return Ok(()) };
         Err(ConfigError::Value {
             origin: Origin::Default,
             key: "ensemble.servers".into(),
-            expected: "one server: this version does not run an ensemble yet; leave only this \
-                       server (or none) in `[[ensemble.servers]]`, or in the `server.N` lines"
+            expected: "participants only: this version has no observers; leave them out of every \
+                       server's `[[ensemble.servers]]`, or `server.N` lines"
                 .into(),
-            got: format!(
-                "{} servers, {} of them voters",
-                self.ensemble.servers.len(),
-                self.ensemble.voters()
-            ),
+            got: format!("server {} as an observer", observer.id),
         })
     }
 }

@@ -4,7 +4,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use state::view::Listing;
@@ -12,7 +13,7 @@ use state::view::Listing;
 use crate::client::Clients;
 use crate::config::{AllowFrom, FourLetterWords};
 use crate::stats::Told;
-use crate::threads::clock_ms;
+use crate::threads::{Part, clock_ms};
 
 /// What clients take for the server's version.
 pub(crate) const ZOOKEEPER_VERSION: &str = "3.9.5-vivarium";
@@ -23,7 +24,7 @@ pub(crate) struct Asked {
     pub(crate) argument: Bytes,
 }
 
-/// What the words tell that does not change while the server runs.
+/// What the words tell that is not of the state or the connections.
 pub(crate) struct Answers {
     pub(crate) words: FourLetterWords,
     pub(crate) client_port: u16,
@@ -34,6 +35,8 @@ pub(crate) struct Answers {
     pub(crate) timeout_ms_min: u64,
     pub(crate) timeout_ms_max: u64,
     pub(crate) per_address_max: u32,
+    /// The server's [`Part`].
+    pub(crate) part: Arc<AtomicU8>,
 }
 
 impl Answers {
@@ -107,7 +110,7 @@ impl Answers {
         writeln!(out, "Connections: {}", stats.connection_count())?;
         writeln!(out, "Outstanding: {}", stats.outstanding.load(Ordering::Relaxed).max(0))?;
         writeln!(out, "Zxid: {:#x}", view.zxid)?;
-        writeln!(out, "Mode: standalone")?;
+        writeln!(out, "Mode: {}", Part::of(&self.part))?;
         // ZooKeeper counts the root twice, under "" and "/".
         writeln!(out, "Node count: {}", view.counts.nodes + 1)
     }
@@ -181,7 +184,7 @@ fn monitor(out: &mut String, clients: &Clients) -> std::fmt::Result {
     let latency = stats.latency();
     let sessions = view.sessions().map_or(0, |sessions| sessions.len());
     writeln!(out, "zk_version\t{ZOOKEEPER_VERSION}, built on {BUILT_ON}")?;
-    writeln!(out, "zk_server_state\tstandalone")?;
+    writeln!(out, "zk_server_state\t{}", Part::of(&clients.four_letter.part))?;
     writeln!(out, "zk_avg_latency\t{:.4}", latency.avg)?;
     let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
     let gauges: [(&str, u64); 15] = [
@@ -211,7 +214,7 @@ fn watches_by_session(out: &mut String, clients: &Clients) -> std::fmt::Result {
     let sessions = clients.published.connected();
     let watches = clients.published.watches().data_watches();
     for (session, outbox) in sessions {
-        let mine = |outboxes: &[std::sync::Arc<replica::Outbox>]| {
+        let mine = |outboxes: &[Arc<replica::Outbox>]| {
             outboxes.iter().any(|watcher| watcher.id == outbox.id)
         };
         let paths: Vec<_> = watches.iter().filter(|(_, who)| mine(who)).collect();

@@ -10,6 +10,7 @@ pub mod tls;
 
 mod data_dir;
 mod mailbox;
+mod peers;
 pub mod serve;
 mod threads;
 

@@ -58,6 +58,11 @@ impl<T> Mailbox<T> {
         self.inner.lock().messages.push(message);
     }
 
+    /// How many are there.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().messages.len()
+    }
+
     /// Moves all messages behind those in `into`; waits up to `wait` for one that wakes. False if
     /// the mailbox is closed: nothing comes any more.
     pub(crate) fn take(&self, into: &mut Vec<T>, wait: Duration) -> bool {

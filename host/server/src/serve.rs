@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,7 +22,9 @@ use crate::client_threads::ClientThreads;
 use crate::config::{Address, Config, LogFormat, Provider};
 use crate::data_dir;
 use crate::four_letter::Answers;
+use crate::mailbox::Mailbox;
 use crate::operator_token::OperatorToken;
+use crate::peers::{Me, Peer, Peers};
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -65,10 +67,11 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         Some(_) => Some(tls::current(&config.tls)?),
         None => None,
     };
+    let peers = listen_for_peers(config)?;
     let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
-    let (replica, last) = start_replica(config)?;
+    let (replica, last) = start_replica(config, peers)?;
     if let Some(index) = last {
         replay(&replica.published, index).await;
         compare_settings(&replica.published.view().settings, &seed(config));
@@ -86,7 +89,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         x509_super: config.auth.x509.super_user.clone(),
         limits: limits(config),
         stats: Stats::new(),
-        four_letter: answers(config, local),
+        four_letter: answers(config, local, Arc::clone(&replica.part)),
         next_session: AtomicU64::new(first_session(config.server_id)),
         next_connection: AtomicU64::new(1),
         addresses: parking_lot::Mutex::default(),
@@ -149,7 +152,10 @@ fn listen(address: &Address) -> anyhow::Result<TcpListener> {
 }
 
 /// Opens the data and starts the threads; beside them, the log's last index, if there was a log.
-fn start_replica(config: &Config) -> anyhow::Result<(Replica, Option<u64>)> {
+fn start_replica(
+    config: &Config,
+    peers: Option<std::net::TcpListener>,
+) -> anyhow::Result<(Replica, Option<u64>)> {
     let dir = &config.data_dir;
     data_dir::claim(dir)?;
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
@@ -157,26 +163,69 @@ fn start_replica(config: &Config) -> anyhow::Result<(Replica, Option<u64>)> {
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
     tell_torn_tail(&store);
     let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
-    let state = State::open(Box::new(store), Box::new(NoHooks), cache_bytes)
+    let (raft_id, others) = ensemble(config);
+    let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([raft_id]).collect();
+    voters.sort_unstable();
+    let state = State::open_or_found(Box::new(store), Box::new(NoHooks), cache_bytes, &voters)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
-    let log = open_log(config, &dir.join("log"), state.meta().applied)?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);
     let number = |bytes: &[u8]| bytes.iter().fold(1u64, |n, b| n.wrapping_mul(257) ^ u64::from(*b));
     let node = NodeConfig {
         server: u32::from(config.server_id),
+        raft_id,
+        election_ticks: (10, 20),
         boot: number(boot),
         cluster_id: number(cluster_id) | 1,
         settings: seed(config),
         log_keep_bytes: config.storage.log_retain_bytes,
     };
+    let log = open_log(config, &dir.join("log"), state.meta().applied)?;
+    let alone = others.is_empty();
+    let inputs = Arc::new(Mailbox::new(usize::MAX));
+    let me = |listener| Me { id: raft_id, boot: node.boot, listener, others };
+    let peers = peers.map(|listener| Peers::start(me(listener), log.is_none(), &inputs));
+    let peers = peers.transpose()?;
+    // Not before all agree that there is an ensemble to be founded.
+    let log = match log {
+        Some(log) => log,
+        None => create_log(config, &dir.join("log"))?,
+    };
     let reaping = Reaping {
         every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
         per_minute: config.nodes.container_deletes_per_minute,
     };
-    let last = Some(log.last_index()).filter(|last| *last > state::apply::BIRTH.0);
-    Ok((Replica::start(log, state, node, reaping)?, last))
+    // What an ensemble has in its logs beyond the last commit may never be.
+    let known = if alone { log.last_index() } else { log.hard_state().commit };
+    let last = Some(known).filter(|last| *last > state::apply::BIRTH.0);
+    Ok((Replica::start(log, state, node, reaping, inputs, peers)?, last))
+}
+
+/// This server's id for raft, and the other voters. A server that is alone has the id 1.
+fn ensemble(config: &Config) -> (u64, Vec<Peer>) {
+    // No raft id is 0.
+    let id = |server: u8| u64::from(server) + 1;
+    let servers = &config.ensemble.servers;
+    let others = servers.iter().filter(|server| server.id != config.server_id);
+    let others: Vec<Peer> =
+        others.map(|server| Peer { id: id(server.id), addresses: server.peer.clone() }).collect();
+    if others.is_empty() { (1, others) } else { (id(config.server_id), others) }
+}
+
+fn listen_for_peers(config: &Config) -> anyhow::Result<Option<std::net::TcpListener>> {
+    let servers = &config.ensemble.servers;
+    if servers.len() <= 1 {
+        return Ok(None);
+    }
+    let mine = servers.iter().find(|server| server.id == config.server_id);
+    let mine = mine.and_then(|server| server.peer.first());
+    let address = config.ensemble.peer_listen.as_ref().or(mine);
+    let address = resolve(address.context("expected `ensemble.peer-listen`, got none")?)?;
+    let listener = std::net::TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address} for other servers: is another one there?")
+    })?;
+    Ok(Some(listener))
 }
 
 /// What a cluster that this server founds agrees on at first.
@@ -245,26 +294,35 @@ fn tell_torn_tail(store: &FjallStore) {
     }
 }
 
-fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Log<RealDisk>> {
-    let disk = || RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()));
-    let options = Options { segment_bytes: config.storage.log_segment_bytes, ..Options::default() };
-    match Log::open(disk()?, options.clone()) {
+fn log_options(config: &Config) -> Options {
+    Options { segment_bytes: config.storage.log_segment_bytes, ..Options::default() }
+}
+
+/// The log, if there is one.
+fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Option<Log<RealDisk>>> {
+    let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+    match Log::open(disk, log_options(config)) {
         Ok((log, recovered)) => {
             tracing::debug!(?recovered, "the log is open");
-            Ok(log)
+            Ok(Some(log))
         }
         Err(LogError::Missing) => {
-            let (index, term) = state::apply::BIRTH;
             anyhow::ensure!(
-                applied == index,
+                applied == state::apply::BIRTH.0,
                 "{} has no log, but the state beside it has applied up to {applied}: the log was \
                  lost; restore the directory from a backup",
                 dir.display()
             );
-            Ok(Log::create(disk()?, options, index, term)?)
+            Ok(None)
         }
         Err(error) => Err(error).with_context(|| format!("cannot open the log {}", dir.display())),
     }
+}
+
+fn create_log(config: &Config, dir: &Path) -> anyhow::Result<Log<RealDisk>> {
+    let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+    let (index, term) = state::apply::BIRTH;
+    Ok(Log::create(disk, log_options(config), index, term)?)
 }
 
 fn policy(config: &Config) -> Policy {
@@ -281,6 +339,7 @@ fn policy(config: &Config) -> Policy {
         timeout_ms_max: ms(config.max_session_timeout_ms()),
         required_schemes,
         sasl_failures_allowed: config.auth.sasl.allow_failed_clients,
+        ensemble: config.ensemble.servers.len() > 1,
         reconfig_enabled: config.ensemble.reconfig_enabled,
         acl_schemes: config.auth.providers.iter().map(|p| p.scheme().to_owned()).collect(),
     }
@@ -299,8 +358,9 @@ fn limits(config: &Config) -> ClientLimits {
     }
 }
 
-fn answers(config: &Config, local: SocketAddr) -> Answers {
+fn answers(config: &Config, local: SocketAddr, part: Arc<AtomicU8>) -> Answers {
     Answers {
+        part,
         words: config.four_letter_words.clone(),
         client_port: local.port(),
         secure_port: config.listen.client_tls.as_ref().map(|address| address.port),

@@ -5,7 +5,7 @@
 //! keeps the Node from its ticks for longer than it takes to fill the queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +14,7 @@ use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Repor
 use state::{Flush, State};
 
 use crate::mailbox::Mailbox;
+use crate::peers::Peers;
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
@@ -41,6 +42,40 @@ pub(crate) struct Reaping {
     pub(crate) per_minute: u32,
 }
 
+/// A server's part in its ensemble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Part {
+    /// It is alone.
+    Standalone,
+    /// It knows no leader.
+    Looking,
+    /// It follows one.
+    Follower,
+    /// It leads.
+    Leader,
+}
+
+impl Part {
+    fn in_ensemble(node: &Node<RealDisk>) -> Self {
+        match (node.leads(), node.leader().0) {
+            (true, _) => Self::Leader,
+            (false, 0) => Self::Looking,
+            (false, _) => Self::Follower,
+        }
+    }
+
+    /// What ZooKeeper calls it.
+    pub(crate) fn of(part: &AtomicU8) -> &'static str {
+        match part.load(Ordering::Relaxed) {
+            part if part == Self::Standalone as u8 => "standalone",
+            part if part == Self::Leader as u8 => "leader",
+            part if part == Self::Follower as u8 => "follower",
+            _ => "looking",
+        }
+    }
+}
+
 /// A running server without its sockets.
 pub(crate) struct Replica {
     /// Bounded by the limits on requests in flight.
@@ -48,6 +83,8 @@ pub(crate) struct Replica {
     /// Bounded by the connections: each waits for its own.
     pub(crate) big_reads: Arc<Mailbox<Read>>,
     pub(crate) published: Arc<Published>,
+    /// Its [`Part`] at the moment.
+    pub(crate) part: Arc<AtomicU8>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -65,14 +102,19 @@ impl Replica {
         state: State,
         config: NodeConfig,
         reaping: Reaping,
+        inputs: Arc<Mailbox<Input>>,
+        peers: Option<Peers>,
     ) -> anyhow::Result<Self> {
-        let started = Instant::now();
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
         let node = Node::new(log, state.meta(), sessions, config)?;
         let machine = Machine::new(state, me);
         let published = Arc::clone(machine.published());
-        let inputs = Arc::new(Mailbox::new(usize::MAX));
+        let part = Arc::new(AtomicU8::new(match peers {
+            None => Part::Standalone as u8,
+            Some(_) => Part::Looking as u8,
+        }));
+        let peers = peers.unwrap_or_else(Peers::none);
         let work = Arc::new(Mailbox::new(WORK_MAX));
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -80,13 +122,17 @@ impl Replica {
         };
         let mut threads = Vec::new();
         {
-            let (stop, published) = (Arc::clone(&stop), Arc::clone(&published));
-            let (inbox, work) = (Arc::clone(&inputs), Arc::clone(&work));
-            let body = move || {
-                run_node(node, &inbox, &work, &stop, started, &reaping, &published);
-                work.close();
-                inbox.close();
+            let thread = NodeThread {
+                node,
+                inbox: Arc::clone(&inputs),
+                work: Arc::clone(&work),
+                stop: Arc::clone(&stop),
+                reaping,
+                published: Arc::clone(&published),
+                peers,
+                part: Arc::clone(&part),
             };
+            let body = move || thread.run();
             threads.push(spawn("node", Box::new(body))?);
         }
         let flushes = Arc::new(Mailbox::new(1));
@@ -107,7 +153,7 @@ impl Replica {
             let (stop, arriving) = (Arc::clone(&stop), Arc::clone(&big_reads));
             threads.push(spawn("big-reads", Box::new(move || run_big_reads(&arriving, &stop)))?);
         }
-        Ok(Self { inputs, big_reads, published, stop, threads })
+        Ok(Self { inputs, big_reads, published, part, stop, threads })
     }
 
     /// Applies what is committed, makes the store durable, and ends the threads.
@@ -121,39 +167,61 @@ impl Replica {
     }
 }
 
-fn run_node(
-    mut node: Node<RealDisk>,
-    inbox: &Mailbox<Input>,
-    work: &Mailbox<Work>,
-    stop: &AtomicBool,
-    started: Instant,
-    reaping: &Reaping,
-    published: &Published,
-) {
-    let mut next_tick = Instant::now();
-    let mut next_reap = Instant::now() + reaping.every;
-    let mut inputs = Vec::new();
-    while !stop.load(Ordering::SeqCst) {
-        inbox.take(&mut inputs, next_tick.saturating_duration_since(Instant::now()));
-        inputs.drain(..).for_each(|input| node.step(input));
-        let now = Instant::now();
-        if now >= next_tick {
-            next_tick = now + TICK;
-            let now_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-            node.tick(now_ms).unwrap_or_else(|error| broken("the log", &error));
+/// What the Node's thread works with.
+struct NodeThread {
+    node: Node<RealDisk>,
+    inbox: Arc<Mailbox<Input>>,
+    work: Arc<Mailbox<Work>>,
+    stop: Arc<AtomicBool>,
+    reaping: Reaping,
+    published: Arc<Published>,
+    peers: Peers,
+    part: Arc<AtomicU8>,
+}
+
+impl NodeThread {
+    fn run(mut self) {
+        let alone = self.part.load(Ordering::Relaxed) == Part::Standalone as u8;
+        let started = Instant::now();
+        let mut next_tick = started;
+        let mut next_reap = started + self.reaping.every;
+        let mut inputs = Vec::new();
+        while !self.stop.load(Ordering::SeqCst) {
+            self.inbox.take(&mut inputs, next_tick.saturating_duration_since(Instant::now()));
+            inputs.drain(..).for_each(|input| self.node.step(input));
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                let now_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+                self.node.tick(now_ms).unwrap_or_else(|error| broken("the log", &error));
+            }
+            if now >= next_reap {
+                next_reap = now + self.reaping.every;
+                self.reap();
+            }
+            let peers = &self.peers;
+            let todo = self
+                .node
+                .flush(clock_ms(), &mut |to, message| peers.send(to, message))
+                .unwrap_or_else(|error| broken("the log", &error));
+            if !alone {
+                self.part.store(Part::in_ensemble(&self.node) as u8, Ordering::Relaxed);
+            }
+            let nothing = todo.entries.is_empty() && todo.expect.is_empty();
+            if !nothing && !self.work.put([todo]) {
+                break;
+            }
         }
-        if now >= next_reap {
-            next_reap = now + reaping.every;
-            let per_check = f64::from(reaping.per_minute) * reaping.every.as_secs_f64() / 60.0;
-            let most = (per_check as usize).max(1);
-            node.reap(&published.view(), clock_ms(), most)
-                .unwrap_or_else(|fault| broken("the store", &fault));
-        }
-        let todo = node.flush(clock_ms()).unwrap_or_else(|error| broken("the log", &error));
-        let nothing = todo.entries.is_empty() && todo.expect.is_empty();
-        if !nothing && !work.put([todo]) {
-            return;
-        }
+        self.work.close();
+        self.inbox.close();
+    }
+
+    fn reap(&mut self) {
+        let per_second = f64::from(self.reaping.per_minute) / 60.0;
+        let most = ((per_second * self.reaping.every.as_secs_f64()) as usize).max(1);
+        self.node
+            .reap(&self.published.view(), clock_ms(), most)
+            .unwrap_or_else(|fault| broken("the store", &fault));
     }
 }
 
@@ -172,7 +240,7 @@ fn run_machine(
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
                 match report {
-                    Report::Applied(index) if index % WAKE_ENTRIES != 0 => {
+                    Report::Applied { index, .. } if index % WAKE_ENTRIES != 0 => {
                         inputs.put_quietly(Input::Report(report));
                     }
                     _ => {

@@ -114,7 +114,7 @@ pub struct State {
 }
 
 impl State {
-    /// Opens the state in a store; an empty store becomes the state at [`BIRTH`].
+    /// Opens the state in a store; an empty store becomes the state at [`BIRTH`], with one voter.
     ///
     /// # Errors
     /// [`Fault::Newer`] if a newer program wrote it, any other [`Fault`] if the store fails.
@@ -123,12 +123,25 @@ impl State {
         hooks: Box<dyn Hooks>,
         cache_bytes: usize,
     ) -> Result<Self, Fault> {
+        Self::open_or_found(store, hooks, cache_bytes, &[1])
+    }
+
+    /// The same; an empty store becomes that of an ensemble of these voters, by their raft ids.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_or_found(
+        store: Box<dyn Store>,
+        hooks: Box<dyn Hooks>,
+        cache_bytes: usize,
+        voters: &[u64],
+    ) -> Result<Self, Fault> {
         let store: Arc<dyn Store> = Arc::from(store);
         let acls = Arc::new(AclTable::new());
         let format = store.view().get(Keyspace::Meta, FORMAT_KEY)?;
         let meta = match format {
             None => {
-                let meta = birth(store.as_ref(), &acls)?;
+                let meta = birth(store.as_ref(), &acls, voters)?;
                 store.sync()?;
                 meta
             }
@@ -284,34 +297,39 @@ impl State {
         let mut outcomes = Vec::new();
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
-            let identities: Vec<Vec<Id>> = batch.identities.iter().map(|set| ids(set)).collect();
-            outcomes.reserve(batch.commands.len());
-            for tagged in &batch.commands {
-                let origin = batch.origins.get(tagged.origin as usize).copied();
-                let origin = origin.ok_or_else(|| damaged_meta("a command without its origin"))?;
-                let (server, boot) = origin;
-                let mut outcome = Outcome {
-                    origin,
-                    sequence: tagged.sequence,
-                    zxid: txn.zxid,
-                    answer: Answer::Skipped,
-                    changes: Vec::new(),
-                };
-                if tagged.command == Command::Origin {
-                    meta.origins.insert(server, (boot, tagged.sequence));
-                    outcome.answer = Answer::Done;
-                } else if tagged.sequence != 0
-                    && meta.origins.get(&server) == Some(&(boot, tagged.sequence - 1))
-                {
-                    meta.origins.insert(server, (boot, tagged.sequence));
-                    txn.zxid = next_zxid(txn.zxid, term);
-                    outcome.zxid = txn.zxid;
-                    outcome.answer = self.run(&mut txn, &mut meta, &identities, &tagged.command)?;
-                    outcome.changes = std::mem::take(&mut txn.changes);
-                    txn.settle();
-                    self.quotas.settle();
+            outcomes.reserve(batch.groups.iter().map(|group| group.commands.len()).sum());
+            for group in &batch.groups {
+                let identities: Vec<Vec<Id>> =
+                    group.identities.iter().map(|set| ids(set)).collect();
+                let (server, boot) = group.origin;
+                for (sequence, command) in (group.first..).zip(&group.commands) {
+                    let mut outcome = Outcome {
+                        origin: group.origin,
+                        sequence,
+                        zxid: txn.zxid,
+                        answer: Answer::Skipped,
+                        changes: Vec::new(),
+                    };
+                    let taken = meta.origins.get(&server).copied();
+                    if *command == Command::Origin {
+                        // One that comes again must not begin the numbers again.
+                        if taken.is_none_or(|(known, _)| known != boot) {
+                            meta.origins.insert(server, (boot, sequence));
+                            outcome.answer = Answer::Done;
+                        }
+                    } else if sequence != 0 && taken == Some((boot, sequence - 1)) {
+                        meta.origins.insert(server, (boot, sequence));
+                        if *command != Command::Nothing {
+                            txn.zxid = next_zxid(txn.zxid, term);
+                        }
+                        outcome.zxid = txn.zxid;
+                        outcome.answer = self.run(&mut txn, &mut meta, &identities, command)?;
+                        outcome.changes = std::mem::take(&mut txn.changes);
+                        txn.settle();
+                        self.quotas.settle();
+                    }
+                    outcomes.push(outcome);
                 }
-                outcomes.push(outcome);
             }
         }
         let (zxid, time_ms) = (txn.zxid, txn.time_ms);
@@ -356,7 +374,7 @@ impl State {
                 }
                 Ok(Answer::Done)
             }
-            Command::Origin => Ok(Answer::Done),
+            Command::Origin | Command::Nothing => Ok(Answer::Done),
             Command::OpenSession { session, password, timeout_ms } => {
                 session::open(txn, sessions, *session, *password, *timeout_ms)
             }
@@ -477,7 +495,7 @@ fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>
 }
 
 /// Writes the tree that every ensemble begins with: the system's znodes, all of zxid 0.
-fn birth(store: &dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
+fn birth(store: &dyn Store, acls: &AclTable, voters: &[u64]) -> Result<Meta, Fault> {
     let mut digest = 0u128;
     let mut bytes = 0;
     let mut nodes = Vec::new();
@@ -519,7 +537,7 @@ fn birth(store: &dyn Store, acls: &AclTable) -> Result<Meta, Fault> {
         time_ms: 0,
         digest,
         history: 0,
-        voters: vec![1],
+        voters: voters.to_vec(),
         cluster_id: 0,
         settings: Settings::default(),
         counts: (4, bytes, 0),

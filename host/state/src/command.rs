@@ -9,30 +9,28 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Fault;
 
 /// The newest format of a batch that this program reads, and the one that it writes.
-pub const BATCH_FORMAT: u32 = 1;
+pub const BATCH_FORMAT: u32 = 2;
 
-/// One log entry: all commands that the leader had in hand.
+/// One log entry: commands of all servers that the leader had in hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// The leader's clock, in milliseconds since the epoch.
     pub time_ms: i64,
-    /// The servers that the commands came from: (server id, boot).
-    pub origins: Vec<(u32, u64)>,
-    /// Sets of identities, (scheme, id), that commands refer to.
-    pub identities: Vec<Vec<(String, String)>>,
     /// The commands, in order.
-    pub commands: Vec<Tagged>,
+    pub groups: Vec<Group>,
 }
 
-/// A command and where it came from.
+/// Commands of one server, numbered in a row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tagged {
-    /// Which of [`Batch::origins`].
-    pub origin: u32,
-    /// Its number there; apply takes exactly the next one.
-    pub sequence: u64,
-    /// What to do.
-    pub command: Command,
+pub struct Group {
+    /// The server that the commands came from, and its boot.
+    pub origin: (u32, u64),
+    /// The number of the first command there; apply takes exactly the next one.
+    pub first: u64,
+    /// Sets of identities, (scheme, id), that the commands refer to.
+    pub identities: Vec<Vec<(String, String)>>,
+    /// The commands, in order.
+    pub commands: Vec<Command>,
 }
 
 /// What to do.
@@ -45,7 +43,7 @@ pub enum Command {
         /// The cluster settings it starts with.
         settings: Settings,
     },
-    /// A server starts to number its commands from 1, under a new boot.
+    /// A server starts to number its commands, this one being the first, under a new boot.
     Origin,
     /// Makes a session.
     OpenSession {
@@ -84,7 +82,7 @@ pub enum Command {
         session: i64,
         /// The session's attach generation.
         generation: u32,
-        /// Which of [`Batch::identities`].
+        /// Which of [`Group::identities`].
         identities: u32,
         /// What it asks for.
         op: Op,
@@ -96,6 +94,9 @@ pub enum Command {
     },
     /// Changes cluster settings, those that are named and no other.
     ChangeSettings(Vec<SettingChange>),
+    /// Changes nothing and takes no zxid: a `sync`, or what a leader had decided before it lost its
+    /// place.
+    Nothing,
 }
 
 /// A client's write.
@@ -214,12 +215,24 @@ impl Settings {
 
 impl Batch {
     /// The bytes that stand in the log.
+    pub fn encode(&self) -> Vec<u8> {
+        Self::encode_of(self.time_ms, self.groups.iter().collect())
+    }
+
+    /// The bytes of a batch of these groups.
     ///
     /// # Panics
     /// Never: every value of a batch can be encoded.
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode_of(time_ms: i64, groups: Vec<&Group>) -> Vec<u8> {
+        /// The same on the wire as [`Batch`].
+        #[derive(Serialize)]
+        struct Borrowed<'a> {
+            time_ms: i64,
+            groups: Vec<&'a Group>,
+        }
         let mut out = BATCH_FORMAT.to_be_bytes().to_vec();
-        rmp_serde::encode::write(&mut out, self).expect("a batch can always be encoded");
+        let batch = Borrowed { time_ms, groups };
+        rmp_serde::encode::write(&mut out, &batch).expect("a batch can always be encoded");
         out
     }
 
@@ -234,6 +247,9 @@ impl Batch {
         let found = u32::from_be_bytes(*format);
         if found > BATCH_FORMAT {
             return Err(Fault::Newer { what: "a log entry", found, known: BATCH_FORMAT });
+        }
+        if found < BATCH_FORMAT {
+            return Err(damaged(format!("format {found}, which no release wrote")));
         }
         rmp_serde::from_slice(rest).map_err(|e| damaged(e.to_string()))
     }

@@ -33,7 +33,7 @@ pub mod mutants;
 
 pub use apply::{Applied, State};
 pub use change::{Answer, Change, Outcome};
-pub use command::{Batch, Command, Op, SettingChange, Settings, Tagged};
+pub use command::{Batch, Command, Group, Op, SettingChange, Settings};
 pub use fault::Fault;
 pub use flush::Flush;
 pub use hooks::{Hooks, NoHooks};

@@ -17,8 +17,8 @@ use state::keys::DATA_INLINE_BYTES_MAX;
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
-    Answer, Batch, Command, FjallStore, MemoryStore, NoHooks, Op, SettingChange, State,
-    StoreOptions, Tagged, View, Znode,
+    Answer, Batch, Command, FjallStore, Group, MemoryStore, NoHooks, Op, SettingChange, State,
+    StoreOptions, View, Znode,
 };
 
 const SEEDS: u64 = 6;
@@ -179,25 +179,20 @@ impl Generator {
     fn entry(&mut self, view: &View) -> (Vec<u8>, Vec<bool>) {
         // A leader's clock may stand behind the last one's.
         self.time_ms += self.rng.below(300) as i64 - 50;
-        let mut batch = Batch {
-            time_ms: self.time_ms,
-            origins: Vec::new(),
-            identities: vec![
-                vec![("ip".to_owned(), "10.1.2.3".to_owned())],
-                vec![
-                    ("ip".to_owned(), "127.0.0.1".to_owned()),
-                    ("digest".to_owned(), "u:hash".to_owned()),
-                ],
-                vec![("super".to_owned(), String::new())],
+        let mut batch = Batch { time_ms: self.time_ms, groups: Vec::new() };
+        let identities = vec![
+            vec![("ip".to_owned(), "10.1.2.3".to_owned())],
+            vec![
+                ("ip".to_owned(), "127.0.0.1".to_owned()),
+                ("digest".to_owned(), "u:hash".to_owned()),
             ],
-            commands: Vec::new(),
-        };
+            vec![("super".to_owned(), String::new())],
+        ];
         let mut skipped = Vec::new();
         for _ in 0..1 + self.rng.below(6) {
             let server = 1 + self.rng.below(2) as u32;
             let known = self.taken.get(&server).copied();
             let (boot, last) = known.unwrap_or((0, 0));
-            let origin = batch.origins.len() as u32;
             let odd = self.rng.below(25);
             let (boot, sequence, command) = if known.is_none() || odd == 0 {
                 (boot + 1, 1, Command::Origin)
@@ -214,8 +209,12 @@ impl Generator {
             if taken {
                 self.taken.insert(server, (boot, sequence));
             }
-            batch.origins.push((server, boot));
-            batch.commands.push(Tagged { origin, sequence, command });
+            batch.groups.push(Group {
+                origin: (server, boot),
+                first: sequence,
+                identities: identities.clone(),
+                commands: vec![command],
+            });
             skipped.push(!taken);
         }
         (batch.encode(), skipped)

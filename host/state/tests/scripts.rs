@@ -17,7 +17,7 @@ use state::apply::BIRTH;
 use state::command::CreateKind;
 use state::view::Listing;
 use state::{
-    Answer, Batch, Change, Command, MemoryStore, NoHooks, Op, Outcome, SettingChange, State, Tagged,
+    Answer, Batch, Change, Command, Group, MemoryStore, NoHooks, Op, Outcome, SettingChange, State,
 };
 
 type Failure = Box<dyn Error>;
@@ -251,8 +251,9 @@ impl Runner {
         let handle = MemoryStore::default();
         let state = open(&handle);
         let mut runner = Self { handle, state, time_ms: 1000, term: 1, sequence: 1 };
-        let first = Tagged { origin: 0, sequence: 1, command: Command::Origin };
-        runner.apply((1, 1), Vec::new(), vec![first]).expect("an origin can always start");
+        runner
+            .apply((1, 1), Vec::new(), 1, vec![Command::Origin])
+            .expect("an origin can always start");
         runner
     }
 
@@ -260,10 +261,11 @@ impl Runner {
         &mut self,
         origin: (u32, u64),
         ids: Vec<(String, String)>,
-        commands: Vec<Tagged>,
+        first: u64,
+        commands: Vec<Command>,
     ) -> Result<Vec<Outcome>, Failure> {
-        let batch =
-            Batch { time_ms: self.time_ms, origins: vec![origin], identities: vec![ids], commands };
+        let group = Group { origin, first, identities: vec![ids], commands };
+        let batch = Batch { time_ms: self.time_ms, groups: vec![group] };
         let index = self.state.meta().applied + 1;
         let outcomes = self.state.apply(index, self.term, &batch.encode())?.outcomes;
         let (meta, recomputed) = (self.state.meta(), self.state.recomputed_digest()?);
@@ -285,7 +287,7 @@ impl Runner {
         let ids = ids.split(',').filter_map(|id| id.split_once(':'));
         let ids = ids.map(|(scheme, id)| (scheme.to_owned(), id.to_owned())).collect();
         words.done()?;
-        let outcomes = self.apply(origin, ids, vec![Tagged { origin: 0, sequence, command }])?;
+        let outcomes = self.apply(origin, ids, sequence, vec![command])?;
         Ok(outcomes.iter().map(show).collect())
     }
 
@@ -378,12 +380,11 @@ impl Runner {
             let path = format!("{prefix}{i:05}");
             let (kind, data, acl) = (CreateKind::Create, None, acl.clone());
             let op = Op::Create { kind, path, data, acl, flags: 1, ttl_ms: -1 };
-            let command = Command::Write { session, generation: 1, identities: 0, op };
-            Tagged { origin: 0, sequence: self.sequence + 1 + i, command }
+            Command::Write { session, generation: 1, identities: 0, op }
         });
-        let commands = commands.collect();
+        let (first, commands) = (self.sequence + 1, commands.collect());
         self.sequence += count;
-        let outcomes = self.apply((1, 1), Vec::new(), commands)?;
+        let outcomes = self.apply((1, 1), Vec::new(), first, commands)?;
         let made = outcomes.iter().filter(|o| matches!(o.answer, Answer::Reply(Ok(_)))).count();
         Ok(format!("{made} of {count} made\n"))
     }

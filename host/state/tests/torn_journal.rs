@@ -9,7 +9,7 @@ use bytes::Bytes;
 use state::apply::BIRTH;
 use state::command::CreateKind;
 use state::{
-    Batch, Command, FjallStore, NoHooks, Op, Settings, State, StoreOptions, Tagged, TornTail,
+    Batch, Command, FjallStore, Group, NoHooks, Op, Settings, State, StoreOptions, TornTail,
 };
 
 const ENTRIES: u64 = 160;
@@ -58,16 +58,14 @@ fn entries() -> Vec<Vec<u8>> {
                     })
                     .collect(),
             };
-            let commands = commands.into_iter().map(|command| {
-                sequence += 1;
-                Tagged { origin: 0, sequence, command }
-            });
-            let batch = Batch {
-                time_ms: 1_700_000_000_000 + i as i64,
-                origins: vec![(1, 1)],
+            let group = Group {
+                origin: (1, 1),
+                first: sequence + 1,
                 identities: vec![vec![("ip".to_owned(), "127.0.0.1".to_owned())]],
-                commands: commands.collect(),
+                commands,
             };
+            sequence += group.commands.len() as u64;
+            let batch = Batch { time_ms: 1_700_000_000_000 + i as i64, groups: vec![group] };
             batch.encode()
         })
         .collect()

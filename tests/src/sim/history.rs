@@ -140,8 +140,10 @@ impl std::fmt::Display for Event {
             Self::Committed { index, term, payload } => {
                 write!(f, "node: entry {index} of term {term} is committed:")?;
                 let batch = state::Batch::decode(payload);
-                for tagged in batch.into_iter().flat_map(|batch| batch.commands) {
-                    write!(f, "\n             #{} {:?}", tagged.sequence, tagged.command)?;
+                for group in batch.into_iter().flat_map(|batch| batch.groups) {
+                    for (sequence, command) in (group.first..).zip(group.commands) {
+                        write!(f, "\n             #{sequence} {command:?}")?;
+                    }
                 }
                 Ok(())
             }

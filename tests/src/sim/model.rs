@@ -134,6 +134,8 @@ pub struct Model {
     zxid: i64,
     time_ms: i64,
     bootstrapped: bool,
+    /// The boot of each server, and the last command that was taken from it.
+    origins: BTreeMap<u32, (u64, u64)>,
 }
 
 /// The parent of a path; the root for the root.
@@ -183,6 +185,7 @@ impl Default for Model {
             zxid: 0,
             time_ms: 0,
             bootstrapped: false,
+            origins: BTreeMap::new(),
         }
     }
 }
@@ -221,21 +224,39 @@ impl Model {
         if !payload.is_empty() {
             let batch = Batch::decode(payload).map_err(|fault| fault.to_string())?;
             self.time_ms = self.time_ms.max(batch.time_ms);
-            for tagged in &batch.commands {
-                if tagged.command == Command::Origin {
-                    continue;
-                }
-                self.zxid = (self.zxid + 1).max(((term as i64) << 32) | 1);
-                let mut changes = Vec::new();
-                self.run(index, &tagged.command, &batch.identities, &mut changes)?;
-                if !changes.is_empty() {
-                    self.changes.push((self.zxid, changes));
+            for group in &batch.groups {
+                for (sequence, command) in (group.first..).zip(&group.commands) {
+                    if !self.takes(group.origin, sequence, command) {
+                        continue;
+                    }
+                    self.zxid = (self.zxid + 1).max(((term as i64) << 32) | 1);
+                    let mut changes = Vec::new();
+                    self.run(index, command, &group.identities, &mut changes)?;
+                    if !changes.is_empty() {
+                        self.changes.push((self.zxid, changes));
+                    }
                 }
             }
         }
         let (zxid, tree, time_ms) = (self.zxid, self.tree.clone(), self.time_ms);
         self.snapshots.push(Snapshot { zxid, index, tree, time_ms });
         Ok(())
+    }
+
+    /// Whether a command takes effect: each is the next of its server's boot, once.
+    fn takes(&mut self, (server, boot): (u32, u64), sequence: u64, command: &Command) -> bool {
+        let last = self.origins.get(&server).copied();
+        if *command == Command::Origin {
+            if last.is_none_or(|(known, _)| known != boot) {
+                self.origins.insert(server, (boot, sequence));
+            }
+            return false;
+        }
+        let next = last.is_some_and(|last| last == (boot, sequence.wrapping_sub(1)));
+        if next {
+            self.origins.insert(server, (boot, sequence));
+        }
+        next && *command != Command::Nothing
     }
 
     fn run(
@@ -246,7 +267,7 @@ impl Model {
         changes: &mut Vec<Changed>,
     ) -> Result<(), String> {
         match command {
-            Command::Origin => {}
+            Command::Origin | Command::Nothing => {}
             Command::Bootstrap { .. } => {
                 if self.bootstrapped {
                     return Err("the ensemble was founded twice".to_owned());

@@ -247,6 +247,8 @@ impl Server {
         let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
         let config = NodeConfig {
             server: 1,
+            raft_id: 1,
+            election_ticks: (10, 11),
             boot: self.boots,
             cluster_id: 7,
             settings: Settings::default(),
@@ -267,6 +269,7 @@ impl Server {
             timeout_ms_max,
             required_schemes: Vec::new(),
             sasl_failures_allowed: true,
+            ensemble: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };
@@ -528,8 +531,10 @@ impl Server {
             }
             Step::Flush => {
                 life.flush_due = false;
-                let work =
-                    life.node.flush(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
+                let work = life
+                    .node
+                    .flush(clock_ms, &mut |_, _| {})
+                    .map_err(|error| End::Broken(error.to_string()))?;
                 if work.entries.is_empty() && work.expect.is_empty() {
                     return Ok(());
                 }

@@ -340,12 +340,9 @@ fn ensembles() {
         [[ensemble.servers]]\nid = 3\npeer = [\"c:1\"]\nrole = \"observer\"\n";
     let config = parse(three).unwrap();
     assert_eq!(config.ensemble.voters(), 2);
-    let error = config.require_single().unwrap_err().to_string();
-    assert!(
-        error.contains("does not run an ensemble yet") && error.contains("2 of them voters"),
-        "{error}"
-    );
-    assert!(Config::default().require_single().is_ok());
+    let error = config.require_supported().unwrap_err().to_string();
+    assert!(error.contains("no observers") && error.contains("server 3 as an observer"), "{error}");
+    assert!(Config::default().require_supported().is_ok());
     let error = refused(&three.replace("id = 3", "id = 1"));
     assert!(
         error.contains("vivarium.toml:10: ensemble.servers.2.id: expected an id that no other"),

@@ -1,0 +1,46 @@
+//! What servers say to each other. Its encoding is a format of its own, with a version.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::proposals::Sent;
+use crate::raft::RaftMessage;
+
+/// The version of the messages; servers of different ones do not talk.
+pub const PEER_FORMAT: u32 = 1;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// One of raft's.
+    Raft(RaftMessage),
+    /// Commands for the leader to propose, of the server with this id.
+    Forward(u32, Sent),
+    /// From the leader: what is from this number on did not come. `None`: send everything afresh.
+    SendAgain(Option<u64>),
+    /// The sessions whose clients were heard from since the last time, with their attach generations.
+    Heard(Vec<(i64, u32)>),
+}
+
+/// A message that cannot be decoded.
+#[derive(Debug, Error)]
+#[error("a peer's message cannot be decoded: {0}")]
+pub struct PeerMessageError(String);
+
+impl PeerMessage {
+    /// The bytes that go over a link.
+    ///
+    /// # Panics
+    /// Never: every message can be encoded.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec(self).expect("a message can always be encoded")
+    }
+
+    /// Reads the bytes of a message.
+    ///
+    /// # Errors
+    /// [`PeerMessageError`]: close the link.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PeerMessageError> {
+        rmp_serde::from_slice(bytes).map_err(|e| PeerMessageError(e.to_string()))
+    }
+}

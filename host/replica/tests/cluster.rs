@@ -1,0 +1,504 @@
+//! Three servers as values in one thread, from a seed: their messages are lost, doubled, delayed and
+//! overtaken, links are cut, servers lose power, and clients move from one to another with requests
+//! under way.
+//!
+//! What is claimed: a write that was acknowledged is there, none is applied twice, no session ends,
+//! the replicas agree, and when the trouble is over everybody goes on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use proto::codec::Reader;
+use proto::frame::next_frame;
+use proto::{Acl, ConnectRequest, ConnectResponse, Id, OpCode, ReplyHeader, Request};
+use replica::connection::{Authenticator, Drained, Policy};
+use replica::log::{Log, LogError, Options, SimDisk, SimRng};
+use replica::{Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage, Sasl, Work};
+use state::{MemoryStore, NoHooks, Settings, State};
+
+const SEEDS: u64 = 12;
+const SERVERS: u64 = 3;
+const CLIENTS: usize = 5;
+/// How long there is trouble, and how long everybody has to come to rest after it.
+const TROUBLE_MS: i64 = 20_000;
+const HEALING_MS: i64 = 20_000;
+/// The codes of `OK` and `NODEEXISTS`.
+const OK: i32 = 0;
+const NODE_EXISTS: i32 = -110;
+
+struct Nobody;
+
+impl Authenticator for Nobody {
+    fn authenticate(&self, _: &str, _: &[u8], _: IpAddr) -> Option<Vec<Id>> {
+        None
+    }
+
+    fn sasl(&self) -> Option<Box<dyn Sasl>> {
+        None
+    }
+}
+
+/// One run of a server's process.
+struct Life {
+    node: Node<SimDisk>,
+    machine: Machine,
+    inbox: VecDeque<Input>,
+    work: VecDeque<Work>,
+    next_tick_ms: i64,
+}
+
+struct Server {
+    disk: SimDisk,
+    store: MemoryStore,
+    boot: u64,
+    life: Option<Life>,
+    back_ms: i64,
+}
+
+/// A message on its way.
+struct Flight {
+    at_ms: i64,
+    from: u64,
+    to: u64,
+    message: PeerMessage,
+}
+
+struct Client {
+    session: i64,
+    connection: Option<Connection>,
+    server: u64,
+    connected: bool,
+    out: BytesMut,
+    /// The paths that were asked for on this connection and not answered.
+    asked: VecDeque<u64>,
+    /// Those whose connections ended before an answer: they are there or not.
+    unknown: Vec<u64>,
+    acknowledged: Vec<u64>,
+    connects_ms: i64,
+}
+
+struct Cluster {
+    seed: u64,
+    rng: SimRng,
+    now_ms: i64,
+    servers: BTreeMap<u64, Server>,
+    flights: Vec<Flight>,
+    /// Links that are cut, one way each.
+    cut: Vec<(u64, u64)>,
+    clients: Vec<Client>,
+    tokens: u64,
+    connections: u64,
+    trouble: bool,
+    leaders: Vec<(u64, u64)>,
+    crashes: u64,
+    moves: u64,
+}
+
+/// What the seeds have in all, so that a run that tests nothing is seen.
+#[derive(Default)]
+struct Counts {
+    acknowledged: usize,
+    unknown: usize,
+    elections: usize,
+    crashes: u64,
+    moves: u64,
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Self {
+        let servers = (1..=SERVERS).map(|id| {
+            let (disk, store) = (SimDisk::new(), MemoryStore::default());
+            (id, Server { disk, store, boot: 0, life: None, back_ms: 0 })
+        });
+        let client = |at: usize| Client {
+            session: 0,
+            connection: None,
+            server: 1 + at as u64 % SERVERS,
+            connected: false,
+            out: BytesMut::new(),
+            asked: VecDeque::new(),
+            unknown: Vec::new(),
+            acknowledged: Vec::new(),
+            connects_ms: 0,
+        };
+        Self {
+            seed,
+            rng: SimRng::new(seed),
+            now_ms: 0,
+            servers: servers.collect(),
+            flights: Vec::new(),
+            cut: Vec::new(),
+            clients: (0..CLIENTS).map(client).collect(),
+            tokens: 0,
+            connections: 0,
+            trouble: true,
+            leaders: Vec::new(),
+            crashes: 0,
+            moves: 0,
+        }
+    }
+
+    fn start(&mut self, id: u64) {
+        let now_ms = self.now_ms;
+        let server = self.servers.get_mut(&id).expect("it is one of them");
+        server.boot += 1;
+        let voters: Vec<u64> = (1..=SERVERS).collect();
+        let (store, hooks) = (Box::new(server.store.clone()), Box::new(NoHooks));
+        let state = State::open_or_found(store, hooks, 1 << 20, &voters);
+        let state = state.expect("memory does not fail").with_gather_bytes(2000);
+        let options = Options { segment_bytes: 256 << 10, ..Options::default() };
+        let log = match Log::open(server.disk.clone(), options.clone()) {
+            Ok((log, _)) => log,
+            Err(LogError::Missing) => {
+                let (index, term) = state::apply::BIRTH;
+                Log::create(server.disk.clone(), options, index, term).expect("the disk is empty")
+            }
+            Err(error) => panic!("seed {}: the log does not open: {error}", self.seed),
+        };
+        let config = NodeConfig {
+            server: id as u32,
+            raft_id: id,
+            election_ticks: (8 + 3 * id as usize, 9 + 3 * id as usize),
+            boot: self.seed << 32 | id << 24 | server.boot,
+            cluster_id: 1 + id,
+            settings: Settings::default(),
+            log_keep_bytes: 1 << 30,
+        };
+        let me = (config.server, config.boot);
+        let sessions = state.view().sessions().expect("rows are sound");
+        let node = Node::new(log, state.meta(), sessions, config).expect("log and state match");
+        let machine = Machine::new(state, me);
+        let next_tick_ms = now_ms + self.rng.below(50) as i64;
+        let (inbox, work) = (VecDeque::new(), VecDeque::new());
+        server.life = Some(Life { node, machine, inbox, work, next_tick_ms });
+        self.relink(id, true);
+    }
+
+    /// Its neighbours, and it, find that their links are there or gone.
+    fn relink(&mut self, id: u64, there: bool) {
+        let up: Vec<u64> =
+            self.servers.iter().filter(|(_, s)| s.life.is_some()).map(|(id, _)| *id).collect();
+        for other in up.into_iter().filter(|other| *other != id) {
+            let told = |peer| if there { Input::Linked(peer) } else { Input::Unlinked(peer) };
+            for (to, peer) in [(id, other), (other, id)] {
+                if let Some(life) = self.servers.get_mut(&to).and_then(|s| s.life.as_mut()) {
+                    life.inbox.push_back(told(peer));
+                }
+            }
+        }
+    }
+
+    fn crash(&mut self, id: u64) {
+        self.crashes += 1;
+        let seed = self.rng.next_u64();
+        let back_ms = self.now_ms + 100 + self.rng.below(3000) as i64;
+        let server = self.servers.get_mut(&id).expect("it is one of them");
+        server.life = None;
+        server.back_ms = back_ms;
+        server.disk.crash(seed);
+        server.store = server.store.crashed();
+        self.flights.retain(|flight| flight.from != id && flight.to != id);
+        self.relink(id, false);
+        for client in &mut self.clients {
+            if client.server == id {
+                client.lose(self.now_ms + self.rng.below(300) as i64);
+            }
+        }
+    }
+
+    fn send(&mut self, from: u64, to: u64, message: PeerMessage) {
+        if self.cut.contains(&(from, to)) {
+            return;
+        }
+        let lost = self.trouble && self.rng.chance(3);
+        let copies = if lost { 0 } else { 1 + u64::from(self.trouble && self.rng.chance(3)) };
+        for _ in 0..copies {
+            let slow = self.trouble && self.rng.chance(5);
+            let delay_ms = if slow { self.rng.below(400) } else { 1 + self.rng.below(4) };
+            let at_ms = self.now_ms + delay_ms as i64;
+            // It goes over the wire as bytes.
+            let message = PeerMessage::decode(&message.encode()).expect("it can be decoded");
+            self.flights.push(Flight { at_ms, from, to, message });
+        }
+    }
+
+    /// A millisecond.
+    fn step(&mut self) {
+        self.now_ms += 1;
+        if self.trouble {
+            self.harm();
+        }
+        let now_ms = self.now_ms;
+        let (due, later) =
+            std::mem::take(&mut self.flights).into_iter().partition(|f| f.at_ms <= now_ms);
+        self.flights = later;
+        for Flight { from, to, message, .. } in due {
+            if let Some(life) = self.servers.get_mut(&to).and_then(|s| s.life.as_mut()) {
+                life.inbox.push_back(Input::Peer { from, message });
+            }
+        }
+        for id in 1..=SERVERS {
+            let server = self.servers.get_mut(&id).expect("it is one of them");
+            match &mut server.life {
+                None if now_ms >= server.back_ms => self.start(id),
+                None => {}
+                Some(_) => self.serve(id),
+            }
+        }
+        for at in 0..self.clients.len() {
+            self.act(at);
+        }
+    }
+
+    fn harm(&mut self) {
+        match self.rng.below(40_000) {
+            0..=19 => {
+                let id = 1 + self.rng.below(SERVERS);
+                if self.servers[&id].life.is_some() {
+                    self.crash(id);
+                }
+            }
+            20..=39 => {
+                let (from, to) = (1 + self.rng.below(SERVERS), 1 + self.rng.below(SERVERS));
+                self.cut.push((from, to));
+                if self.rng.chance(50) {
+                    self.cut.push((to, from));
+                }
+            }
+            40..=79 => self.cut.clear(),
+            // All of them at once.
+            80..=81 => (1..=SERVERS).for_each(|id| self.crash(id)),
+            _ => {}
+        }
+    }
+
+    fn serve(&mut self, id: u64) {
+        let clock_ms = 1_700_000_000_000 + self.now_ms;
+        let mut sent = Vec::new();
+        let slow = self.trouble && self.rng.chance(30);
+        let life = self.servers.get_mut(&id).and_then(|s| s.life.as_mut()).expect("it is up");
+        life.inbox.drain(..).for_each(|input| life.node.step(input));
+        if self.now_ms >= life.next_tick_ms {
+            life.next_tick_ms = self.now_ms + 50;
+            life.node.tick(self.now_ms).expect("the log works");
+        }
+        let work = life.node.flush(clock_ms, &mut |to, message| sent.push((to, message)));
+        let work = work.expect("the log works");
+        if !work.entries.is_empty() || !work.expect.is_empty() {
+            life.work.push_back(work);
+        }
+        // The Machine may lag.
+        while let Some(work) = if slow { None } else { life.work.pop_front() } {
+            let reports = life.machine.apply(work).expect("it applies");
+            life.inbox.extend(reports.into_iter().map(Input::Report));
+        }
+        if let (true, at) = (life.node.leads(), life.node.leader())
+            && self.leaders.last() != Some(&at)
+        {
+            let clash = self.leaders.iter().any(|(other, term)| *term == at.1 && *other != at.0);
+            assert!(!clash, "seed {}: two leaders in term {}", self.seed, at.1);
+            self.leaders.push(at);
+        }
+        sent.into_iter().for_each(|(to, message)| self.send(id, to, message));
+    }
+
+    fn act(&mut self, at: usize) {
+        let (now_ms, rng) = (self.now_ms, &mut self.rng);
+        let client = &mut self.clients[at];
+        let Some(connection) = &mut client.connection else {
+            if now_ms < client.connects_ms {
+                return;
+            }
+            // It goes to any server that is up.
+            client.server = 1 + rng.below(SERVERS);
+            let Some(life) =
+                self.servers.get_mut(&client.server).and_then(|server| server.life.as_mut())
+            else {
+                client.connects_ms = now_ms + 50;
+                return;
+            };
+            self.connections += 1;
+            let policy = Policy {
+                timeout_ms_min: 1,
+                timeout_ms_max: 120_000,
+                required_schemes: Vec::new(),
+                sasl_failures_allowed: false,
+                ensemble: false,
+                reconfig_enabled: false,
+                acl_schemes: Vec::new(),
+            };
+            let mut connection = Connection::new(
+                Arc::clone(life.machine.published()),
+                Outbox::new(self.connections, Box::new(|| {})),
+                Arc::new(Nobody),
+                Arc::new(policy),
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                Vec::new(),
+            );
+            let request = ConnectRequest {
+                protocol_version: 0,
+                last_zxid_seen: 0,
+                timeout_ms: 100_000,
+                session_id: client.session,
+                password: Bytes::from_static(&[7; 16]),
+                read_only: Some(false),
+            };
+            let mut frame = BytesMut::new();
+            request.encode(&mut frame);
+            let payload = next_frame(&mut frame, 1 << 20).expect("whole").expect("whole");
+            let (mut inputs, id) = (Vec::new(), self.connections as i64);
+            connection.connect(payload, || (id, [7; 16]), &mut inputs).expect("it decodes");
+            life.inbox.extend(inputs);
+            client.connection = Some(connection);
+            client.connected = false;
+            // One that is not answered goes elsewhere.
+            client.connects_ms = now_ms + 3000;
+            return;
+        };
+        connection.outbox().hear();
+        let drained = connection.drain(&mut client.out, usize::MAX);
+        let mut gone = drained == Drained::Close;
+        while let Some(payload) = next_frame(&mut client.out, 1 << 20).expect("frames are whole") {
+            if !client.connected {
+                let response = ConnectResponse::decode(payload).expect("a connect response");
+                let seed = self.seed;
+                assert!(response.session_id != 0, "seed {seed}: a session ended");
+                let moved = client.session != 0;
+                self.moves += u64::from(moved);
+                client.session = response.session_id;
+                client.connected = true;
+                continue;
+            }
+            let header = ReplyHeader::decode(&mut Reader::new(payload)).expect("a header");
+            let path = client.asked.pop_front().expect("a reply to what was asked");
+            assert_eq!(header.xid as u64, path, "seed {}: replies come in order", self.seed);
+            match header.err {
+                OK => client.acknowledged.push(path),
+                NODE_EXISTS => panic!("seed {}: /w{path} was made twice", self.seed),
+                // It was fenced: its session had moved on.
+                _ => {
+                    client.unknown.push(path);
+                    gone = true;
+                }
+            }
+        }
+        let stuck = !client.connected && now_ms > client.connects_ms;
+        let leaves = self.trouble && client.connected && rng.below(3000) == 0;
+        if gone || stuck || leaves {
+            connection.disconnect();
+            return client.lose(now_ms + rng.below(200) as i64);
+        }
+        if client.connected && client.asked.len() < 12 && self.trouble && rng.chance(20) {
+            for _ in 0..1 + rng.below(4) {
+                self.tokens += 1;
+                let mut frame = BytesMut::new();
+                let request = Request::Create(proto::request::Create {
+                    op: OpCode::Create,
+                    path: format!("/w{}", self.tokens),
+                    data: Some(Bytes::new()),
+                    acl: vec![Acl::world(31)],
+                    flags: 0,
+                    ttl_ms: -1,
+                });
+                request.encode(self.tokens as i32, &mut frame);
+                let payload = next_frame(&mut frame, 1 << 20).expect("whole").expect("whole");
+                connection.receive(payload).expect("it decodes");
+                client.asked.push_back(self.tokens);
+            }
+        }
+        let mut inputs = Vec::new();
+        assert!(connection.advance(&mut inputs).is_none(), "a write is no read");
+        if let Some(life) =
+            self.servers.get_mut(&client.server).and_then(|server| server.life.as_mut())
+        {
+            life.inbox.extend(inputs);
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let content = |client: &Client| client.connected && client.asked.is_empty();
+        let lives: Vec<_> = self.servers.values().filter_map(|s| s.life.as_ref()).collect();
+        let applied = |life: &&Life| life.machine.state().meta().applied;
+        let first = lives.first().map(applied);
+        self.clients.iter().all(content)
+            && lives.len() == SERVERS as usize
+            && lives.iter().all(|life| life.node.is_idle() && Some(applied(life)) == first)
+    }
+
+    fn run(mut self, counts: &mut Counts) {
+        while self.now_ms < TROUBLE_MS {
+            self.step();
+        }
+        self.trouble = false;
+        self.cut.clear();
+        let end_ms = self.now_ms + HEALING_MS;
+        while !self.is_at_rest() {
+            assert!(self.now_ms < end_ms, "seed {}: no rest: {}", self.seed, self.state());
+            self.step();
+        }
+        let states: Vec<&State> =
+            self.servers.values().filter_map(|s| Some(s.life.as_ref()?.machine.state())).collect();
+        let first = states[0].meta();
+        for state in &states {
+            let meta = state.meta();
+            assert_eq!((meta.digest, meta.history), (first.digest, first.history), "{}", self.seed);
+            assert_eq!(state.recomputed_digest(), Ok(meta.digest), "seed {}", self.seed);
+            let view = state.view();
+            for client in &self.clients {
+                for path in &client.acknowledged {
+                    let node = view.node(&format!("/w{path}")).expect("memory does not fail");
+                    assert!(node.is_some(), "seed {}: /w{path} was lost", self.seed);
+                }
+            }
+        }
+        for client in &self.clients {
+            counts.acknowledged += client.acknowledged.len();
+            counts.unknown += client.unknown.len();
+        }
+        counts.elections += self.leaders.len();
+        counts.crashes += self.crashes;
+        counts.moves += self.moves;
+    }
+
+    fn state(&self) -> String {
+        let servers = self.servers.iter().map(|(id, server)| match &server.life {
+            None => format!("{id} down"),
+            Some(life) => {
+                let applied = life.machine.state().meta().applied;
+                let (idle, led) = (life.node.is_idle(), life.node.leader());
+                format!("{id} applied {applied}, idle {idle}, led by {} in {}", led.0, led.1)
+            }
+        });
+        let clients = self.clients.iter().map(|client| {
+            format!("client at {}: {}, asks {:?}", client.server, client.connected, client.asked)
+        });
+        servers.chain(clients).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Client {
+    fn lose(&mut self, connects_ms: i64) {
+        self.connection = None;
+        self.connected = false;
+        self.out.clear();
+        self.unknown.extend(self.asked.drain(..));
+        self.connects_ms = connects_ms;
+    }
+}
+
+#[test]
+fn three_servers_are_one() {
+    let seeds = std::env::var("TEST_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(SEEDS);
+    let mut counts = Counts::default();
+    let from = std::env::var("TEST_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    (from..from + seeds).for_each(|seed| Cluster::new(seed).run(&mut counts));
+    let Counts { acknowledged, unknown, elections, crashes, moves } = counts;
+    println!(
+        "{seeds} seeds: {acknowledged} writes acknowledged, {unknown} unknown, \
+         {elections} elections, {crashes} crashes, {moves} sessions moved"
+    );
+    assert!(acknowledged > 1000 && unknown > 0, "clients get on");
+    assert!(elections as u64 > seeds && crashes > 0 && moves > 0, "there is trouble");
+}

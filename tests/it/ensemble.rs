@@ -1,0 +1,242 @@
+//! Three real servers: any one may die.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use proto::{OpCode, Reply, Request};
+
+use crate::client::{Client, create};
+use crate::process::{Server, free_address, refused};
+
+const SERVERS: usize = 3;
+/// Until everything is as it should be, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Ensemble {
+    dir: tempfile::TempDir,
+    clients: Vec<SocketAddr>,
+    servers: Vec<Option<Server>>,
+}
+
+fn set(path: &str, data: &str) -> Request {
+    let (path, data) = (path.to_owned(), Some(data.as_bytes().to_vec().into()));
+    Request::SetData { path, data, version: -1 }
+}
+
+fn get(path: &str) -> Request {
+    Request::GetData { path: path.to_owned(), watch: false }
+}
+
+impl Ensemble {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let addresses: Vec<SocketAddr> = (0..2 * SERVERS).map(|_| free_address()).collect();
+        let (clients, peers) = addresses.split_at(SERVERS);
+        for at in 0..SERVERS {
+            let mut text = format!("server-id = {}\n", at + 1);
+            for (id, peer) in (1..).zip(peers) {
+                text += &format!("[[ensemble.servers]]\nid = {id}\npeer = [\"{peer}\"]\n");
+            }
+            std::fs::write(config(dir.path(), at), text).expect("it can be written");
+        }
+        let servers = (0..SERVERS).map(|_| None).collect();
+        let mut ensemble = Self { dir, clients: clients.to_vec(), servers };
+        (0..SERVERS).for_each(|at| ensemble.start_one(at));
+        ensemble
+    }
+
+    fn data(&self, at: usize) -> PathBuf {
+        self.dir.path().join(format!("data{at}"))
+    }
+
+    fn arguments(&self, at: usize) -> [String; 2] {
+        ["--config".to_owned(), config(self.dir.path(), at).display().to_string()]
+    }
+
+    /// Starts a server; it listens for clients before the ensemble is there.
+    fn start_one(&mut self, at: usize) {
+        let more = self.arguments(at);
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let log = std::fs::File::create(self.dir.path().join(format!("log{at}")));
+        let server =
+            Server::start_at(&self.data(at), self.clients[at], &more, log.expect("a file"));
+        self.servers[at] = Some(server);
+    }
+
+    fn kill(&mut self, at: usize) {
+        self.servers[at].take().expect("it runs").kill();
+    }
+
+    fn said(&self, at: usize, what: &str) -> Option<String> {
+        let answer = self.servers[at].as_ref()?.word("srvr");
+        let line = answer.lines().find_map(|line| line.strip_prefix(what));
+        line.map(|said| said.trim().to_owned())
+    }
+
+    /// Waits for a leader, and gives it.
+    fn leader(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leads = |at: &usize| self.said(*at, "Mode:").as_deref() == Some("leader");
+            if let Some(at) = (0..SERVERS).find(leads) {
+                return at;
+            }
+            assert!(Instant::now() < deadline, "no server leads");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn connect(&self, at: usize) -> Client {
+        Client::connect(self.clients[at]).expect("it takes clients")
+    }
+}
+
+fn config(dir: &Path, at: usize) -> PathBuf {
+    dir.join(format!("server{at}.toml"))
+}
+
+fn done(client: &mut Client, request: &Request) -> Option<Reply> {
+    let (header, reply) = client.ask(request).expect("the connection stays");
+    assert_eq!(header.err, 0, "{request:?}");
+    reply
+}
+
+/// What a client reads once its server has caught up.
+fn read(client: &mut Client, path: &str) -> String {
+    done(client, &Request::Sync { path: path.to_owned() });
+    match done(client, &get(path)) {
+        Some(Reply::Data(Some(data), _)) => String::from_utf8_lossy(&data).into_owned(),
+        other => panic!("no data: {other:?}"),
+    }
+}
+
+#[test]
+fn any_server_may_die_and_clients_of_the_others_stay() {
+    let mut ensemble = Ensemble::start();
+    let mut leader = ensemble.leader();
+    done(&mut ensemble.connect(leader), &create("/a", b"0"));
+    for round in 1..=4 {
+        let mut clients: Vec<(usize, Client)> =
+            (0..SERVERS).filter(|at| *at != leader).map(|at| (at, ensemble.connect(at))).collect();
+        let before = format!("{round} before");
+        done(&mut clients[0].1, &set("/a", &before));
+        assert_eq!(read(&mut clients[1].1, "/a"), before, "what one acknowledged, another shows");
+        // With writes under way, whose answers come from the next leader.
+        for (_, client) in &mut clients {
+            for _ in 0..50 {
+                client.send(&set("/a", "under way")).expect("it is open");
+            }
+        }
+        let killed = leader;
+        ensemble.kill(killed);
+        for (_, client) in &mut clients {
+            for _ in 0..50 {
+                let (header, _) = client.receive(OpCode::SetData).expect("its server lives");
+                assert_eq!(header.err, 0);
+            }
+        }
+        let after = format!("{round} after");
+        done(&mut clients[1].1, &set("/a", &after));
+        assert_eq!(read(&mut clients[0].1, "/a"), after);
+        leader = ensemble.leader();
+        assert_ne!(leader, killed);
+        // Back again, it catches up.
+        ensemble.start_one(killed);
+        assert_eq!(read(&mut ensemble.connect(killed), "/a"), after);
+    }
+    // 1 create, then for each round 2 sets that were waited for, and 100 that were under way.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let versions: Vec<i32> = (0..SERVERS)
+            .map(|at| match done(&mut ensemble.connect(at), &get("/a")) {
+                Some(Reply::Data(_, stat)) => stat.version,
+                other => panic!("no data: {other:?}"),
+            })
+            .collect();
+        if versions == [4 * 102; SERVERS] {
+            break;
+        }
+        assert!(versions.iter().all(|v| *v <= 4 * 102), "applied more than once: {versions:?}");
+        assert!(Instant::now() < deadline, "writes are missing: {versions:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn all_may_lose_power_and_what_was_acknowledged_is_there() {
+    let mut ensemble = Ensemble::start();
+    let leader = ensemble.leader();
+    let mut client = ensemble.connect((leader + 1) % SERVERS);
+    for at in 0..200 {
+        done(&mut client, &create(&format!("/n{at}"), b"x"));
+    }
+    (0..SERVERS).for_each(|at| ensemble.kill(at));
+    (0..SERVERS).for_each(|at| ensemble.start_one(at));
+    ensemble.leader();
+    for at in 0..SERVERS {
+        let mut client = ensemble.connect(at);
+        (0..200).for_each(|at| assert_eq!(read(&mut client, &format!("/n{at}")), "x"));
+    }
+}
+
+#[test]
+fn a_server_that_lost_its_data_does_not_vote() {
+    let mut ensemble = Ensemble::start();
+    let leader = ensemble.leader();
+    let lost = (leader + 1) % SERVERS;
+    done(&mut ensemble.connect(leader), &create("/a", b"0"));
+    ensemble.kill(lost);
+    std::fs::remove_dir_all(ensemble.data(lost)).expect("it was there");
+    let more = ensemble.arguments(lost);
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let output = refused(&ensemble.data(lost), ensemble.clients[lost], &more);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("this server has no data, but server"), "{told}");
+    // The others go on.
+    done(&mut ensemble.connect(leader), &set("/a", "1"));
+}
+
+#[test]
+fn an_ensemble_of_other_servers_is_not_joined() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [a, b, c]: [SocketAddr; 3] = std::array::from_fn(|_| free_address());
+    let write = |name: &str, id: u32, peers: &[(u32, SocketAddr)]| {
+        let mut text = format!("server-id = {id}\n");
+        for (id, peer) in peers {
+            text += &format!("[[ensemble.servers]]\nid = {id}\npeer = [\"{peer}\"]\n");
+        }
+        std::fs::write(dir.path().join(name), text).expect("it can be written");
+        dir.path().join(name).display().to_string()
+    };
+    let one = write("one.toml", 1, &[(1, a), (2, b)]);
+    let two = write("two.toml", 2, &[(1, a), (2, b), (3, c)]);
+    let log = std::fs::File::create(dir.path().join("log")).expect("a file");
+    let _one = spawn(&dir.path().join("one"), &one, log.try_clone().expect("a file"));
+    let _two = spawn(&dir.path().join("two"), &two, log);
+    let deadline = Instant::now() + PATIENCE;
+    let expected = "expected an ensemble of the servers [1, 2], got one of [1, 2, 3]";
+    loop {
+        let told = std::fs::read_to_string(dir.path().join("log")).expect("it is there");
+        if told.contains(expected) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nobody complains: {told}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A server that does not come up, killed when dropped.
+fn spawn(data: &Path, config: &str, log: std::fs::File) -> Killed {
+    let mut command = crate::process::serve(data, free_address(), &["--config", config]);
+    Killed(command.stderr(log).spawn().expect("it starts"))
+}
+
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
