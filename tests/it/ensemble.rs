@@ -164,7 +164,7 @@ fn any_server_may_die_and_clients_of_the_others_stay() {
 }
 
 #[test]
-fn all_may_lose_power_and_what_was_acknowledged_is_there() {
+fn all_may_be_killed_and_what_was_acknowledged_is_there() {
     let mut ensemble = Ensemble::start();
     let leader = ensemble.leader();
     let mut client = ensemble.connect((leader + 1) % SERVERS);
