@@ -164,7 +164,7 @@ fn any_server_may_die_and_clients_of_the_others_stay() {
 }
 
 #[test]
-fn all_may_lose_power_and_what_was_acknowledged_is_there() {
+fn all_may_be_killed_and_what_was_acknowledged_is_there() {
     let mut ensemble = Ensemble::start();
     let leader = ensemble.leader();
     let mut client = ensemble.connect((leader + 1) % SERVERS);
@@ -224,6 +224,31 @@ fn an_ensemble_of_other_servers_is_not_joined() {
         assert!(Instant::now() < deadline, "nobody complains: {told}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn data_of_another_ensemble_is_not_taken() {
+    let (mut one, mut two) = (Ensemble::start(), Ensemble::start());
+    for (at, ensemble) in [&one, &two].into_iter().enumerate() {
+        let mut client = ensemble.connect(ensemble.leader());
+        done(&mut client, &create("/a", format!("{at}").as_bytes()));
+        assert_eq!(read(&mut ensemble.connect(2), "/a"), format!("{at}"));
+    }
+    // All down, so that each knows whose data it has; then one directory is put into the other's place.
+    (0..SERVERS).for_each(|at| one.kill(at));
+    two.servers[2].take().expect("it runs").terminate();
+    std::fs::remove_dir_all(one.data(2)).expect("it was there");
+    std::fs::rename(two.data(2), one.data(2)).expect("both are there");
+    (0..SERVERS).for_each(|at| one.start_one(at));
+    let leader = one.leader();
+    assert_ne!(leader, 2, "nobody votes for the stranger");
+    let told = || std::fs::read_to_string(one.dir.path().join("log2")).expect("it is there");
+    let deadline = Instant::now() + PATIENCE;
+    while !told().contains("expected data of the ensemble") {
+        assert!(Instant::now() < deadline, "nobody complains: {}", told());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(read(&mut one.connect(leader), "/a"), "0");
 }
 
 /// A server that does not come up, killed when dropped.

@@ -285,7 +285,9 @@ impl<D: Disk> Node<D> {
             let heard = self.liveness.take_heard();
             self.outgoing.push((self.led.0, PeerMessage::Heard(heard)));
         }
-        if !self.proposals.is_empty() && self.ticks.wrapping_sub(self.moved) >= STALLED_TICKS {
+        // What a leader has proposed cannot be lost while it leads.
+        let stalled = self.ticks.wrapping_sub(self.moved) >= STALLED_TICKS;
+        if stalled && !self.leads() && !self.proposals.is_empty() {
             self.proposals.send_afresh();
             self.moved = self.ticks;
         }
@@ -346,7 +348,13 @@ impl<D: Disk> Node<D> {
             return;
         }
         let me = self.config.raft_id;
-        tracing::info!(leader = now.0, term = now.1, "the leader");
+        if !self.raft.is_alone() {
+            match now {
+                (0, term) => tracing::info!(term, "no leader is known"),
+                (leader, term) if leader == me => tracing::info!(term, "this server leads"),
+                (leader, term) => tracing::info!(raft_id = leader, term, "another server leads"),
+            }
+        }
         self.led = now;
         self.moved = self.ticks;
         self.lines.clear();
@@ -374,7 +382,8 @@ impl<D: Disk> Node<D> {
         }
         let room = (BACKLOG_ENTRIES_MAX as usize).saturating_sub(self.proposals.groups());
         let mut apart = false;
-        for items in pack(&mut self.queue, room) {
+        let entries = if room == 0 { Vec::new() } else { pack(&mut self.queue, room) };
+        for items in entries {
             let after_read = |(_, ticket): &Item| ticket.as_ref().is_some_and(|t| t.after_read);
             apart |= items.iter().any(after_read);
             self.proposals.number(items, apart, expect);

@@ -36,6 +36,8 @@ struct Hello {
     from: u64,
     to: u64,
     boot: u64,
+    /// Which ensemble's data the caller has; 0 if it does not know yet.
+    cluster: u64,
     /// The ids of all voters, as the caller's configuration has them.
     voters: Vec<u64>,
     /// Whether the caller has no data, and takes no part before it knows that it may.
@@ -67,6 +69,8 @@ pub(crate) struct Me {
     pub(crate) id: u64,
     /// Its boot.
     pub(crate) boot: u64,
+    /// Which ensemble's data it has; 0 if it does not know yet.
+    pub(crate) cluster: u64,
     /// Where the others call.
     pub(crate) listener: TcpListener,
     /// The others.
@@ -77,6 +81,7 @@ pub(crate) struct Me {
 struct Post {
     id: u64,
     boot: u64,
+    cluster: u64,
     voters: Vec<u64>,
     /// Whether it had no data when it started.
     began_empty: bool,
@@ -108,11 +113,12 @@ impl Peers {
     /// # Errors
     /// If one of them has data.
     pub(crate) fn start(me: Me, empty: bool, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, boot, listener, others } = me;
+        let Me { id, boot, cluster, listener, others } = me;
         let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([id]).collect();
         voters.sort_unstable();
         let (took_part, inputs) = (Mutex::default(), Arc::clone(inputs));
-        let post = Arc::new(Post { id, boot, voters, began_empty: empty, took_part, inputs });
+        let began_empty = empty;
+        let post = Arc::new(Post { id, boot, cluster, voters, began_empty, took_part, inputs });
         {
             let post = Arc::clone(&post);
             let name = "peers".to_owned();
@@ -145,8 +151,8 @@ impl Peers {
 
 impl Post {
     fn hello(&self, to: u64, empty: bool) -> Hello {
-        let (from, boot, voters) = (self.id, self.boot, self.voters.clone());
-        Hello { format: PEER_FORMAT, from, to, boot, voters, empty }
+        let (format, from, boot, cluster) = (PEER_FORMAT, self.id, self.boot, self.cluster);
+        Hello { format, from, to, boot, cluster, voters: self.voters.clone(), empty }
     }
 }
 
@@ -291,6 +297,11 @@ fn answer(mut stream: &TcpStream, post: &Post) -> io::Result<Option<u64>> {
     } else if hello.voters != post.voters {
         let (ours, theirs) = (names(&post.voters), names(&hello.voters));
         Some(format!("expected an ensemble of the servers {ours:?}, got one of {theirs:?}"))
+    } else if hello.cluster != post.cluster && hello.cluster != 0 && post.cluster != 0 {
+        let (ours, theirs) = (post.cluster, hello.cluster);
+        Some(format!(
+            "expected data of the ensemble {ours:#x}, got a server with that of {theirs:#x}"
+        ))
     } else if from == post.id || !post.voters.contains(&from) {
         Some(format!(
             "expected another server of the ensemble, got server {}",

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use replica::log::{Log, LogError, Options, RealDisk};
+use replica::log::{Log, LogError, Options, Position, RealDisk};
 use replica::{NodeConfig, Policy, Published, settings};
 use state::{FjallStore, NoHooks, Settings, State, StoreOptions};
 use tokio::net::{TcpListener, TcpSocket};
@@ -28,6 +28,9 @@ use crate::peers::{Me, Peer, Peers};
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
+
+/// How much of the log is read at a time when it is replayed.
+const REPLAY_BYTES: u64 = 16 << 20;
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -166,7 +169,7 @@ fn start_replica(
     let (raft_id, others) = ensemble(config);
     let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([raft_id]).collect();
     voters.sort_unstable();
-    let state = State::open_or_found(Box::new(store), Box::new(NoHooks), cache_bytes, &voters)
+    let mut state = State::open_or_found(Box::new(store), Box::new(NoHooks), cache_bytes, &voters)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
@@ -181,10 +184,14 @@ fn start_replica(
         settings: seed(config),
         log_keep_bytes: config.storage.log_retain_bytes,
     };
-    let log = open_log(config, &dir.join("log"), state.meta().applied)?;
+    let mut log = open_log(config, &dir.join("log"), state.meta().applied)?;
+    if let Some(log) = &mut log {
+        replay_committed(&mut state, log)?;
+    }
     let alone = others.is_empty();
     let inputs = Arc::new(Mailbox::new(usize::MAX));
-    let me = |listener| Me { id: raft_id, boot: node.boot, listener, others };
+    let cluster = state.meta().cluster_id;
+    let me = |listener| Me { id: raft_id, boot: node.boot, cluster, listener, others };
     let peers = peers.map(|listener| Peers::start(me(listener), log.is_none(), &inputs));
     let peers = peers.transpose()?;
     // Not before all agree that there is an ensemble to be founded.
@@ -317,6 +324,28 @@ fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Option<
         }
         Err(error) => Err(error).with_context(|| format!("cannot open the log {}", dir.display())),
     }
+}
+
+/// Applies what is known to be committed and is not in the store: this server is to know whose data
+/// it has before it talks to others.
+fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Result<()> {
+    let at = Position { index: state.meta().applied, term: state.meta().term };
+    log.reconcile(at).context("the state is not of the log beside it")?;
+    let commit = log.hard_state().commit;
+    let mut told = Instant::now();
+    while state.meta().applied < commit {
+        let next = state.meta().applied + 1;
+        for entry in log.entries(next, commit + 1, REPLAY_BYTES)? {
+            state.apply(entry.index, entry.term, &entry.data)?;
+        }
+        anyhow::ensure!(state.meta().applied >= next, "the log has no entry {next}");
+        if told.elapsed() > Duration::from_secs(1) {
+            told = Instant::now();
+            let applied = state.meta().applied;
+            tracing::info!(applied, commit, "replaying the log's entries that the store lacks");
+        }
+    }
+    Ok(())
 }
 
 fn create_log(config: &Config, dir: &Path) -> anyhow::Result<Log<RealDisk>> {
