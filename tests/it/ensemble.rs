@@ -227,6 +227,27 @@ fn an_ensemble_of_other_servers_is_not_joined() {
 }
 
 #[test]
+fn data_of_one_server_is_not_that_of_an_ensemble() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    assert_eq!(server.word("ruok"), "imok", "it serves");
+    server.terminate();
+    let mut text = "server-id = 1\n".to_owned();
+    for id in 1..=3 {
+        text += &format!("[[ensemble.servers]]\nid = {id}\npeer = [\"{}\"]\n", free_address());
+    }
+    let path = dir.path().join("three.toml");
+    std::fs::write(&path, text).expect("it can be written");
+    let more = ["--config", path.to_str().expect("it is UTF-8")];
+    let output = refused(&data, free_address(), &more);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = "is of a server on its own, but the configuration (`[[ensemble.servers]]`) is of an \
+                    ensemble of the servers [1, 2, 3]";
+    assert!(told.contains(expected), "{told}");
+}
+
+#[test]
 fn data_of_another_ensemble_is_not_taken() {
     let (mut one, mut two) = (Ensemble::start(), Ensemble::start());
     for (at, ensemble) in [&one, &two].into_iter().enumerate() {

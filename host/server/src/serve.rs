@@ -171,6 +171,14 @@ fn start_replica(
     voters.sort_unstable();
     let mut state = State::open_or_found(Box::new(store), Box::new(NoHooks), cache_bytes, &voters)
         .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
+    anyhow::ensure!(
+        state.meta().voters == voters,
+        "the data in {} is of {}, but the configuration (`[[ensemble.servers]]`) is of {}: this version \
+         cannot change who is in an ensemble; put the list back, or use another directory",
+        dir.display(),
+        ensemble_of(&state.meta().voters),
+        ensemble_of(&voters)
+    );
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);
@@ -218,6 +226,17 @@ fn ensemble(config: &Config) -> (u64, Vec<Peer>) {
     let others: Vec<Peer> =
         others.map(|server| Peer { id: id(server.id), addresses: server.peer.clone() }).collect();
     if others.is_empty() { (1, others) } else { (id(config.server_id), others) }
+}
+
+/// Voters, in words.
+fn ensemble_of(voters: &[u64]) -> String {
+    match voters {
+        [1] => "a server on its own".to_owned(),
+        voters => {
+            let servers: Vec<u64> = voters.iter().map(|id| id.saturating_sub(1)).collect();
+            format!("an ensemble of the servers {servers:?}")
+        }
+    }
 }
 
 fn listen_for_peers(config: &Config) -> anyhow::Result<Option<std::net::TcpListener>> {
