@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use state::{Batch, Group};
 
-use crate::node::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, ROUND_BYTES_MAX};
+use crate::node::ROUND_BYTES_MAX;
+use crate::packing::Load;
+use crate::peer::Missing;
 use crate::proposals::{Numbered, Sent};
 
 /// One server's commands that wait to be proposed.
@@ -20,15 +22,6 @@ struct Line {
     /// The number that must come next; none is known in a new term.
     next: Option<u64>,
     groups: VecDeque<Numbered>,
-}
-
-/// What must be sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Missing {
-    /// Everything that is not applied.
-    All,
-    /// What is from this number on.
-    From(u64),
 }
 
 /// The commands of all servers that wait to be proposed.
@@ -41,17 +34,10 @@ pub(crate) struct Lines {
 #[derive(Default)]
 pub(crate) struct Entry {
     groups: Vec<Arc<Group>>,
-    commands: usize,
-    bytes: usize,
+    load: Load,
 }
 
 impl Entry {
-    fn has_room(&self, numbered: &Numbered) -> bool {
-        let commands = self.commands + numbered.group.commands.len();
-        let fits = commands <= BATCH_COMMANDS_MAX && self.bytes + numbered.bytes <= BATCH_BYTES_MAX;
-        self.groups.is_empty() || fits
-    }
-
     /// The bytes of the entry.
     pub(crate) fn encode(&self, time_ms: i64) -> Vec<u8> {
         Batch::encode_of(time_ms, self.groups.iter().map(Arc::as_ref).collect())
@@ -98,7 +84,8 @@ impl Lines {
             let mut last = None;
             while let Some(numbered) = line.groups.front() {
                 let from = last.map_or(0, |last| last + usize::from(numbered.apart));
-                let has_room = |at: &usize| entries.get(*at).is_none_or(|e| e.has_room(numbered));
+                let load = Load { commands: numbered.group.commands.len(), bytes: numbered.bytes };
+                let has_room = |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load));
                 let at = (from..entries_max).find(has_room);
                 let Some(at) =
                     at.filter(|_| bytes == 0 || bytes + numbered.bytes <= ROUND_BYTES_MAX)
@@ -111,8 +98,7 @@ impl Lines {
                 }
                 bytes += numbered.bytes;
                 let entry = &mut entries[at];
-                entry.commands += numbered.group.commands.len();
-                entry.bytes += numbered.bytes;
+                entry.load.add(load);
                 entry.groups.push(numbered.group);
                 last = Some(at);
             }

@@ -16,13 +16,13 @@ use state::{Command, Settings, View};
 use thiserror::Error;
 
 use crate::input::{Input, Report, Work};
-use crate::lines::{Lines, Missing};
+use crate::lines::Lines;
 use crate::liveness::Liveness;
 use crate::log::{Disk, Log, LogError, Position};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
-use crate::peer::PeerMessage;
+use crate::peer::{Missing, PeerMessage};
 use crate::proposals::Proposals;
 use crate::raft::Raft;
 
@@ -195,19 +195,15 @@ impl<D: Disk> Node<D> {
             PeerMessage::Raft(message) => self.raft.step(message),
             PeerMessage::Forward(server, sent) if self.leads() => {
                 if let Err(missing) = self.lines.put(server, sent) {
-                    let from_number = match missing {
-                        Missing::All => None,
-                        Missing::From(number) => Some(number),
-                    };
-                    self.outgoing.push((from, PeerMessage::SendAgain(from_number)));
+                    self.outgoing.push((from, PeerMessage::SendAgain(missing)));
                 }
             }
             // It sends them to the leader as soon as it knows who that is.
             PeerMessage::Forward(..) => {}
-            PeerMessage::SendAgain(None) if from == self.led.0 => self.proposals.send_afresh(),
-            PeerMessage::SendAgain(Some(number)) if from == self.led.0 => {
-                self.proposals.send_again_from(number);
-            }
+            PeerMessage::SendAgain(missing) if from == self.led.0 => match missing {
+                Missing::All => self.proposals.send_afresh(),
+                Missing::From(number) => self.proposals.send_again_from(number),
+            },
             PeerMessage::SendAgain(_) => {}
             PeerMessage::Heard(sessions) => {
                 for (session, generation) in sessions {

@@ -26,17 +26,30 @@ pub(crate) enum Queued {
 /// With where its answer goes, if anybody waits.
 pub(crate) type Item = (Queued, Option<Ticket>);
 
+/// How full an entry is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Load {
+    pub(crate) commands: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Load {
+    /// Whether so much more fits; into an empty entry anything does.
+    pub(crate) fn has_room(self, more: Self) -> bool {
+        let (commands, bytes) = (self.commands + more.commands, self.bytes + more.bytes);
+        self.commands == 0 || commands <= BATCH_COMMANDS_MAX && bytes <= BATCH_BYTES_MAX
+    }
+
+    pub(crate) fn add(&mut self, more: Self) {
+        self.commands += more.commands;
+        self.bytes += more.bytes;
+    }
+}
+
 #[derive(Default)]
 struct Entry {
     items: Vec<Item>,
-    bytes: usize,
-}
-
-impl Entry {
-    fn has_room(&self, bytes: usize) -> bool {
-        let fits = self.items.len() < BATCH_COMMANDS_MAX && self.bytes + bytes <= BATCH_BYTES_MAX;
-        self.items.is_empty() || fits
-    }
+    load: Load,
 }
 
 /// Takes the commands of the next entries, at most so many, out of the queue. What has no place in
@@ -61,7 +74,8 @@ pub(crate) fn pack(queue: &mut VecDeque<Item>, entries_max: usize) -> Vec<Vec<It
             _ if left.is_empty() => entries.len().saturating_sub(1),
             _ => entries_max,
         };
-        let has_room = |at: &usize| entries.get(*at).is_none_or(|entry| entry.has_room(size));
+        let load = Load { commands: 1, bytes: size };
+        let has_room = |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load));
         let at = (from..entries_max).find(has_room);
         if let Some(ticket) = &ticket {
             places.insert(ticket.outbox.id, at.unwrap_or(entries_max));
@@ -74,7 +88,7 @@ pub(crate) fn pack(queue: &mut VecDeque<Item>, entries_max: usize) -> Vec<Vec<It
             entries.push(Entry::default());
         }
         entries[at].items.push((queued, ticket));
-        entries[at].bytes += size;
+        entries[at].load.add(load);
         bytes += size;
     }
     while let Some(item) = left.pop_back() {

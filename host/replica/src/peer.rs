@@ -16,10 +16,19 @@ pub enum PeerMessage {
     Raft(RaftMessage),
     /// Commands for the leader to propose, of the server with this id.
     Forward(u32, Sent),
-    /// From the leader: what is from this number on did not come. `None`: send everything afresh.
-    SendAgain(Option<u64>),
+    /// From the leader: commands did not come.
+    SendAgain(Missing),
     /// The sessions whose clients were heard from since the last time, with their attach generations.
     Heard(Vec<(i64, u32)>),
+}
+
+/// What must be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Missing {
+    /// Everything that is not applied.
+    All,
+    /// What is from this number on.
+    From(u64),
 }
 
 /// A message that cannot be decoded.

@@ -35,7 +35,6 @@ struct Hello {
     format: u32,
     from: u64,
     to: u64,
-    boot: u64,
     /// Which ensemble's data the caller has; 0 if it does not know yet.
     cluster: u64,
     /// The ids of all voters, as the caller's configuration has them.
@@ -67,8 +66,6 @@ pub(crate) struct Peer {
 pub(crate) struct Me {
     /// Its id for raft.
     pub(crate) id: u64,
-    /// Its boot.
-    pub(crate) boot: u64,
     /// Which ensemble's data it has; 0 if it does not know yet.
     pub(crate) cluster: u64,
     /// Where the others call.
@@ -80,7 +77,6 @@ pub(crate) struct Me {
 /// What the answers to calls depend on.
 struct Post {
     id: u64,
-    boot: u64,
     cluster: u64,
     voters: Vec<u64>,
     /// Whether it had no data when it started.
@@ -113,12 +109,12 @@ impl Peers {
     /// # Errors
     /// If one of them has data.
     pub(crate) fn start(me: Me, empty: bool, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, boot, cluster, listener, others } = me;
+        let Me { id, cluster, listener, others } = me;
         let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([id]).collect();
         voters.sort_unstable();
         let (took_part, inputs) = (Mutex::default(), Arc::clone(inputs));
         let began_empty = empty;
-        let post = Arc::new(Post { id, boot, cluster, voters, began_empty, took_part, inputs });
+        let post = Arc::new(Post { id, cluster, voters, began_empty, took_part, inputs });
         {
             let post = Arc::clone(&post);
             let name = "peers".to_owned();
@@ -151,8 +147,8 @@ impl Peers {
 
 impl Post {
     fn hello(&self, to: u64, empty: bool) -> Hello {
-        let (format, from, boot, cluster) = (PEER_FORMAT, self.id, self.boot, self.cluster);
-        Hello { format, from, to, boot, cluster, voters: self.voters.clone(), empty }
+        let (format, from, cluster) = (PEER_FORMAT, self.id, self.cluster);
+        Hello { format, from, to, cluster, voters: self.voters.clone(), empty }
     }
 }
 

@@ -199,7 +199,7 @@ fn start_replica(
     let alone = others.is_empty();
     let inputs = Arc::new(Mailbox::new(usize::MAX));
     let cluster = state.meta().cluster_id;
-    let me = |listener| Me { id: raft_id, boot: node.boot, cluster, listener, others };
+    let me = |listener| Me { id: raft_id, cluster, listener, others };
     let peers = peers.map(|listener| Peers::start(me(listener), log.is_none(), &inputs));
     let peers = peers.transpose()?;
     // Not before all agree that there is an ensemble to be founded.
@@ -211,8 +211,8 @@ fn start_replica(
         every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
         per_minute: config.nodes.container_deletes_per_minute,
     };
-    // What an ensemble has in its logs beyond the last commit may never be.
-    let known = if alone { log.last_index() } else { log.hard_state().commit };
+    // Alone, all that is in the log will be committed; in an ensemble the rest may never be.
+    let known = if alone { log.last_index() } else { state.meta().applied };
     let last = Some(known).filter(|last| *last > state::apply::BIRTH.0);
     Ok((Replica::start(log, state, node, reaping, inputs, peers)?, last))
 }

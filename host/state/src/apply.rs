@@ -38,7 +38,7 @@ use crate::znode::{Data, Owner, RowHash, Znode};
 
 /// The format of the store that this program writes.
 const STORE_FORMAT: u32 = 1;
-const META_KEY: &[u8] = b"meta";
+pub(crate) const META_KEY: &[u8] = b"meta";
 const FORMAT_KEY: &[u8] = b"format";
 
 /// The log index and term at which every ensemble is born; the first entry has the next index.
@@ -253,7 +253,7 @@ impl State {
         let number = self.gathering.number + 1;
         let next = Gathering { number, ..Gathering::default() };
         let Gathering { recent, dirty, .. } = std::mem::replace(&mut self.gathering, next);
-        let meta = (META_KEY.to_vec(), encode_meta(&self.meta));
+        let meta = encode_meta(&self.meta);
         let (store, view) = (Arc::clone(&self.store), Arc::clone(&self.view));
         let flush = Flush::new(store, view, recent, dirty, meta, self.mutants);
         self.writing = Some(Arc::new(flush));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::apply::META_KEY;
 use crate::cache::NodeCache;
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
@@ -76,7 +77,7 @@ pub struct Flush {
 
 enum Step {
     /// The state as of the last of the entries, the znodes that they changed, and the meta row.
-    Gathered { view: Arc<View>, dirty: Vec<Arc<str>>, meta: (Vec<u8>, Bytes) },
+    Gathered { view: Arc<View>, dirty: Vec<Arc<str>>, meta: Bytes },
     /// The store, with all of it.
     Written(Arc<dyn ReadView>),
 }
@@ -87,7 +88,7 @@ impl Flush {
         view: Arc<View>,
         recent: Arc<Recent>,
         dirty: Vec<Arc<str>>,
-        meta: (Vec<u8>, Bytes),
+        meta: Bytes,
         mutants: StateMutants,
     ) -> Self {
         let index = view.index;
@@ -123,7 +124,7 @@ impl Flush {
                 batch.put(Keyspace::Nodes, &key, row);
             }
         };
-        let meta = |batch: &mut dyn Batch| batch.put(Keyspace::Meta, &meta.0, Some(&meta.1));
+        let meta = |batch: &mut dyn Batch| batch.put(Keyspace::Meta, META_KEY, Some(meta));
         if self.mutants.applied_apart {
             self.store.commit(&mut |batch| rows(batch))?;
             self.store.commit(&mut |batch| meta(batch))?;
