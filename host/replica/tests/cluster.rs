@@ -5,6 +5,8 @@
 //! What is claimed: a write that was acknowledged is there, none is applied twice, no session ends,
 //! the replicas agree, and when the trouble is over everybody goes on.
 
+mod common;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -12,11 +14,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use proto::codec::Reader;
 use proto::frame::next_frame;
-use proto::{Acl, ConnectRequest, ConnectResponse, Id, OpCode, ReplyHeader, Request};
-use replica::connection::{Authenticator, Drained, Policy};
+use proto::{Acl, ConnectRequest, ConnectResponse, OpCode, ReplyHeader, Request};
+use replica::connection::Drained;
 use replica::log::{Log, LogError, Options, SimDisk, SimRng};
-use replica::{Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage, Sasl, Work};
+use replica::{Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage, Work};
 use state::{MemoryStore, NoHooks, Settings, State};
+
+use common::{Nobody, policy};
 
 const SEEDS: u64 = 12;
 const SERVERS: u64 = 3;
@@ -27,18 +31,6 @@ const HEALING_MS: i64 = 20_000;
 /// The codes of `OK` and `NODEEXISTS`.
 const OK: i32 = 0;
 const NODE_EXISTS: i32 = -110;
-
-struct Nobody;
-
-impl Authenticator for Nobody {
-    fn authenticate(&self, _: &str, _: &[u8], _: IpAddr) -> Option<Vec<Id>> {
-        None
-    }
-
-    fn sasl(&self) -> Option<Box<dyn Sasl>> {
-        None
-    }
-}
 
 /// One run of a server's process.
 struct Life {
@@ -320,15 +312,7 @@ impl Cluster {
                 return;
             };
             self.connections += 1;
-            let policy = Policy {
-                timeout_ms_min: 1,
-                timeout_ms_max: 120_000,
-                required_schemes: Vec::new(),
-                sasl_failures_allowed: false,
-                ensemble: false,
-                reconfig_enabled: false,
-                acl_schemes: Vec::new(),
-            };
+            let policy = policy(120_000);
             let mut connection = Connection::new(
                 Arc::clone(life.machine.published()),
                 Outbox::new(self.connections, Box::new(|| {})),

@@ -1,6 +1,8 @@
 //! A read and the watch that it sets are one step with respect to changes, even when a change is
 //! published while the read is under way.
 
+mod common;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -9,24 +11,14 @@ use proto::codec::Reader;
 use proto::frame::next_frame;
 use proto::header::XID_EVENT;
 use proto::request::SetWatches;
-use proto::{Acl, ConnectRequest, Id, OpCode, ReplyHeader, Request, WatchEvent};
-use replica::{Authenticator, Connection, Input, Machine, Outbox, Policy, Read, Sasl, Work};
+use proto::{Acl, ConnectRequest, OpCode, ReplyHeader, Request, WatchEvent};
+use replica::{Connection, Input, Machine, Outbox, Read, Work};
 use state::command::Settings;
 use state::{Batch, Command, Group, MemoryStore, NoHooks, State};
 
+use common::{Nobody, policy};
+
 const ME: (u32, u64) = (1, 7);
-
-struct Nobody;
-
-impl Authenticator for Nobody {
-    fn authenticate(&self, _scheme: &str, _auth: &[u8], _remote: IpAddr) -> Option<Vec<Id>> {
-        None
-    }
-
-    fn sasl(&self) -> Option<Box<dyn Sasl>> {
-        None
-    }
-}
 
 /// A Machine and its connections, with inputs applied one entry each.
 struct Server {
@@ -87,15 +79,7 @@ impl Server {
     fn client(&mut self) -> Client {
         self.sessions += 1;
         let id = self.sessions;
-        let policy = Policy {
-            timeout_ms_min: 1,
-            timeout_ms_max: 60_000,
-            required_schemes: Vec::new(),
-            sasl_failures_allowed: false,
-            ensemble: false,
-            reconfig_enabled: false,
-            acl_schemes: Vec::new(),
-        };
+        let policy = policy(60_000);
         let mut connection = Connection::new(
             Arc::clone(self.machine.published()),
             Outbox::new(id as u64, Box::new(|| {})),
