@@ -10,8 +10,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
-/// The format that this program writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+/// The format that this program writes, and the only one that it reads. Format 1, with another form
+/// of log entries, is of before the first release.
+const FORMAT: u32 = 2;
 const FILE: &str = "format";
 
 /// Makes the directory if it is not there, and sees that this program may use it.
@@ -33,6 +34,12 @@ pub(crate) fn claim(dir: &Path) -> anyhow::Result<()> {
                 found <= FORMAT,
                 "{}: the data has format {found}, this program knows up to {FORMAT}; use the newer \
                  program, nothing was changed",
+                dir.display()
+            );
+            ensure!(
+                found == FORMAT,
+                "{}: the data has format {found}, which no release wrote; this program knows {FORMAT}: \
+                 use the program that wrote it, or another directory; nothing was changed",
                 dir.display()
             );
             Ok(())
@@ -65,7 +72,9 @@ mod tests {
         let data = dir.path().join("a/b");
         claim(&data).expect("a new one");
         claim(&data).expect("its own");
-        for (text, expected) in [("2\n", "newer program"), ("", "backup"), ("x", "backup")] {
+        let refused =
+            [("3\n", "newer program"), ("1\n", "no release"), ("", "backup"), ("x", "backup")];
+        for (text, expected) in refused {
             fs::write(data.join(FILE), text).expect("a file");
             let error = claim(&data).expect_err("it is refused").to_string();
             assert!(error.contains(expected), "{error}");
