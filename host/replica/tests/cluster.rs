@@ -49,6 +49,11 @@ struct Server {
     back_ms: i64,
 }
 
+/// The process of a server, if it is up.
+fn life(servers: &mut BTreeMap<u64, Server>, id: u64) -> Option<&mut Life> {
+    servers.get_mut(&id)?.life.as_mut()
+}
+
 /// A message on its way.
 struct Flight {
     at_ms: i64,
@@ -175,7 +180,7 @@ impl Cluster {
         for other in up.into_iter().filter(|other| *other != id) {
             let told = |peer| if there { Input::Linked(peer) } else { Input::Unlinked(peer) };
             for (to, peer) in [(id, other), (other, id)] {
-                if let Some(life) = self.servers.get_mut(&to).and_then(|s| s.life.as_mut()) {
+                if let Some(life) = life(&mut self.servers, to) {
                     life.inbox.push_back(told(peer));
                 }
             }
@@ -227,7 +232,7 @@ impl Cluster {
             std::mem::take(&mut self.flights).into_iter().partition(|f| f.at_ms <= now_ms);
         self.flights = later;
         for Flight { from, to, message, .. } in due {
-            if let Some(life) = self.servers.get_mut(&to).and_then(|s| s.life.as_mut()) {
+            if let Some(life) = life(&mut self.servers, to) {
                 life.inbox.push_back(Input::Peer { from, message });
             }
         }
@@ -270,7 +275,7 @@ impl Cluster {
         let clock_ms = 1_700_000_000_000 + self.now_ms;
         let mut sent = Vec::new();
         let slow = self.trouble && self.rng.chance(30);
-        let life = self.servers.get_mut(&id).and_then(|s| s.life.as_mut()).expect("it is up");
+        let life = life(&mut self.servers, id).expect("it is up");
         life.inbox.drain(..).for_each(|input| life.node.step(input));
         if self.now_ms >= life.next_tick_ms {
             life.next_tick_ms = self.now_ms + 50;
@@ -305,9 +310,7 @@ impl Cluster {
             }
             // It goes to any server that is up.
             client.server = 1 + rng.below(SERVERS);
-            let Some(life) =
-                self.servers.get_mut(&client.server).and_then(|server| server.life.as_mut())
-            else {
+            let Some(life) = life(&mut self.servers, client.server) else {
                 client.connects_ms = now_ms + 50;
                 return;
             };
@@ -394,9 +397,7 @@ impl Cluster {
         }
         let mut inputs = Vec::new();
         assert!(connection.advance(&mut inputs).is_none(), "a write is no read");
-        if let Some(life) =
-            self.servers.get_mut(&client.server).and_then(|server| server.life.as_mut())
-        {
+        if let Some(life) = life(&mut self.servers, client.server) {
             life.inbox.extend(inputs);
         }
     }

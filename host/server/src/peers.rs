@@ -68,6 +68,10 @@ pub(crate) struct Me {
     pub(crate) id: u64,
     /// Which ensemble's data it has; 0 if it does not know yet.
     pub(crate) cluster: u64,
+    /// All voters, itself included, in order.
+    pub(crate) voters: Vec<u64>,
+    /// Whether it has no data.
+    pub(crate) empty: bool,
     /// Where the others call.
     pub(crate) listener: TcpListener,
     /// The others.
@@ -102,19 +106,16 @@ impl Peers {
         Self { links: BTreeMap::new() }
     }
 
-    /// Listens for the others, and keeps a link to each. One that is `empty` first asks all others
+    /// Listens for the others, and keeps a link to each. One that is empty first asks all others
     /// whether they found the ensemble with it: a server that has lost its data must not vote as if
     /// it had never had any. Blocks until all have answered.
     ///
     /// # Errors
     /// If one of them has data.
-    pub(crate) fn start(me: Me, empty: bool, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, cluster, listener, others } = me;
-        let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([id]).collect();
-        voters.sort_unstable();
+    pub(crate) fn start(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
+        let Me { id, cluster, voters, empty, listener, others } = me;
         let (took_part, inputs) = (Mutex::default(), Arc::clone(inputs));
-        let began_empty = empty;
-        let post = Arc::new(Post { id, cluster, voters, began_empty, took_part, inputs });
+        let post = Arc::new(Post { id, cluster, voters, began_empty: empty, took_part, inputs });
         {
             let post = Arc::clone(&post);
             let name = "peers".to_owned();
@@ -122,7 +123,7 @@ impl Peers {
         }
         if empty {
             others.iter().try_for_each(|peer| found_with(peer, &post))?;
-            tracing::info!(voters = ?post.voters, "all are empty; they found an ensemble");
+            tracing::info!(servers = ?names(&post.voters), "all are empty; they found an ensemble");
         }
         let mut links = BTreeMap::new();
         for peer in others {
@@ -152,8 +153,13 @@ impl Post {
     }
 }
 
+/// A server's id for raft, for which 0 is none.
+pub(crate) fn raft_id(server: u8) -> u64 {
+    u64::from(server) + 1
+}
+
 /// Servers, as their configuration names them.
-fn names(ids: &[u64]) -> Vec<u64> {
+pub(crate) fn names(ids: &[u64]) -> Vec<u64> {
     ids.iter().map(|id| id.wrapping_sub(1)).collect()
 }
 

@@ -24,7 +24,7 @@ use crate::data_dir;
 use crate::four_letter::Answers;
 use crate::mailbox::Mailbox;
 use crate::operator_token::OperatorToken;
-use crate::peers::{Me, Peer, Peers};
+use crate::peers::{self, Me, Peer, Peers};
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -70,13 +70,13 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         Some(_) => Some(tls::current(&config.tls)?),
         None => None,
     };
-    let peers = listen_for_peers(config)?;
+    let listener = listen_for_peers(config)?;
     let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
-    let (replica, last) = start_replica(config, peers)?;
+    let (replica, last) = start_replica(config, listener)?;
     if let Some(index) = last {
-        replay(&replica.published, index).await;
+        caught_up(&replica.published, index).await;
         compare_settings(&replica.published.view().settings, &seed(config));
     }
     // Not before the data directory is ours: its server's token is the one that holds.
@@ -157,7 +157,7 @@ fn listen(address: &Address) -> anyhow::Result<TcpListener> {
 /// Opens the data and starts the threads; beside them, the log's last index, if there was a log.
 fn start_replica(
     config: &Config,
-    peers: Option<std::net::TcpListener>,
+    listener: Option<std::net::TcpListener>,
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let dir = &config.data_dir;
     data_dir::claim(dir)?;
@@ -199,9 +199,9 @@ fn start_replica(
     let alone = others.is_empty();
     let inputs = Arc::new(Mailbox::new(usize::MAX));
     let cluster = state.meta().cluster_id;
-    let me = |listener| Me { id: raft_id, cluster, listener, others };
-    let peers = peers.map(|listener| Peers::start(me(listener), log.is_none(), &inputs));
-    let peers = peers.transpose()?;
+    let empty = log.is_none();
+    let me = |listener| Me { id: raft_id, cluster, voters, empty, listener, others };
+    let peers = listener.map(|listener| Peers::start(me(listener), &inputs)).transpose()?;
     // Not before all agree that there is an ensemble to be founded.
     let log = match log {
         Some(log) => log,
@@ -219,23 +219,18 @@ fn start_replica(
 
 /// This server's id for raft, and the other voters. A server that is alone has the id 1.
 fn ensemble(config: &Config) -> (u64, Vec<Peer>) {
-    // No raft id is 0.
-    let id = |server: u8| u64::from(server) + 1;
     let servers = &config.ensemble.servers;
     let others = servers.iter().filter(|server| server.id != config.server_id);
     let others: Vec<Peer> =
-        others.map(|server| Peer { id: id(server.id), addresses: server.peer.clone() }).collect();
-    if others.is_empty() { (1, others) } else { (id(config.server_id), others) }
+        others.map(|s| Peer { id: peers::raft_id(s.id), addresses: s.peer.clone() }).collect();
+    if others.is_empty() { (1, others) } else { (peers::raft_id(config.server_id), others) }
 }
 
 /// Voters, in words.
 fn ensemble_of(voters: &[u64]) -> String {
     match voters {
         [1] => "a server on its own".to_owned(),
-        voters => {
-            let servers: Vec<u64> = voters.iter().map(|id| id.saturating_sub(1)).collect();
-            format!("an ensemble of the servers {servers:?}")
-        }
+        voters => format!("an ensemble of the servers {:?}", peers::names(voters)),
     }
 }
 
@@ -264,22 +259,10 @@ fn seed(config: &Config) -> Settings {
     }
 }
 
-/// Waits until the log up to `index` is applied: the state in the store may be older, and clients are
-/// not to see it.
-async fn replay(published: &Published, index: u64) {
-    let first = published.view().index;
-    let mut tell = tokio::time::interval(Duration::from_secs(1));
-    tell.tick().await;
-    let mut at = first;
-    while at < index {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(5)) => {}
-            _ = tell.tick() => {
-                let (done, all) = (at - first, index - first);
-                tracing::info!(done, all, "replaying the log's entries that the store lacks");
-            }
-        }
-        at = published.view().index;
+/// Waits until the log up to `index` is applied: clients are not to see what is older.
+async fn caught_up(published: &Published, index: u64) {
+    while published.view().index < index {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -248,11 +248,11 @@ fn run_machine(
                     }
                 }
             }
-            let begin = Instant::now() >= next_flush;
-            flush(&mut machine, begin, &mut next_flush, flushes);
+            flush(&mut machine, false, flushes);
         }
         if Instant::now() >= next_flush {
-            flush(&mut machine, true, &mut next_flush, flushes);
+            next_flush = Instant::now() + FLUSH_EVERY;
+            flush(&mut machine, true, flushes);
         }
         if !open {
             break;
@@ -261,17 +261,9 @@ fn run_machine(
     machine.sync().unwrap_or_else(|fault| broken("the store", &fault));
 }
 
-/// Passes on what there is to write to the store.
-fn flush(
-    machine: &mut Machine,
-    begin: bool,
-    next_flush: &mut Instant,
-    flushes: &Mailbox<Arc<Flush>>,
-) {
+/// Passes on what there is to write to the store; with `begin` whatever was changed.
+fn flush(machine: &mut Machine, begin: bool, flushes: &Mailbox<Arc<Flush>>) {
     let flush = machine.take_flush(begin).unwrap_or_else(|fault| broken("the store", &fault));
-    if begin || flush.is_some() {
-        *next_flush = Instant::now() + FLUSH_EVERY;
-    }
     flush.map(|flush| flushes.put([flush]));
 }
 
