@@ -414,13 +414,21 @@ impl State {
         }
     }
 
+    /// The oldest view that anyone has. Others may drop theirs at any moment, so each is judged by
+    /// one look alone: the first that can be held.
+    fn oldest_alive(&mut self) -> Arc<View> {
+        loop {
+            match self.alive.front().map(Weak::upgrade) {
+                Some(Some(view)) => return view,
+                Some(None) => drop(self.alive.pop_front()),
+                None => return Arc::clone(&self.view),
+            }
+        }
+    }
+
     fn advance_view(&mut self, nodes: Vec<Changed>, rows: Vec<Write>) {
         let (cache, acls) = (Arc::clone(&self.view.cache), Arc::clone(&self.view.acls));
-        while self.alive.front().is_some_and(|view| view.strong_count() == 0) {
-            self.alive.pop_front();
-        }
-        let oldest = self.alive.front().and_then(Weak::upgrade);
-        let oldest = oldest.as_ref().unwrap_or(&self.view);
+        let oldest = self.oldest_alive();
         let oldest = (oldest.index, oldest.rows.base_index);
         cache.set_oldest(oldest.0, oldest.1);
         let index = self.meta.applied;
