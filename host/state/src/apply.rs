@@ -10,8 +10,8 @@
 //! * A rejected command, and an empty entry, advance the applied index all the same.
 //! * A fault never advances the applied index; the caller stops the server.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::{Id, Perms};
@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::acls::{self, AclTable};
+use crate::alive::AliveViews;
 use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
 use crate::command::{Batch, Command, Settings};
@@ -105,8 +106,7 @@ pub struct State {
     gathering: Gathering,
     gather_bytes_max: usize,
     view: Arc<View>,
-    /// Views that may still be read, oldest first.
-    alive: VecDeque<Weak<View>>,
+    alive: AliveViews,
     meta: Meta,
     sessions: session::Sessions,
     quotas: QuotaPaths,
@@ -179,7 +179,7 @@ impl State {
             keys::path_of(key).iter().for_each(|path| quotas.created(path));
         })?;
         quotas.settle();
-        let alive = VecDeque::from([Arc::downgrade(&view)]);
+        let alive = AliveViews::new(&view);
         Ok(Self {
             store,
             hooks,
@@ -414,31 +414,18 @@ impl State {
         }
     }
 
-    /// The oldest view that anyone has. Others may drop theirs at any moment, so each is judged by
-    /// one look alone: the first that can be held.
-    fn oldest_alive(&mut self) -> Arc<View> {
-        loop {
-            match self.alive.front().map(Weak::upgrade) {
-                Some(Some(view)) => return view,
-                Some(None) => drop(self.alive.pop_front()),
-                None => return Arc::clone(&self.view),
-            }
-        }
-    }
-
     fn advance_view(&mut self, nodes: Vec<Changed>, rows: Vec<Write>) {
         let (cache, acls) = (Arc::clone(&self.view.cache), Arc::clone(&self.view.acls));
-        let oldest = self.oldest_alive();
-        let oldest = (oldest.index, oldest.rows.base_index);
+        let (oldest, alive) = self.alive.look();
         cache.set_oldest(oldest.0, oldest.1);
         let index = self.meta.applied;
-        self.gathering.put(&cache, (index, oldest.0), nodes, rows);
+        self.gathering.put(&cache, alive, index, nodes, rows);
         let recent = self.writing.iter().map(|writing| &writing.recent);
         let recent = recent.chain([&self.gathering.recent]).map(Arc::clone).collect();
         let (base, base_index) = (Arc::clone(&self.base), self.base_index);
         let rows = Rows { index, base, base_index, recent };
         self.view = Arc::new(make_view(&self.meta, rows, cache, acls));
-        self.alive.push_back(Arc::downgrade(&self.view));
+        self.alive.push(&self.view);
     }
 
     /// The state digest, computed afresh over every row. Slow; for tests and for checking.

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::alive::Alive;
 use crate::znode::Znode;
 
 const SHARDS: usize = 64;
@@ -108,16 +109,16 @@ impl NodeCache {
         }
     }
 
-    /// Keeps what the entry at `index` wrote; true if it is the first of its gathering, by number
-    /// from 1, that wrote this znode.
+    /// Keeps what the entry at `index` wrote, and of what was before all that the views of `alive`
+    /// see; true if it is the first of its gathering, by number from 1, that wrote this znode.
     pub(crate) fn put_written(
         &self,
         path: &Arc<str>,
         index: u64,
         node: Option<Arc<Znode>>,
+        alive: &Alive,
         gathering: u32,
     ) -> bool {
-        let oldest = self.oldest.load(Ordering::Relaxed);
         let hash = xxh3_64(path.as_bytes());
         let mut shard = self.shard(hash).lock();
         let Some(entry) = shard.entry(hash, path) else {
@@ -128,16 +129,9 @@ impl NodeCache {
         let before = std::mem::replace(&mut entry.newest, (index, node));
         let bytes = entry_bytes(path, &entry.newest);
         let counted = std::mem::replace(&mut entry.bytes, bytes);
-        if before.0 <= oldest {
-            // One version at or below the oldest view is all that such views need.
-            entry.older.clear();
-            entry.older.push(before);
-        } else {
-            entry.older.insert(0, before);
-            if let Some(at) = entry.older.iter().position(|(from, _)| *from <= oldest) {
-                entry.older.truncate(at + 1);
-            }
-        }
+        entry.older.insert(0, before);
+        let mut until = index;
+        entry.older.retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
         shard.bytes = (shard.bytes + bytes).saturating_sub(counted);
         first
     }

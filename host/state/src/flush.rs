@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::alive::Alive;
 use crate::apply::META_KEY;
 use crate::cache::NodeCache;
 use crate::fault::Fault;
@@ -36,11 +37,12 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
-    /// Takes in what the entry at `index` wrote; no view older than `oldest` is alive.
+    /// Takes in what the entry at `index` wrote, while the views of `alive` may be read.
     pub(crate) fn put(
         &mut self,
         cache: &NodeCache,
-        (index, oldest): (u64, u64),
+        alive: &Alive,
+        index: u64,
         nodes: Vec<Changed>,
         rows: Vec<Write>,
     ) {
@@ -48,21 +50,21 @@ impl Gathering {
             if existed != now.is_some() {
                 let made = now.is_some().then(Bytes::new);
                 let row = (Keyspace::Nodes, keys::node(&path), made);
-                self.put_row(row, index, oldest);
+                self.put_row(row, index, alive);
             }
-            if cache.put_written(&path, index, now, self.number) {
+            if cache.put_written(&path, index, now, alive, self.number) {
                 self.bytes += path.len() + size_of::<Arc<str>>();
                 self.dirty.push(path);
             }
         }
         for row in rows {
-            self.put_row(row, index, oldest);
+            self.put_row(row, index, alive);
         }
     }
 
-    fn put_row(&mut self, row: Write, index: u64, oldest: u64) {
+    fn put_row(&mut self, row: Write, index: u64, alive: &Alive) {
         self.bytes += row.1.len() + row.2.as_ref().map_or(0, Bytes::len) + size_of::<Write>();
-        self.recent.put(row, index, oldest);
+        self.recent.put(row, index, alive);
     }
 }
 

@@ -22,6 +22,7 @@ pub mod hooks;
 pub mod view;
 
 mod acls;
+mod alive;
 mod cache;
 pub mod flush;
 pub mod keys;

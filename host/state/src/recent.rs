@@ -16,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
+use crate::alive::Alive;
 use crate::fault::Fault;
 use crate::keys::Keyspace;
 use crate::store::{Batch, ReadView, Write};
@@ -32,16 +33,15 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Keeps what the entry at `index` wrote; `None` is a deletion. No view older than `oldest` is
-    /// alive.
-    pub(crate) fn put(&self, (keyspace, key, value): Write, index: u64, oldest: u64) {
+    /// Keeps what the entry at `index` wrote, while the views of `alive` may be read; `None` is a
+    /// deletion.
+    pub(crate) fn put(&self, (keyspace, key, value): Write, index: u64, alive: &Alive) {
         let mut table = self.tables[keyspace as usize].write();
         let versions = table.entry(key).or_default();
-        if versions.last().is_some_and(|(from, _)| *from <= oldest) {
-            // Every view alive sees that one or a newer one.
-            versions.drain(..versions.len() - 1);
-        }
         versions.push((index, value));
+        let nexts: SmallVec<[u64; 2]> = versions.iter().skip(1).map(|(from, _)| *from).collect();
+        let mut nexts = nexts.into_iter();
+        versions.retain(|(from, _)| nexts.next().is_none_or(|next| alive.any(*from, next)));
     }
 
     fn get(&self, keyspace: Keyspace, key: &[u8], index: u64) -> Option<Option<Bytes>> {
@@ -186,10 +186,11 @@ mod tests {
         };
         store.commit(fill).expect("memory does not fail");
         let (older, newer) = (Arc::new(Recent::default()), Arc::new(Recent::default()));
-        older.put(row("b", None), 5, 4);
-        older.put(row("c", Some("1")), 5, 4);
-        newer.put(row("bb", Some("2")), 7, 4);
-        newer.put(row("c", Some("2")), 7, 4);
+        let alive = Alive::at(&[4, 5, 6]);
+        older.put(row("b", None), 5, &alive);
+        older.put(row("c", Some("1")), 5, &alive);
+        newer.put(row("bb", Some("2")), 7, &alive);
+        newer.put(row("c", Some("2")), 7, &alive);
         Rows { index, base: store.view(), base_index: 4, recent: [older, newer].into() }
     }
 
@@ -233,9 +234,10 @@ mod tests {
     fn versions_that_nobody_can_ask_for_go() {
         let recent = Recent::default();
         for index in 10..20 {
-            recent.put(row("a", Some("x")), index, index - 1);
+            recent.put(row("a", Some("x")), index, &Alive::at(&[12, 14, index - 1]));
         }
         let table = recent.tables[Keyspace::Due as usize].read();
-        assert_eq!(table.get(&b"a"[..]).map(SmallVec::len), Some(2));
+        let kept: Vec<_> = table[&b"a"[..]].iter().map(|(from, _)| *from).collect();
+        assert_eq!(kept, [12, 14, 18, 19]);
     }
 }
