@@ -26,21 +26,22 @@ use crate::change::{Answer, Outcome};
 use crate::command::{Batch, Command, Settings};
 use crate::fault::Fault;
 use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering};
-use crate::hooks::Hooks;
+use crate::hooks::{Hooks, NoHooks};
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
 use crate::quota::{self, QuotaPaths};
 use crate::recent::Rows;
+use crate::snapshot::{Source, Staged};
 use crate::store::{ReadView, Store, Write};
 use crate::txn::{self, Changed, Txn};
 use crate::view::{Counts, View};
 use crate::znode::{Data, Owner, RowHash, Znode};
 
 /// The format of the store that this program writes.
-const STORE_FORMAT: u32 = 1;
+pub(crate) const STORE_FORMAT: u32 = 1;
 pub(crate) const META_KEY: &[u8] = b"meta";
-const FORMAT_KEY: &[u8] = b"format";
+pub(crate) const FORMAT_KEY: &[u8] = b"format";
 
 /// The log index and term at which every ensemble is born; the first entry has the next index.
 pub const BIRTH: (u64, u64) = (1, 1);
@@ -82,6 +83,14 @@ pub struct Meta {
     next_acl: u32,
     /// For each server: its boot, and the last command taken from it.
     origins: BTreeMap<u32, (u64, u64)>,
+}
+
+impl Meta {
+    /// The number of the last command that was taken from this start of a server.
+    pub fn taken_from(&self, (server, boot): (u32, u64)) -> Option<u64> {
+        let (known, number) = self.origins.get(&server)?;
+        (*known == boot).then_some(*number)
+    }
 }
 
 /// What applying one entry produced. Identical on every replica.
@@ -211,6 +220,29 @@ impl State {
         self
     }
 
+    /// Goes on with the state of a snapshot in place of this one.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the server must then stop.
+    pub fn install(&mut self, staged: Staged) -> Result<(), Fault> {
+        let hooks = std::mem::replace(&mut self.hooks, Box::new(NoHooks));
+        let new = Self::open(staged.store, hooks, self.view.cache.bytes_max())?;
+        let (gather_bytes_max, mutants) = (self.gather_bytes_max, self.mutants);
+        *self = new.with_gather_bytes(gather_bytes_max).with_mutants(mutants);
+        Ok(())
+    }
+
+    /// The store as it was when it was last written, for other servers.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails.
+    pub fn source(&self) -> Result<Source, Fault> {
+        let row = self.base.get(Keyspace::Meta, META_KEY)?;
+        let meta = row.and_then(|row| rmp_serde::from_slice(&row).ok());
+        let meta = meta.ok_or_else(|| damaged_meta("it cannot be decoded"))?;
+        Ok(Source::new(Arc::clone(&self.base), meta))
+    }
+
     /// The state as it is now.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view)
@@ -253,7 +285,7 @@ impl State {
         let number = self.gathering.number + 1;
         let next = Gathering { number, ..Gathering::default() };
         let Gathering { recent, dirty, .. } = std::mem::replace(&mut self.gathering, next);
-        let meta = encode_meta(&self.meta);
+        let meta = self.meta.clone();
         let (store, view) = (Arc::clone(&self.store), Arc::clone(&self.view));
         let flush = Flush::new(store, view, recent, dirty, meta, self.mutants);
         self.writing = Some(Arc::new(flush));
@@ -467,7 +499,7 @@ fn history(before: u128, entry: &[u8], digest: u128) -> u128 {
     hasher.digest128()
 }
 
-fn encode_meta(meta: &Meta) -> Bytes {
+pub(crate) fn encode_meta(meta: &Meta) -> Bytes {
     Bytes::from(rmp_serde::to_vec(meta).expect("the meta row can always be encoded"))
 }
 

@@ -72,6 +72,11 @@ impl NodeCache {
         }
     }
 
+    /// How many bytes it may hold, about.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.shard_bytes_max * SHARDS
+    }
+
     /// A shard is chosen by bits that its table does not use.
     fn shard(&self, hash: u64) -> &Mutex<Shard> {
         &self.shards[(hash >> 32) as usize % SHARDS]

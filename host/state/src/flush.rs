@@ -11,12 +11,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::alive::Alive;
-use crate::apply::META_KEY;
+use crate::apply::{META_KEY, Meta, encode_meta};
 use crate::cache::NodeCache;
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
 use crate::recent::Recent;
+use crate::snapshot::Source;
 use crate::store::{Batch, ReadView, Store, Write};
 use crate::txn::Changed;
 use crate::view::View;
@@ -70,16 +71,17 @@ impl Gathering {
 
 /// What was gathered, to be written by any thread while more is applied.
 pub struct Flush {
-    index: u64,
     store: Arc<dyn Store>,
     pub(crate) recent: Arc<Recent>,
+    /// The meta row that goes with it.
+    meta: Meta,
     step: Mutex<Step>,
     mutants: StateMutants,
 }
 
 enum Step {
-    /// The state as of the last of the entries, the znodes that they changed, and the meta row.
-    Gathered { view: Arc<View>, dirty: Vec<Arc<str>>, meta: Bytes },
+    /// The state as of the last of the entries, and the znodes that they changed.
+    Gathered { view: Arc<View>, dirty: Vec<Arc<str>> },
     /// The store, with all of it.
     Written(Arc<dyn ReadView>),
 }
@@ -90,17 +92,21 @@ impl Flush {
         view: Arc<View>,
         recent: Arc<Recent>,
         dirty: Vec<Arc<str>>,
-        meta: Bytes,
+        meta: Meta,
         mutants: StateMutants,
     ) -> Self {
-        let index = view.index;
-        let step = Mutex::new(Step::Gathered { view, dirty, meta });
-        Self { index, store, recent, step, mutants }
+        let step = Mutex::new(Step::Gathered { view, dirty });
+        Self { store, recent, meta, step, mutants }
     }
 
     /// The last entry that the store holds once this is written.
     pub fn index(&self) -> u64 {
-        self.index
+        self.meta.applied
+    }
+
+    /// The store with it, for other servers; `None` before it is written.
+    pub fn source(&self) -> Option<Source> {
+        Some(Source::new(self.written()?, self.meta.clone()))
     }
 
     /// Writes it, unless that was done already; waits while another thread does.
@@ -109,12 +115,12 @@ impl Flush {
     /// [`Fault`] if the store fails; it must then be reopened.
     pub fn run(&self) -> Result<(), Fault> {
         let mut step = self.step.lock();
-        let Step::Gathered { view, dirty, meta } = &*step else { return Ok(()) };
+        let Step::Gathered { view, dirty } = &*step else { return Ok(()) };
         let rows = |batch: &mut dyn Batch| {
             self.recent.put_into(batch);
             let (mut key, mut row) = (Vec::new(), Vec::new());
             for path in dirty {
-                let node = view.cache.peek(path, self.index);
+                let node = view.cache.peek(path, self.index());
                 let node = node.expect("it is pinned until it is written");
                 key.clear();
                 keys::push_node(&mut key, path);
@@ -126,7 +132,8 @@ impl Flush {
                 batch.put(Keyspace::Nodes, &key, row);
             }
         };
-        let meta = |batch: &mut dyn Batch| batch.put(Keyspace::Meta, META_KEY, Some(meta));
+        let meta = encode_meta(&self.meta);
+        let meta = |batch: &mut dyn Batch| batch.put(Keyspace::Meta, META_KEY, Some(&meta));
         if self.mutants.applied_apart {
             self.store.commit(&mut |batch| rows(batch))?;
             self.store.commit(&mut |batch| meta(batch))?;

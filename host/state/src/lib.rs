@@ -27,6 +27,7 @@ mod cache;
 pub mod flush;
 pub mod keys;
 mod recent;
+pub mod snapshot;
 pub mod store;
 
 pub mod fault;
