@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::Id;
+use state::apply::{Meta, SessionRow};
+use state::snapshot::{Source, Staged};
 use state::{Command, Op};
 
 use crate::outbox::{Outbox, Ticket};
 use crate::peer::PeerMessage;
+use crate::snapshots::{SnapshotJob, SnapshotMessage, StageDone};
 
 /// Something for the Node to do.
 #[derive(Debug)]
@@ -34,8 +37,17 @@ pub enum Input {
     },
     /// From the Machine.
     Report(Report),
-    /// Everything up to this index is durable in the store.
-    Durable(u64),
+    /// The store, with everything up to this entry, is durable.
+    Durable(Arc<Source>),
+    /// A chunk of a snapshot was read for another server, by its raft id.
+    ChunkRead {
+        /// The server.
+        to: u64,
+        /// What it is sent.
+        message: SnapshotMessage,
+    },
+    /// A chunk of a snapshot was staged.
+    Staged(StageDone),
     /// From another server, by its raft id.
     Peer {
         /// The server.
@@ -74,13 +86,32 @@ pub enum Report {
     Closed(i64),
     /// A close has more ephemerals to delete.
     Closing(i64),
+    /// It goes on with the state of a snapshot.
+    Installed {
+        /// What stands beside the tree.
+        meta: Box<Meta>,
+        /// All sessions.
+        sessions: Vec<(i64, SessionRow)>,
+    },
 }
 
-/// What the Node gives the Machine: who waits, then what was committed.
+/// What the Node gives the Machine: a snapshot, who waits, then what was committed. The jobs beside
+/// it are not for the Machine.
 #[derive(Debug, Default)]
 pub struct Work {
+    /// Work on stores, for a thread of its own.
+    pub snapshots: Vec<SnapshotJob>,
+    /// A state to go on with, before anything else.
+    pub install: Option<Staged>,
     /// Commands of this server by sequence number, and where their answers go.
     pub expect: Vec<(u64, Ticket)>,
     /// Committed entries: index, term, payload.
     pub entries: Vec<(u64, u64, Bytes)>,
+}
+
+impl Work {
+    /// Whether there is nothing for the Machine.
+    pub fn is_empty(&self) -> bool {
+        self.install.is_none() && self.expect.is_empty() && self.entries.is_empty()
+    }
 }

@@ -27,6 +27,7 @@ mod packing;
 pub mod peer;
 mod proposals;
 pub mod raft;
+pub mod snapshots;
 
 pub mod machine;
 pub mod publish;

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use state::snapshot::{Source, Staged};
 use state::{Answer, Fault, Flush, State};
 
 use crate::input::{Report, Work};
@@ -51,6 +52,14 @@ impl Machine {
         self.state.take_flush(begin)
     }
 
+    /// See [`State::source`].
+    ///
+    /// # Errors
+    /// A [`Fault`] stops the server.
+    pub fn source(&self) -> Result<Source, Fault> {
+        self.state.source()
+    }
+
     /// See [`State::sync`].
     ///
     /// # Errors
@@ -59,13 +68,35 @@ impl Machine {
         self.state.sync()
     }
 
+    /// Goes on with the state of a snapshot. What it has of this server's commands was done, but with
+    /// what outcome is not known here: those who wait for it are let go with all clients.
+    fn install(&mut self, staged: Staged, reports: &mut Vec<Report>) -> Result<(), Fault> {
+        self.state.install(staged)?;
+        let meta = self.state.meta().clone();
+        let view = self.state.view();
+        let sessions = view.sessions()?;
+        let taken = meta.taken_from(self.me);
+        let is_done = |(number, _): &(u64, Ticket)| taken.is_some_and(|taken| *number <= taken);
+        let mut unknown = Vec::new();
+        while let Some((_, ticket)) = self.waiting.pop_front_if(|waits| is_done(waits)) {
+            unknown.push(ticket.outbox);
+        }
+        tracing::info!(index = meta.applied, "goes on from a snapshot; clients must connect again");
+        self.published.install(view, unknown);
+        reports.push(Report::Installed { meta: Box::new(meta), sessions });
+        Ok(())
+    }
+
     /// Applies and publishes, one entry after the other.
     ///
     /// # Errors
     /// A [`Fault`] stops the server; nothing of the entry at fault was published.
     pub fn apply(&mut self, work: Work) -> Result<Vec<Report>, Fault> {
-        self.waiting.extend(work.expect);
         let mut reports = Vec::new();
+        if let Some(staged) = work.install {
+            self.install(staged, &mut reports)?;
+        }
+        self.waiting.extend(work.expect);
         for (index, term, payload) in work.entries {
             let applied = self.state.apply(index, term, &payload)?;
             let own = applied.outcomes.iter().rev();

@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use state::apply::SessionRow;
+use state::snapshot::Staged;
 use state::{Command, Settings, View};
 use thiserror::Error;
 
@@ -24,7 +26,8 @@ use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
 use crate::peer::{Missing, PeerMessage};
 use crate::proposals::Proposals;
-use crate::raft::Raft;
+use crate::raft::{Raft, RaftMessage, SnapshotAt};
+use crate::snapshots::{Incoming, Received, SnapshotJob, SnapshotMessage, StageDone};
 
 /// How many commands one entry holds.
 pub const BATCH_COMMANDS_MAX: usize = 1024;
@@ -36,6 +39,8 @@ pub const ROUND_BYTES_MAX: usize = 4 << 20;
 pub const BACKLOG_ENTRIES_MAX: u64 = 64;
 /// Every so many ticks a follower tells the leader whom it has heard from.
 const HEARD_TICKS: u32 = 10;
+/// A log that is kept for a snapshot on its way grows to at most so many times its usual length.
+const LOG_HELD_MAX: u64 = 8;
 /// After so many ticks without any of its commands being applied, a server sends them again.
 const STALLED_TICKS: u32 = 20;
 
@@ -70,6 +75,13 @@ pub enum NodeError {
     Raft(String),
 }
 
+/// Which generation of the state goes with a log: how many snapshots have replaced it, this one's
+/// included.
+pub fn generation<D: Disk>(log: &Log<D>) -> u64 {
+    let named = log.marker().and_then(|marker| marker.bytes.first_chunk::<8>().copied());
+    named.map_or(0, u64::from_be_bytes)
+}
+
 /// One server's part in the ensemble.
 pub struct Node<D: Disk> {
     raft: Raft<D>,
@@ -84,6 +96,12 @@ pub struct Node<D: Disk> {
     led: (u64, u64),
     /// Sessions whose close takes further entries.
     closing: BTreeSet<i64>,
+    /// A snapshot on its way to this server.
+    incoming: Option<Incoming>,
+    /// The state of a snapshot that raft takes now.
+    staged: Option<Staged>,
+    /// Work on stores, not given out yet.
+    jobs: Vec<SnapshotJob>,
     /// Messages for other servers, not given out yet.
     outgoing: Vec<(u64, PeerMessage)>,
     ticks: u32,
@@ -106,7 +124,7 @@ impl<D: Disk> Node<D> {
     pub fn new(
         mut log: Log<D>,
         meta: &state::apply::Meta,
-        sessions: Vec<(i64, state::apply::SessionRow)>,
+        sessions: Vec<(i64, SessionRow)>,
         config: NodeConfig,
     ) -> Result<Self, NodeError> {
         let at = Position { index: meta.applied, term: meta.term };
@@ -119,29 +137,22 @@ impl<D: Disk> Node<D> {
             config.election_ticks,
         );
         let raft = raft.map_err(|e| NodeError::Raft(e.to_string()))?;
-        let mut liveness = Liveness::default();
-        let mut closing = BTreeSet::new();
-        for (session, row) in sessions {
-            if row.closing {
-                closing.insert(session);
-            } else {
-                // After a start every session has its full timeout.
-                liveness.attached(session, row.generation, row.timeout_ms, None);
-            }
-        }
         // The first commands of a start: who numbers them, and, once ever, who the ensemble is.
         let (cluster_id, settings) = (config.cluster_id, config.settings.clone());
         let bootstrap = Command::Bootstrap { cluster_id, settings };
         let first = [Some(Command::Origin), (meta.cluster_id == 0).then_some(bootstrap)];
         let first = first.into_iter().flatten().collect();
-        Ok(Self {
+        let mut new = Self {
             raft,
-            liveness,
+            liveness: Liveness::default(),
             queue: VecDeque::new(),
             proposals: Proposals::new((config.server, config.boot), first),
             lines: Lines::default(),
             led: (0, 0),
-            closing,
+            closing: BTreeSet::new(),
+            incoming: None,
+            staged: None,
+            jobs: Vec::new(),
             outgoing: Vec::new(),
             ticks: 0,
             campaigns: None,
@@ -152,7 +163,22 @@ impl<D: Disk> Node<D> {
             applied: meta.applied,
             durable: 0,
             mutants: NodeMutants::default(),
-        })
+        };
+        new.know_sessions(sessions);
+        Ok(new)
+    }
+
+    /// These are all the sessions there are. After a start every one has its full timeout.
+    fn know_sessions(&mut self, sessions: Vec<(i64, SessionRow)>) {
+        self.liveness = Liveness::default();
+        self.closing.clear();
+        for (session, row) in sessions {
+            if row.closing {
+                self.closing.insert(session);
+            } else {
+                self.liveness.attached(session, row.generation, row.timeout_ms, None);
+            }
+        }
     }
 
     /// Plants bugs, for the tests that show that the tests find them. Never called in a server.
@@ -173,12 +199,25 @@ impl<D: Disk> Node<D> {
             Input::Command { command, ticket } => {
                 self.queue.push_back((Queued::Command(command), ticket));
             }
-            Input::Durable(index) => self.durable = self.durable.max(index),
+            Input::Durable(source) => {
+                self.durable = self.durable.max(source.meta().applied);
+                self.raft.offers().put(source);
+            }
+            Input::ChunkRead { to, message } => {
+                self.outgoing.push((to, PeerMessage::Snapshot(message)));
+            }
+            Input::Staged(done) => self.staged(done),
             Input::Report(report) => self.report(report),
             Input::Peer { from, message } => self.hear(from, message),
-            // What it was sent before may be lost.
-            Input::Linked(peer) if peer == self.led.0 => self.proposals.send_afresh(),
-            Input::Linked(_) => {}
+            Input::Linked(peer) => {
+                // What it was sent before may be lost.
+                if peer == self.led.0 {
+                    self.proposals.send_afresh();
+                }
+                if let Some(incoming) = &mut self.incoming {
+                    incoming.ask_now(self.ticks);
+                }
+            }
             Input::Unlinked(peer) => {
                 self.raft.unreachable(peer);
                 if peer == self.raft.leader().0 && !self.leads() {
@@ -192,7 +231,11 @@ impl<D: Disk> Node<D> {
 
     fn hear(&mut self, from: u64, message: PeerMessage) {
         match message {
-            PeerMessage::Raft(message) => self.raft.step(message),
+            PeerMessage::Raft(message) => match message.snapshot.clone() {
+                Some(at) if at.index > self.raft.committed() => self.offered(message, &at),
+                _ => self.raft.step(message),
+            },
+            PeerMessage::Snapshot(message) => self.hear_of_snapshot(from, message),
             PeerMessage::Forward(server, sent) if self.leads() => {
                 if let Err(missing) = self.lines.put(server, sent) {
                     self.outgoing.push((from, PeerMessage::SendAgain(missing)));
@@ -209,6 +252,66 @@ impl<D: Disk> Node<D> {
                 for (session, generation) in sessions {
                     self.liveness.heard(session, generation);
                 }
+            }
+        }
+    }
+
+    /// Raft may take a snapshot only when its state is here: it is asked for first.
+    fn offered(&mut self, message: RaftMessage, at: &SnapshotAt) {
+        match &mut self.incoming {
+            Some(incoming) => incoming.offered_again(message),
+            None => {
+                let server = message.from - 1;
+                tracing::info!(
+                    server,
+                    index = at.index,
+                    "too far behind; a snapshot is on its way"
+                );
+                let generation = self.generation() + 1;
+                self.incoming = Some(Incoming::new(message, at, generation, self.ticks));
+            }
+        }
+    }
+
+    /// Which generation of the state it is, by the log.
+    fn generation(&self) -> u64 {
+        generation(self.raft.log())
+    }
+
+    fn hear_of_snapshot(&mut self, from: u64, message: SnapshotMessage) {
+        match message {
+            SnapshotMessage::Ask { of, at } => match self.raft.offers().ask(from, of, at) {
+                Some(job) => self.jobs.push(job),
+                None => {
+                    let gone = SnapshotMessage::Gone { of };
+                    self.outgoing.push((from, PeerMessage::Snapshot(gone)));
+                }
+            },
+            SnapshotMessage::Chunk { of, chunk } => {
+                let incoming = self.incoming.as_mut();
+                self.jobs.extend(incoming.and_then(|incoming| incoming.take(of, chunk)));
+            }
+            SnapshotMessage::Gone { of } => {
+                if self.incoming.as_ref().is_some_and(|i| i.is(of) && i.from() == from) {
+                    tracing::info!(server = from - 1, "it keeps that snapshot no more");
+                    // The leader offers another one.
+                    self.incoming = None;
+                }
+            }
+        }
+    }
+
+    fn staged(&mut self, done: StageDone) {
+        let Some(incoming) = self.incoming.take() else { return };
+        match incoming.staged(done, self.ticks) {
+            Ok(Received::More(incoming)) => self.incoming = Some(incoming),
+            Ok(Received::Whole(mut offer, staged)) => {
+                offer.snapshot = Some(SnapshotAt::of(staged.meta()));
+                self.staged = Some(staged);
+                self.raft.step(*offer);
+            }
+            Err(why) => {
+                tracing::error!(%why, "a snapshot that came is not whole; asking for another")
             }
         }
     }
@@ -236,6 +339,16 @@ impl<D: Disk> Node<D> {
                     self.proposals.applied(own);
                     self.moved = self.ticks;
                 }
+            }
+            Report::Installed { meta, sessions } => {
+                self.applied = meta.applied;
+                self.durable = self.durable.max(meta.applied);
+                self.raft.applied(meta.applied);
+                let number = meta.taken_from((self.config.server, self.config.boot));
+                number.into_iter().for_each(|number| self.proposals.applied(number));
+                self.moved = self.ticks;
+                self.time_ms = self.time_ms.max(meta.time_ms);
+                self.know_sessions(sessions);
             }
             Report::Attached { session, generation, timeout_ms, outbox } => {
                 let early = self.mutants.expire_early;
@@ -287,18 +400,27 @@ impl<D: Disk> Node<D> {
             self.proposals.send_afresh();
             self.moved = self.ticks;
         }
-        let index = match self.mutants.trim_past_durable {
+        if let Some(incoming) = &mut self.incoming {
+            self.outgoing.extend(incoming.ask(self.ticks));
+        }
+        self.trim()
+    }
+
+    /// Forgets the log's beginning, when more than enough is kept: never what the store might lose,
+    /// nor, up to a bound, what goes on from a snapshot that is on its way to another server.
+    fn trim(&mut self) -> Result<(), NodeError> {
+        let keep = self.config.log_keep_bytes;
+        let mut index = match self.mutants.trim_past_durable {
             false => self.durable.min(self.applied),
             true => self.applied,
         };
-        // One that is behind gets entries only, no snapshot yet: they stay for it.
-        if self.raft.is_alone()
-            && self.raft.log().bytes() > self.config.log_keep_bytes
-            && index > self.raft.log().first_index() + 1
-        {
-            self.raft.trim(index)?;
+        let log = self.raft.log();
+        let (first, bytes) = (log.first_index(), log.bytes());
+        index = index.min(log.before_last(keep));
+        if bytes < keep.saturating_mul(LOG_HELD_MAX) {
+            index = index.min(self.raft.offers().oldest().unwrap_or(u64::MAX));
         }
-        Ok(())
+        if index > first { Ok(self.raft.trim(index)?) } else { Ok(()) }
     }
 
     /// How many sessions are alive.
@@ -329,9 +451,18 @@ impl<D: Disk> Node<D> {
             let proposes = self.propose(clock_ms);
             self.outgoing.drain(..).for_each(|(to, message)| send(to, message));
             let raft = &mut |to, message| send(to, PeerMessage::Raft(message));
-            work.entries.extend(self.raft.flush(raft)?);
-            self.committed = work.entries.last().map_or(self.committed, |(index, _, _)| *index);
+            let generation = self.generation() + 1;
+            let flushed = self.raft.flush(generation, raft)?;
+            if flushed.installed {
+                work.entries.clear();
+                work.install = self.staged.take();
+            }
+            // One that raft did not take is of no use: it has gone beyond it.
+            self.staged = None;
+            work.entries.extend(flushed.entries);
+            self.committed = self.raft.committed();
             if !proposes {
+                work.snapshots.append(&mut self.jobs);
                 return Ok(work);
             }
         }

@@ -5,9 +5,10 @@ use thiserror::Error;
 
 use crate::proposals::Sent;
 use crate::raft::RaftMessage;
+use crate::snapshots::SnapshotMessage;
 
 /// The version of the messages; servers of different ones do not talk.
-pub const PEER_FORMAT: u32 = 1;
+pub const PEER_FORMAT: u32 = 2;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub enum PeerMessage {
     SendAgain(Missing),
     /// The sessions whose clients were heard from since the last time, with their attach generations.
     Heard(Vec<(i64, u32)>),
+    /// Of a snapshot that is on its way.
+    Snapshot(SnapshotMessage),
 }
 
 /// What must be sent again.

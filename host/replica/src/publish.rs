@@ -151,6 +151,24 @@ impl Published {
         }
     }
 
+    /// Publishes the state of a snapshot. What changed in between is not known, so that no watch could
+    /// be told of it: all clients are let go, and set their watches again where they go next.
+    pub(crate) fn install(&self, view: Arc<View>, more: Vec<Arc<Outbox>>) {
+        let mut current = self.view.write();
+        let old = std::mem::replace(&mut *current, view);
+        let mut sessions = self.sessions.lock();
+        let gone: Vec<Arc<Outbox>> =
+            sessions.drain().map(|(_, outbox)| outbox).chain(more).collect();
+        drop(sessions);
+        let closing = std::mem::take(&mut *self.closing.lock());
+        let gone: Vec<_> =
+            gone.into_iter().chain(closing.into_values().map(|t| t.outbox)).collect();
+        gone.iter().for_each(|outbox| outbox.inner.lock().dead = true);
+        drop(current);
+        drop(old);
+        gone.iter().for_each(|outbox| outbox.wake());
+    }
+
     fn change(
         &self,
         change: &Change,

@@ -6,16 +6,22 @@
 //! * `commit` is written with or before what applies it.
 //! * Between `ready` and `advance` nothing else is done with raft.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use raft::prelude::{ConfState, Config, EntryType, MessageType, RawNode, Snapshot};
-use raft::{GetEntriesContext, RaftState, StateRole, Storage, StorageError};
+use raft::{GetEntriesContext, RaftState, SnapshotStatus, StateRole, Storage, StorageError};
 use serde::{Deserialize, Serialize};
 
+use state::apply::Meta;
+
 use crate::log::{Disk, Entry, HardState, Log, LogError};
+use crate::snapshots::Offers;
 
 struct LogStorage<D: Disk> {
     log: Log<D>,
     voters: Vec<u64>,
+    offers: RefCell<Offers>,
 }
 
 fn read_error(error: LogError) -> raft::Error {
@@ -65,8 +71,11 @@ impl<D: Disk> Storage for LogStorage<D> {
         Ok(self.log.last_index())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let first = self.log.first_index().max(request_index + 1);
+        let source = self.offers.borrow_mut().offer(to, first);
+        let source = source.ok_or(StorageError::SnapshotTemporarilyUnavailable)?;
+        Ok(to_snapshot(&SnapshotAt::of(source.meta())))
     }
 }
 
@@ -94,6 +103,32 @@ fn to_log(entry: raft::prelude::Entry) -> Entry {
     Entry { index, term, kind, data: entry.data, context: entry.context }
 }
 
+/// Where a snapshot ends, and who the voters are there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotAt {
+    /// The index of its last entry.
+    pub index: u64,
+    /// The term of that.
+    pub term: u64,
+    /// The raft ids of the voters.
+    pub voters: Vec<u64>,
+}
+
+impl SnapshotAt {
+    /// That of a state.
+    pub(crate) fn of(meta: &Meta) -> Self {
+        Self { index: meta.applied, term: meta.term, voters: meta.voters.clone() }
+    }
+}
+
+fn to_snapshot(at: &SnapshotAt) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    (metadata.index, metadata.term) = (at.index, at.term);
+    metadata.mut_conf_state().set_voters(at.voters.clone());
+    snapshot
+}
+
 /// A message of raft's, as it goes to another server. The names are raft-rs's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of `eraftpb::Message`")]
@@ -112,6 +147,7 @@ pub struct RaftMessage {
     pub reject_hint: u64,
     pub context: Bytes,
     pub priority: i64,
+    pub snapshot: Option<SnapshotAt>,
 }
 
 /// An entry in such a message.
@@ -130,7 +166,13 @@ fn to_peer(message: raft::prelude::Message) -> RaftMessage {
         let Entry { index, term, kind, data, context } = to_log(entry);
         RaftEntry { index, term, kind, data, context }
     };
+    let snapshot = message.has_snapshot().then(|| {
+        let metadata = message.get_snapshot().get_metadata();
+        let voters = metadata.get_conf_state().get_voters().to_vec();
+        SnapshotAt { index: metadata.index, term: metadata.term, voters }
+    });
     RaftMessage {
+        snapshot,
         kind: message.get_msg_type() as i32,
         to: message.to,
         from: message.from,
@@ -162,6 +204,9 @@ fn from_peer(message: RaftMessage) -> Option<raft::prelude::Message> {
         to_raft(Entry { index, term, kind, data, context })
     };
     out.set_entries(message.entries.into_iter().map(entry).collect());
+    if let Some(at) = &message.snapshot {
+        out.set_snapshot(to_snapshot(at));
+    }
     Some(out)
 }
 
@@ -172,6 +217,7 @@ fn message_type(kind: i32) -> Option<MessageType> {
         MessageType::MsgAppendResponse,
         MessageType::MsgRequestVote,
         MessageType::MsgRequestVoteResponse,
+        MessageType::MsgSnapshot,
         MessageType::MsgHeartbeat,
         MessageType::MsgHeartbeatResponse,
         MessageType::MsgTransferLeader,
@@ -182,6 +228,14 @@ fn message_type(kind: i32) -> Option<MessageType> {
         MessageType::MsgRequestPreVoteResponse,
     ];
     known.into_iter().find(|known| *known as i32 == kind)
+}
+
+/// What came of a flush.
+pub(crate) struct Flushed {
+    /// What is committed: index, term, payload.
+    pub(crate) entries: Vec<(u64, u64, Bytes)>,
+    /// Whether a snapshot was taken first; the entries go on from there.
+    pub(crate) installed: bool,
 }
 
 /// A raft node over its log.
@@ -219,8 +273,9 @@ impl<D: Disk> Raft<D> {
             max_uncommitted_size: 64 << 20,
             max_committed_size_per_ready: 16 << 20,
         };
+        let storage = LogStorage { log, voters: voters.clone(), offers: RefCell::default() };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let mut node = RawNode::new(&config, LogStorage { log, voters: voters.clone() }, &logger)?;
+        let mut node = RawNode::new(&config, storage, &logger)?;
         if voters == [id] {
             // Nobody else can lead.
             node.campaign()?;
@@ -233,7 +288,25 @@ impl<D: Disk> Raft<D> {
             self.node.mut_store().log.sync()?;
         }
         self.node.tick();
+        for late in self.node.mut_store().offers.get_mut().tick() {
+            // The offer may be lost: raft makes another.
+            self.node.report_snapshot(late, SnapshotStatus::Failure);
+        }
+        for to in self.offers().receivers() {
+            let matched = self.node.raft.prs().get(to).map_or(0, |progress| progress.matched);
+            self.offers().reached(to, matched);
+        }
         Ok(())
+    }
+
+    /// What this server offers to those that are too far behind.
+    pub(crate) fn offers(&mut self) -> &mut Offers {
+        self.node.mut_store().offers.get_mut()
+    }
+
+    /// The last entry known to be committed.
+    pub(crate) fn committed(&self) -> u64 {
+        self.node.raft.raft_log.committed
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -308,20 +381,30 @@ impl<D: Disk> Raft<D> {
     }
 
     /// Writes and syncs what raft has decided, sends its messages, and gives what is committed.
+    /// Where raft takes a snapshot, the log goes on from it, with the `generation` of its state.
     pub(crate) fn flush(
         &mut self,
+        generation: u64,
         send: &mut dyn FnMut(u64, RaftMessage),
-    ) -> Result<Vec<(u64, u64, Bytes)>, LogError> {
+    ) -> Result<Flushed, LogError> {
         let mut send = |messages: Vec<raft::prelude::Message>| {
             messages.into_iter().for_each(|message| send(message.to, to_peer(message)));
         };
-        let mut committed = Vec::new();
+        let (mut committed, mut installed) = (Vec::new(), false);
         while self.node.has_ready() {
             // 1. What raft has decided.
             let mut ready = self.node.ready();
             // 2. A leader's messages, which need not wait for its own disk.
             send(ready.take_messages());
-            // 3. A snapshot: none is sent yet.
+            // 3. A snapshot, whose state is staged: this makes it the one that there is.
+            if !ready.snapshot().is_empty() {
+                let at = ready.snapshot().get_metadata();
+                let store = self.node.mut_store();
+                store.log.install(at.index, at.term, &generation.to_be_bytes())?;
+                store.voters = at.get_conf_state().get_voters().to_vec();
+                committed.clear();
+                installed = true;
+            }
             // 4. What was committed before.
             take(&mut committed, ready.take_committed_entries());
             // 5. Entries and the hard state, made durable by one sync.
@@ -347,7 +430,7 @@ impl<D: Disk> Raft<D> {
             }
             take(&mut committed, light.take_committed_entries());
         }
-        Ok(committed)
+        Ok(Flushed { entries: committed, installed })
     }
 }
 

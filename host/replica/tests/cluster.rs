@@ -17,8 +17,9 @@ use proto::frame::next_frame;
 use proto::{Acl, ConnectRequest, ConnectResponse, OpCode, ReplyHeader, Request};
 use replica::connection::Drained;
 use replica::log::{Log, LogError, Options, SimDisk, SimRng};
-use replica::{Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage, Work};
-use state::{MemoryStore, NoHooks, Settings, State};
+use replica::snapshots::SnapshotJob;
+use replica::{Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage, Report, Work};
+use state::{MemoryStore, NoHooks, Settings, State, Store};
 
 use common::{Nobody, policy};
 
@@ -38,12 +39,14 @@ struct Life {
     machine: Machine,
     inbox: VecDeque<Input>,
     work: VecDeque<Work>,
+    jobs: VecDeque<SnapshotJob>,
     next_tick_ms: i64,
 }
 
 struct Server {
     disk: SimDisk,
-    store: MemoryStore,
+    /// The store of each generation of the state.
+    stores: BTreeMap<u64, MemoryStore>,
     boot: u64,
     life: Option<Life>,
     back_ms: i64,
@@ -90,6 +93,7 @@ struct Cluster {
     trouble: bool,
     leaders: Vec<(u64, u64)>,
     crashes: u64,
+    installs: usize,
     moves: u64,
 }
 
@@ -100,14 +104,15 @@ struct Counts {
     unknown: usize,
     elections: usize,
     crashes: u64,
+    installs: usize,
     moves: u64,
 }
 
 impl Cluster {
     fn new(seed: u64) -> Self {
         let servers = (1..=SERVERS).map(|id| {
-            let (disk, store) = (SimDisk::new(), MemoryStore::default());
-            (id, Server { disk, store, boot: 0, life: None, back_ms: 0 })
+            let (disk, stores) = (SimDisk::new(), BTreeMap::new());
+            (id, Server { disk, stores, boot: 0, life: None, back_ms: 0 })
         });
         let client = |at: usize| Client {
             session: 0,
@@ -133,6 +138,7 @@ impl Cluster {
             trouble: true,
             leaders: Vec::new(),
             crashes: 0,
+            installs: 0,
             moves: 0,
         }
     }
@@ -142,10 +148,7 @@ impl Cluster {
         let server = self.servers.get_mut(&id).expect("it is one of them");
         server.boot += 1;
         let voters: Vec<u64> = (1..=SERVERS).collect();
-        let (store, hooks) = (Box::new(server.store.clone()), Box::new(NoHooks));
-        let state = State::open_or_found(store, hooks, 1 << 20, &voters);
-        let state = state.expect("memory does not fail").with_gather_bytes(2000);
-        let options = Options { segment_bytes: 256 << 10, ..Options::default() };
+        let options = Options { segment_bytes: 16 << 10, ..Options::default() };
         let log = match Log::open(server.disk.clone(), options.clone()) {
             Ok((log, _)) => log,
             Err(LogError::Missing) => {
@@ -154,6 +157,12 @@ impl Cluster {
             }
             Err(error) => panic!("seed {}: the log does not open: {error}", self.seed),
         };
+        // What the log does not name is of no use.
+        let generation = replica::node::generation(&log);
+        server.stores.retain(|known, _| *known == generation);
+        let store = Box::new(server.stores.entry(generation).or_default().clone());
+        let state = State::open_or_found(store, Box::new(NoHooks), 1 << 20, &voters);
+        let state = state.expect("memory does not fail").with_gather_bytes(2000);
         let config = NodeConfig {
             server: id as u32,
             raft_id: id,
@@ -161,15 +170,17 @@ impl Cluster {
             boot: self.seed << 32 | id << 24 | server.boot,
             cluster_id: 1 + id,
             settings: Settings::default(),
-            log_keep_bytes: 1 << 30,
+            log_keep_bytes: 40 << 10,
         };
         let me = (config.server, config.boot);
         let sessions = state.view().sessions().expect("rows are sound");
         let node = Node::new(log, state.meta(), sessions, config).expect("log and state match");
         let machine = Machine::new(state, me);
         let next_tick_ms = now_ms + self.rng.below(50) as i64;
-        let (inbox, work) = (VecDeque::new(), VecDeque::new());
-        server.life = Some(Life { node, machine, inbox, work, next_tick_ms });
+        let source = machine.source().expect("memory does not fail");
+        let inbox = VecDeque::from([Input::Durable(Arc::new(source))]);
+        let (work, jobs) = (VecDeque::new(), VecDeque::new());
+        server.life = Some(Life { node, machine, inbox, work, jobs, next_tick_ms });
         self.relink(id, true);
     }
 
@@ -190,12 +201,14 @@ impl Cluster {
     fn crash(&mut self, id: u64) {
         self.crashes += 1;
         let seed = self.rng.next_u64();
-        let back_ms = self.now_ms + 100 + self.rng.below(3000) as i64;
+        // Some are away for long.
+        let away_ms = if self.rng.chance(25) { 8000 } else { 3000 };
+        let back_ms = self.now_ms + 100 + self.rng.below(away_ms) as i64;
         let server = self.servers.get_mut(&id).expect("it is one of them");
         server.life = None;
         server.back_ms = back_ms;
         server.disk.crash(seed);
-        server.store = server.store.crashed();
+        server.stores.values_mut().for_each(|store| *store = store.crashed());
         self.flights.retain(|flight| flight.from != id && flight.to != id);
         self.relink(id, false);
         for client in &mut self.clients {
@@ -275,21 +288,40 @@ impl Cluster {
         let clock_ms = 1_700_000_000_000 + self.now_ms;
         let mut sent = Vec::new();
         let slow = self.trouble && self.rng.chance(30);
-        let life = life(&mut self.servers, id).expect("it is up");
+        let begin_flush = self.rng.chance(2);
+        let server = self.servers.get_mut(&id).expect("it is one of them");
+        let life = server.life.as_mut().expect("it is up");
         life.inbox.drain(..).for_each(|input| life.node.step(input));
         if self.now_ms >= life.next_tick_ms {
             life.next_tick_ms = self.now_ms + 50;
             life.node.tick(self.now_ms).expect("the log works");
         }
         let work = life.node.flush(clock_ms, &mut |to, message| sent.push((to, message)));
-        let work = work.expect("the log works");
-        if !work.entries.is_empty() || !work.expect.is_empty() {
+        let mut work = work.expect("the log works");
+        life.jobs.extend(work.snapshots.drain(..));
+        if !work.is_empty() {
             life.work.push_back(work);
         }
         // The Machine may lag.
         while let Some(work) = if slow { None } else { life.work.pop_front() } {
             let reports = life.machine.apply(work).expect("it applies");
+            let installed = |report: &&Report| matches!(report, Report::Installed { .. });
+            self.installs += reports.iter().filter(installed).count();
             life.inbox.extend(reports.into_iter().map(Input::Report));
+        }
+        // So may what writes to the store.
+        if !slow && let Some(flush) = life.machine.take_flush(begin_flush).expect("it works") {
+            flush.run().and_then(|()| flush.sync()).expect("memory does not fail");
+            let source = flush.source().expect("it is written");
+            life.inbox.push_back(Input::Durable(Arc::new(source)));
+        }
+        while let Some(job) = if slow { None } else { life.jobs.pop_front() } {
+            let make = &mut |generation| {
+                let store = MemoryStore::default();
+                server.stores.insert(generation, store.clone());
+                Ok(Box::new(store) as Box<dyn Store>)
+            };
+            life.inbox.push_back(job.run(make).expect("memory does not fail"));
         }
         if let (true, at) = (life.node.leads(), life.node.leader())
             && self.leaders.last() != Some(&at)
@@ -444,6 +476,7 @@ impl Cluster {
         }
         counts.elections += self.leaders.len();
         counts.crashes += self.crashes;
+        counts.installs += self.installs;
         counts.moves += self.moves;
     }
 
@@ -479,11 +512,14 @@ fn three_servers_are_one() {
     let mut counts = Counts::default();
     let from = std::env::var("TEST_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     (from..from + seeds).for_each(|seed| Cluster::new(seed).run(&mut counts));
-    let Counts { acknowledged, unknown, elections, crashes, moves } = counts;
+    let Counts { acknowledged, unknown, elections, crashes, installs, moves } = counts;
     println!(
         "{seeds} seeds: {acknowledged} writes acknowledged, {unknown} unknown, \
-         {elections} elections, {crashes} crashes, {moves} sessions moved"
+         {elections} elections, {crashes} crashes, {installs} snapshots, {moves} sessions moved"
     );
     assert!(acknowledged > 1000 && unknown > 0, "clients get on");
-    assert!(elections as u64 > seeds && crashes > 0 && moves > 0, "there is trouble");
+    assert!(
+        elections as u64 > seeds && crashes > 0 && installs > 0 && moves > 0,
+        "there is trouble"
+    );
 }

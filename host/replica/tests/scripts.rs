@@ -309,7 +309,7 @@ impl Runner {
         let Some(mut work) = self.work.pop_front() else { return Ok(false) };
         let rest = work.entries.split_off(work.entries.len().min(1));
         if !rest.is_empty() {
-            self.work.push_front(Work { expect: Vec::new(), entries: rest });
+            self.work.push_front(Work { entries: rest, ..Work::default() });
         }
         for report in self.machine.apply(work)? {
             self.node.step(Input::Report(report));

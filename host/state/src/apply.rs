@@ -149,11 +149,7 @@ impl State {
         let acls = Arc::new(AclTable::new());
         let format = store.view().get(Keyspace::Meta, FORMAT_KEY)?;
         let meta = match format {
-            None => {
-                let meta = birth(store.as_ref(), &acls, voters)?;
-                store.sync()?;
-                meta
-            }
+            None => birth(store.as_ref(), &acls, voters)?,
             Some(format) => {
                 let found = format.first_chunk::<4>().map_or(u32::MAX, |f| u32::from_be_bytes(*f));
                 if found > STORE_FORMAT {
@@ -164,6 +160,8 @@ impl State {
                 meta.ok_or_else(|| damaged_meta("it cannot be decoded"))?
             }
         };
+        // What it starts from is durable: the log may be trimmed up to there.
+        store.sync()?;
         for (key, row) in store.view().range(Keyspace::Acls, &[0], &[0xff; 5], usize::MAX)? {
             let id = key.first_chunk::<4>().map(|id| u32::from_be_bytes(*id));
             let (Some(id), Some(acl)) = (id, acls::decode(&row)) else {

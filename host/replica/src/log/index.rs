@@ -78,6 +78,11 @@ impl Index {
         self.places.front()
     }
 
+    /// The last entry that is in a segment before this one; what is trimmed counts as such.
+    pub(super) fn last_before(&self, segment: u32) -> u64 {
+        self.trimmed.index + self.places.partition_point(|place| place.segment < segment) as u64
+    }
+
     /// The first index whose entry is in memory, `last + 1` if none is.
     pub(super) fn recent_first(&self) -> u64 {
         self.last() + 1 - self.recent.len() as u64

@@ -354,6 +354,20 @@ impl<D: Disk> Log<D> {
         full.sum::<u64>() + self.end
     }
 
+    /// The entry up to which the log can be trimmed with whole segments of at least so many bytes
+    /// left.
+    pub fn before_last(&self, bytes: u64) -> u64 {
+        let (mut first, _) = self.active();
+        let mut kept = self.end;
+        for (id, segment) in self.segments.iter().rev().skip(1) {
+            if kept >= bytes {
+                break;
+            }
+            (first, kept) = (*id, kept + segment.capacity);
+        }
+        self.index.last_before(u32::try_from(first).expect("fewer than 2^32 segments"))
+    }
+
     fn sync_batch(&mut self) -> Result<(), Broken> {
         let mut base = 0;
         let rotated = self.end + self.batch.bytes().len() as u64 > self.active().1.capacity;

@@ -1,0 +1,294 @@
+//! Snapshots between servers: a leader offers one to a server that is too far behind for entries,
+//! which then asks for it, chunk by chunk, and goes on from it.
+//!
+//! Raft's own message only offers: it is kept until the whole snapshot is staged beside the old
+//! state, and put to raft then. What blocks on a store is a [`SnapshotJob`], run by a thread of its
+//! own; its outcome comes back as an input.
+//!
+//! Invariants:
+//! * The receiver asks, so it is sent no more than it can take, and both sides hold one chunk.
+//! * What is staged becomes the state by one record in the log (`Log::install`), which names its
+//!   generation; before that it is nothing, after that the old state is nothing.
+//! * A snapshot under way goes on when its link comes back, and when the leader changes, as long as
+//!   the sender lives and keeps it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use state::snapshot::{CHUNK_BYTES_MAX, Chunk, Cursor, Progress, Source, Staged, Staging};
+use state::{Fault, Store};
+
+use crate::input::Input;
+use crate::peer::PeerMessage;
+use crate::raft::{RaftMessage, SnapshotAt};
+
+/// After so many ticks without an answer the receiver asks again.
+const ASK_AGAIN_TICKS: u32 = 20;
+/// After so many ticks without being asked, the leader offers anew.
+const OFFER_AGAIN_TICKS: u32 = 60;
+/// After so many ticks without being asked, a sender forgets which snapshot it offered.
+const FORGET_TICKS: u32 = 1200;
+
+/// What servers say to each other about snapshots; each is known by its last entry's position.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum SnapshotMessage {
+    /// Send the chunk that begins there.
+    Ask {
+        /// Index and term.
+        of: (u64, u64),
+        /// Where it begins.
+        at: Cursor,
+    },
+    /// A chunk.
+    Chunk {
+        /// Index and term.
+        of: (u64, u64),
+        /// The chunk.
+        chunk: Chunk,
+    },
+    /// It is not kept here any more.
+    Gone {
+        /// Index and term.
+        of: (u64, u64),
+    },
+}
+
+/// Work on a store, which may block.
+#[derive(Debug)]
+pub enum SnapshotJob {
+    /// Reads a chunk for another server.
+    Read {
+        /// Its raft id.
+        to: u64,
+        /// What is sent.
+        source: Arc<Source>,
+        /// Where the chunk begins.
+        at: Cursor,
+    },
+    /// Stages a chunk.
+    Stage {
+        /// The snapshot's index and term.
+        of: (u64, u64),
+        /// What is staged already; nothing before the first chunk.
+        staging: Option<Box<Staging>>,
+        /// Names the store that is filled.
+        generation: u64,
+        /// The chunk.
+        chunk: Chunk,
+    },
+}
+
+/// What came of a [`SnapshotJob::Stage`].
+#[derive(Debug)]
+pub struct StageDone {
+    of: (u64, u64),
+    /// Why the snapshot is not what it should be, if it is not.
+    progress: Result<Progress, String>,
+}
+
+impl SnapshotJob {
+    /// Does the work. `make` makes the empty store of a generation in place of any that is there.
+    ///
+    /// # Errors
+    /// [`Fault`] if a store fails: stop the server.
+    pub fn run(
+        self,
+        make: &mut dyn FnMut(u64) -> Result<Box<dyn Store>, Fault>,
+    ) -> Result<Input, Fault> {
+        match self {
+            Self::Read { to, source, at } => {
+                let of = position(&source);
+                let chunk = source.chunk(at, CHUNK_BYTES_MAX)?;
+                Ok(Input::ChunkRead { to, message: SnapshotMessage::Chunk { of, chunk } })
+            }
+            Self::Stage { of, staging, generation, chunk } => {
+                let staging = match staging {
+                    Some(staging) => *staging,
+                    None => Staging::new(make(generation)?),
+                };
+                let progress = match staging.put(chunk) {
+                    Ok(progress) => Ok(progress),
+                    Err(fault @ Fault::Damaged { .. }) => Err(fault.to_string()),
+                    Err(fault) => return Err(fault),
+                };
+                Ok(Input::Staged(StageDone { of, progress }))
+            }
+        }
+    }
+}
+
+fn position(source: &Source) -> (u64, u64) {
+    (source.meta().applied, source.meta().term)
+}
+
+/// What this server offered to others, by raft id.
+#[derive(Default)]
+pub(crate) struct Offers {
+    ticks: u32,
+    latest: Option<Arc<Source>>,
+    offered: BTreeMap<u64, Offer>,
+}
+
+struct Offer {
+    source: Arc<Source>,
+    /// When it was offered, or last asked for.
+    used: u32,
+}
+
+impl Offers {
+    /// A tick; gives the servers that do not ask for what they were offered.
+    pub(crate) fn tick(&mut self) -> Vec<u64> {
+        self.ticks = self.ticks.wrapping_add(1);
+        let ticks = self.ticks;
+        let silent = |offer: &Offer| ticks.wrapping_sub(offer.used);
+        self.offered.retain(|_, offer| silent(offer) < FORGET_TICKS);
+        let late = self.offered.iter().filter(|(_, offer)| silent(offer) % OFFER_AGAIN_TICKS == 0);
+        late.map(|(to, _)| *to).collect()
+    }
+
+    /// There is a newer picture of the store.
+    pub(crate) fn put(&mut self, source: Arc<Source>) {
+        if self.latest.as_ref().is_none_or(|known| known.meta().applied < source.meta().applied) {
+            self.latest = Some(source);
+        }
+    }
+
+    /// What to offer to a server: what it was offered before, if entries from `first` on go on from
+    /// there.
+    pub(crate) fn offer(&mut self, to: u64, first: u64) -> Option<Arc<Source>> {
+        let is_of_use = |source: &Arc<Source>| source.meta().applied + 1 >= first;
+        if let Some(offer) = self.offered.get_mut(&to).filter(|offer| is_of_use(&offer.source)) {
+            offer.used = self.ticks;
+            return Some(Arc::clone(&offer.source));
+        }
+        let source = self.latest.clone().filter(is_of_use)?;
+        self.offered.insert(to, Offer { source: Arc::clone(&source), used: self.ticks });
+        Some(source)
+    }
+
+    /// The work for a server that asks for what it was offered; nothing if it is not kept any more.
+    pub(crate) fn ask(&mut self, to: u64, of: (u64, u64), at: Cursor) -> Option<SnapshotJob> {
+        let offer = self.offered.get_mut(&to).filter(|offer| position(&offer.source) == of)?;
+        offer.used = self.ticks;
+        Some(SnapshotJob::Read { to, source: Arc::clone(&offer.source), at })
+    }
+
+    /// A server has all up to this index.
+    pub(crate) fn reached(&mut self, to: u64, index: u64) {
+        if self.offered.get(&to).is_some_and(|offer| offer.source.meta().applied <= index) {
+            self.offered.remove(&to);
+        }
+    }
+
+    /// Which servers were offered something.
+    pub(crate) fn receivers(&self) -> Vec<u64> {
+        self.offered.keys().copied().collect()
+    }
+
+    /// The oldest entry that somebody is being sent the state of: those behind it must be kept.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.offered.values().map(|offer| offer.source.meta().applied).min()
+    }
+}
+
+/// How far a snapshot is that this server receives.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// More must come.
+    More(Incoming),
+    /// It is whole: raft's message that offered it, and the state.
+    Whole(Box<RaftMessage>, Staged),
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The next chunk was asked for.
+    Asked(Option<Box<Staging>>),
+    /// A chunk is being written.
+    Writing,
+}
+
+/// A snapshot that this server receives.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// The server that sends it, by raft id.
+    from: u64,
+    of: (u64, u64),
+    generation: u64,
+    /// Raft's message that offered it, or the latest that offered any.
+    offer: RaftMessage,
+    stage: Stage,
+    next: Cursor,
+    asked: u32,
+}
+
+impl Incoming {
+    /// Takes an offer; `generation` names the store to be filled.
+    pub(crate) fn new(offer: RaftMessage, at: &SnapshotAt, generation: u64, ticks: u32) -> Self {
+        let of = (at.index, at.term);
+        let (stage, next) = (Stage::Asked(None), Cursor::default());
+        let (from, asked) = (offer.from, ticks.wrapping_sub(ASK_AGAIN_TICKS));
+        Self { from, of, generation, offer, stage, next, asked }
+    }
+
+    /// Whether it is this one.
+    pub(crate) fn is(&self, of: (u64, u64)) -> bool {
+        self.of == of
+    }
+
+    /// The server that sends it.
+    pub(crate) fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// Raft offers one again, this or another: this one goes on, for whoever leads now.
+    pub(crate) fn offered_again(&mut self, offer: RaftMessage) {
+        self.offer = offer;
+    }
+
+    /// What to ask for, if it is time to.
+    pub(crate) fn ask(&mut self, ticks: u32) -> Option<(u64, PeerMessage)> {
+        if ticks.wrapping_sub(self.asked) < ASK_AGAIN_TICKS || matches!(self.stage, Stage::Writing)
+        {
+            return None;
+        }
+        self.asked = ticks;
+        let message = SnapshotMessage::Ask { of: self.of, at: self.next.clone() };
+        Some((self.from, PeerMessage::Snapshot(message)))
+    }
+
+    /// The link to the sender is new: what was asked for may be lost.
+    pub(crate) fn ask_now(&mut self, ticks: u32) {
+        self.asked = ticks.wrapping_sub(ASK_AGAIN_TICKS);
+    }
+
+    /// The work that a chunk makes, unless it came before.
+    pub(crate) fn take(&mut self, of: (u64, u64), chunk: Chunk) -> Option<SnapshotJob> {
+        if of != self.of || chunk.at != self.next {
+            return None;
+        }
+        match std::mem::replace(&mut self.stage, Stage::Writing) {
+            Stage::Asked(staging) => {
+                Some(SnapshotJob::Stage { of, staging, generation: self.generation, chunk })
+            }
+            Stage::Writing => None,
+        }
+    }
+
+    /// Goes on after a chunk was written.
+    pub(crate) fn staged(mut self, done: StageDone, ticks: u32) -> Result<Received, String> {
+        if done.of != self.of {
+            return Ok(Received::More(self));
+        }
+        match done.progress? {
+            Progress::Unfinished(staging) => {
+                self.next = staging.next().clone();
+                self.stage = Stage::Asked(Some(Box::new(staging)));
+                self.ask_now(ticks);
+                Ok(Received::More(self))
+            }
+            Progress::Whole(staged) => Ok(Received::Whole(Box::new(self.offer), staged)),
+        }
+    }
+}
