@@ -30,6 +30,11 @@ fn get(path: &str) -> Request {
 
 impl Ensemble {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same, with more in each configuration.
+    fn start_with(more: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let addresses: Vec<SocketAddr> = (0..2 * SERVERS).map(|_| free_address()).collect();
         let (clients, peers) = addresses.split_at(SERVERS);
@@ -38,7 +43,7 @@ impl Ensemble {
             for (id, peer) in (1..).zip(peers) {
                 text += &format!("[[ensemble.servers]]\nid = {id}\npeer = [\"{peer}\"]\n");
             }
-            std::fs::write(config(dir.path(), at), text).expect("it can be written");
+            std::fs::write(config(dir.path(), at), text + more).expect("it can be written");
         }
         let servers = (0..SERVERS).map(|_| None).collect();
         let mut ensemble = Self { dir, clients: clients.to_vec(), servers };
@@ -178,6 +183,68 @@ fn all_may_be_killed_and_what_was_acknowledged_is_there() {
         let mut client = ensemble.connect(at);
         (0..200).for_each(|at| assert_eq!(read(&mut client, &format!("/n{at}")), "x"));
     }
+}
+
+#[test]
+fn one_that_is_too_far_behind_gets_the_state() {
+    let storage = "[storage]\nlog-segment-bytes = \"1MiB\"\nlog-retain-bytes = \"1MiB\"\n";
+    let mut ensemble = Ensemble::start_with(storage);
+    let leader = ensemble.leader();
+    let (away, other) = ((leader + 1) % SERVERS, (leader + 2) % SERVERS);
+    done(&mut ensemble.connect(away), &create("/a", b"0"));
+    ensemble.kill(away);
+    let mut client = ensemble.connect(leader);
+    let megabyte = "x".repeat(1 << 19);
+    for at in 0..20 {
+        done(&mut client, &create(&format!("/n{at}"), megabyte.as_bytes()));
+        for child in 0..100 {
+            done(&mut client, &create(&format!("/n{at}/{child}"), b"y"));
+        }
+    }
+    // The logs no longer have what it needs, once the stores have it.
+    let log_bytes = |at: usize| -> u64 {
+        let files = std::fs::read_dir(ensemble.data(at).join("log")).expect("a directory");
+        files.map(|file| file.and_then(|f| f.metadata()).map_or(0, |m| m.len())).sum()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while log_bytes(leader) > 8 << 20 || log_bytes(other) > 8 << 20 {
+        assert!(Instant::now() < deadline, "the logs stay: {}", log_bytes(leader));
+        done(&mut client, &set("/a", "again"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Half of it was there before a crash: it begins again.
+    ensemble.start_one(away);
+    ensemble.kill(away);
+    ensemble.start_one(away);
+    let deadline = Instant::now() + PATIENCE;
+    while ensemble.said(away, "Node count:").as_deref() != Some("2025") {
+        assert!(Instant::now() < deadline, "{:?}", ensemble.said(away, "Node count:"));
+        done(&mut client, &set("/a", "again"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut client = ensemble.connect(away);
+    for at in 0..20 {
+        assert_eq!(read(&mut client, &format!("/n{at}")), megabyte);
+        assert_eq!(read(&mut client, &format!("/n{at}/99")), "y");
+    }
+    // It is a server like the others: it can lead, and after another start it has all.
+    ensemble.kill(leader);
+    done(&mut client, &set("/a", "last"));
+    ensemble.start_one(leader);
+    assert_eq!(read(&mut ensemble.connect(leader), "/a"), "last");
+    let states = || -> Vec<String> {
+        let files = std::fs::read_dir(ensemble.data(away)).expect("a directory");
+        let names = files.map(|f| f.expect("an entry").file_name().into_string().expect("UTF-8"));
+        names.filter(|name| name.starts_with("state")).collect()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while states().len() > 1 {
+        assert!(Instant::now() < deadline, "{:?}", states());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ensemble.kill(away);
+    ensemble.start_one(away);
+    assert_eq!(read(&mut ensemble.connect(away), "/a"), "last");
 }
 
 #[test]

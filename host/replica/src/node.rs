@@ -274,7 +274,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// Which generation of the state it is, by the log.
-    fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         generation(self.raft.log())
     }
 

@@ -4,22 +4,45 @@
 //! in it changes. Store and log have format numbers of their own; whenever one of them is raised, so
 //! is this, because opening a store already writes to it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
-/// The format that this program writes, and the only one that it reads. Format 1, with another form
-/// of log entries, is of before the first release.
-const FORMAT: u32 = 2;
+/// The format that this program writes, and the only one that it reads. Those before it, with other
+/// forms of log entries and no lock, are of before the first release.
+const FORMAT: u32 = 3;
 const FILE: &str = "format";
+const LOCK: &str = "lock";
 
-/// Makes the directory if it is not there, and sees that this program may use it.
+/// A data directory that no other server uses, as long as this is held.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _lock: File,
+}
+
+/// Makes the directory if it is not there, and sees that this program, and no other, may use it.
 ///
 /// # Errors
-/// If a newer version wrote it, or it cannot be read or made.
-pub(crate) fn claim(dir: &Path) -> anyhow::Result<()> {
+/// If a newer version wrote it, another server uses it, or it cannot be read or made.
+pub(crate) fn claim(dir: &Path) -> anyhow::Result<Claim> {
+    check_format(dir)?;
+    let file = dir.join(LOCK);
+    let cannot = || format!("cannot lock {}", file.display());
+    let lock = File::options().create(true).append(true).open(&file).with_context(cannot)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Claim { _lock: lock }),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{}: the data directory is in use by another server; stop that one, or use another \
+             directory",
+            dir.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+    }
+}
+
+fn check_format(dir: &Path) -> anyhow::Result<()> {
     let file = dir.join(FILE);
     match fs::read_to_string(&file) {
         Ok(text) => {
@@ -52,7 +75,7 @@ pub(crate) fn claim(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes the file so that it is there whole or not at all. Another server may be doing the same:
-/// which of the two has the directory is decided by the store's lock.
+/// which of the two has the directory is decided by the lock.
 fn mark(dir: &Path, file: &Path) -> std::io::Result<()> {
     let new = dir.join(format!("format.new-{}", std::process::id()));
     let mut out = File::create(&new)?;
@@ -70,10 +93,13 @@ mod tests {
     fn a_directory_of_this_version_is_claimed_again_and_a_newer_one_is_not() {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("a/b");
-        claim(&data).expect("a new one");
+        let first = claim(&data).expect("a new one");
+        let refused = claim(&data).expect_err("it is in use").to_string();
+        assert!(refused.contains("in use"), "{refused}");
+        drop(first);
         claim(&data).expect("its own");
         let refused =
-            [("3\n", "newer program"), ("1\n", "no release"), ("", "backup"), ("x", "backup")];
+            [("4\n", "newer program"), ("2\n", "no release"), ("", "backup"), ("x", "backup")];
         for (text, expected) in refused {
             fs::write(data.join(FILE), text).expect("a file");
             let error = claim(&data).expect_err("it is refused").to_string();

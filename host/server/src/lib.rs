@@ -12,6 +12,7 @@ mod data_dir;
 mod mailbox;
 mod peers;
 pub mod serve;
+mod stores;
 mod threads;
 
 mod auth;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use replica::log::{Log, LogError, Options, Position, RealDisk};
-use replica::{NodeConfig, Policy, Published, settings};
+use replica::{NodeConfig, Policy, Published, node, settings};
 use state::{FjallStore, NoHooks, Settings, State, StoreOptions};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +26,7 @@ use crate::mailbox::Mailbox;
 use crate::operator_token::OperatorToken;
 use crate::peers::{self, Me, Peer, Peers};
 use crate::stats::Stats;
+use crate::stores::Stores;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
 
@@ -74,6 +75,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
+    let _claim = data_dir::claim(&config.data_dir)?;
     let (replica, last) = start_replica(config, listener)?;
     if let Some(index) = last {
         caught_up(&replica.published, index).await;
@@ -160,10 +162,10 @@ fn start_replica(
     listener: Option<std::net::TcpListener>,
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let dir = &config.data_dir;
-    data_dir::claim(dir)?;
+    let log = open_log(config, &dir.join("log"))?;
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
-    let store = FjallStore::open(&dir.join("state"), &options)
-        .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
+    let stores = Arc::new(Stores::new(dir, options));
+    let store = stores.open(log.as_ref().map_or(0, node::generation))?;
     tell_torn_tail(&store);
     let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
     let (raft_id, others) = ensemble(config);
@@ -183,7 +185,7 @@ fn start_replica(
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);
     let number = |bytes: &[u8]| bytes.iter().fold(1u64, |n, b| n.wrapping_mul(257) ^ u64::from(*b));
-    let node = NodeConfig {
+    let node_config = NodeConfig {
         server: u32::from(config.server_id),
         raft_id,
         election_ticks: (10, 20),
@@ -192,9 +194,16 @@ fn start_replica(
         settings: seed(config),
         log_keep_bytes: config.storage.log_retain_bytes,
     };
-    let mut log = open_log(config, &dir.join("log"), state.meta().applied)?;
-    if let Some(log) = &mut log {
-        replay_committed(&mut state, log)?;
+    let mut log = log;
+    match &mut log {
+        Some(log) => replay_committed(&mut state, log)?,
+        None => anyhow::ensure!(
+            state.meta().applied == state::apply::BIRTH.0,
+            "{} has no log, but the state beside it has applied up to {}: the log was lost; restore \
+             the directory from a backup",
+            dir.join("log").display(),
+            state.meta().applied
+        ),
     }
     let alone = others.is_empty();
     let inputs = Arc::new(Mailbox::new(usize::MAX));
@@ -214,7 +223,7 @@ fn start_replica(
     // Alone, all that is in the log will be committed; in an ensemble the rest may never be.
     let known = if alone { log.last_index() } else { state.meta().applied };
     let last = Some(known).filter(|last| *last > state::apply::BIRTH.0);
-    Ok((Replica::start(log, state, node, reaping, inputs, peers)?, last))
+    Ok((Replica::start(log, state, node_config, reaping, inputs, peers, stores)?, last))
 }
 
 /// This server's id for raft, and the other voters. A server that is alone has the id 1.
@@ -308,22 +317,14 @@ fn log_options(config: &Config) -> Options {
 }
 
 /// The log, if there is one.
-fn open_log(config: &Config, dir: &Path, applied: u64) -> anyhow::Result<Option<Log<RealDisk>>> {
+fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>> {
     let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
     match Log::open(disk, log_options(config)) {
         Ok((log, recovered)) => {
             tracing::debug!(?recovered, "the log is open");
             Ok(Some(log))
         }
-        Err(LogError::Missing) => {
-            anyhow::ensure!(
-                applied == state::apply::BIRTH.0,
-                "{} has no log, but the state beside it has applied up to {applied}: the log was \
-                 lost; restore the directory from a backup",
-                dir.display()
-            );
-            Ok(None)
-        }
+        Err(LogError::Missing) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot open the log {}", dir.display())),
     }
 }

@@ -1,5 +1,5 @@
-//! The Node's thread, the Machine's thread, the one that writes to the store, and the one on which
-//! big reads take turns.
+//! The Node's thread, the Machine's thread, the one that writes to the store, the one on which
+//! snapshots are read and staged, and the one on which big reads take turns.
 //!
 //! Node and Machine are joined by a bounded queue of committed entries, so that a long apply never
 //! keeps the Node from its ticks for longer than it takes to fill the queue.
@@ -10,17 +10,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use replica::log::{Log, RealDisk};
+use replica::snapshots::SnapshotJob;
 use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Report, Work};
 use state::{Flush, State};
 
 use crate::mailbox::Mailbox;
 use crate::peers::Peers;
+use crate::stores::Stores;
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
 /// How long changes are gathered before they are written to the store. What is not in the store is
 /// replayed from the log at the next start, faster than it came in.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether an old state can be removed.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// How much work may wait for the Machine.
 const WORK_MAX: usize = 64;
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
@@ -104,6 +108,7 @@ impl Replica {
         reaping: Reaping,
         inputs: Arc<Mailbox<Input>>,
         peers: Option<Peers>,
+        stores: Arc<Stores>,
     ) -> anyhow::Result<Self> {
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
@@ -115,7 +120,10 @@ impl Replica {
             Some(_) => Part::Looking as u8,
         }));
         let peers = peers.unwrap_or_else(Peers::none);
+        inputs.put([Input::Durable(Arc::new(machine.source()?))]);
         let work = Arc::new(Mailbox::new(WORK_MAX));
+        // Bounded by the servers: each asks for one chunk.
+        let snapshots = Arc::new(Mailbox::new(usize::MAX));
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(body)
@@ -126,6 +134,8 @@ impl Replica {
                 node,
                 inbox: Arc::clone(&inputs),
                 work: Arc::clone(&work),
+                snapshots: Arc::clone(&snapshots),
+                stores: Arc::clone(&stores),
                 stop: Arc::clone(&stop),
                 reaping,
                 published: Arc::clone(&published),
@@ -147,6 +157,11 @@ impl Replica {
         {
             let inputs = Arc::clone(&inputs);
             threads.push(spawn("store", Box::new(move || run_store(&flushes, &inputs)))?);
+        }
+        {
+            let inputs = Arc::clone(&inputs);
+            let body = move || run_snapshots(&stores, &snapshots, &inputs);
+            threads.push(spawn("snapshots", Box::new(body))?);
         }
         let big_reads = Arc::new(Mailbox::new(usize::MAX));
         {
@@ -172,6 +187,8 @@ struct NodeThread {
     node: Node<RealDisk>,
     inbox: Arc<Mailbox<Input>>,
     work: Arc<Mailbox<Work>>,
+    snapshots: Arc<Mailbox<SnapshotJob>>,
+    stores: Arc<Stores>,
     stop: Arc<AtomicBool>,
     reaping: Reaping,
     published: Arc<Published>,
@@ -200,19 +217,25 @@ impl NodeThread {
                 self.reap();
             }
             let peers = &self.peers;
-            let todo = self
+            let mut todo = self
                 .node
                 .flush(clock_ms(), &mut |to, message| peers.send(to, message))
                 .unwrap_or_else(|error| broken("the log", &error));
             if !alone {
                 self.part.store(Part::in_ensemble(&self.node) as u8, Ordering::Relaxed);
             }
-            let nothing = todo.entries.is_empty() && todo.expect.is_empty();
-            if !nothing && !self.work.put([todo]) {
+            if todo.install.is_some() {
+                self.stores.named(self.node.generation());
+            }
+            if !todo.snapshots.is_empty() {
+                self.snapshots.put(todo.snapshots.drain(..));
+            }
+            if !todo.is_empty() && !self.work.put([todo]) {
                 break;
             }
         }
         self.work.close();
+        self.snapshots.close();
         self.inbox.close();
     }
 
@@ -274,7 +297,24 @@ fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>) {
         for flush in taken.drain(..) {
             let done = flush.run().and_then(|()| flush.sync());
             done.unwrap_or_else(|fault| broken("the store", &fault));
-            inputs.put_quietly(Input::Durable(flush.index()));
+            if let Some(source) = flush.source() {
+                inputs.put_quietly(Input::Durable(Arc::new(source)));
+            }
+        }
+        if !open {
+            return;
+        }
+    }
+}
+
+fn run_snapshots(stores: &Stores, jobs: &Mailbox<SnapshotJob>, inputs: &Mailbox<Input>) {
+    let mut taken = Vec::new();
+    loop {
+        let open = jobs.take(&mut taken, TIDY_EVERY);
+        stores.tidy();
+        for job in taken.drain(..) {
+            let done = job.run(&mut |generation| stores.make(generation));
+            inputs.put([done.unwrap_or_else(|fault| broken("the store", &fault))]);
         }
         if !open {
             return;

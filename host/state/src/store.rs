@@ -11,7 +11,7 @@ mod journal;
 
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use fjall::{Database, KeyspaceCreateOptions, PersistMode, Readable};
@@ -131,6 +131,11 @@ impl FjallStore {
         Ok(Self { database, keyspaces: Arc::new(keyspaces), torn_tail })
     }
 
+    /// Tells later whether anybody still reads it.
+    pub fn in_use(&self) -> InUse {
+        InUse(Arc::downgrade(&self.keyspaces))
+    }
+
     /// What was dropped at the end of the journal when it was opened; the log has it too.
     pub fn torn_tail(&self) -> Option<&TornTail> {
         self.torn_tail.as_ref()
@@ -145,6 +150,16 @@ fn open_database(path: &Path, options: &StoreOptions) -> fjall::Result<Database>
         .max_journaling_size(64 << 20)
         .manual_journal_persist(true)
         .open()
+}
+
+/// Whether a store on disk, or a picture of it, is still held by anybody.
+pub struct InUse(Weak<[fjall::Keyspace; 7]>);
+
+impl InUse {
+    /// Whether nobody holds it any more.
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 struct FjallView {

@@ -1,0 +1,162 @@
+//! The directories of the state: one in use, one that a snapshot may be filling.
+//!
+//! Each snapshot that replaces the state makes a new generation, in a directory of its own. Which one
+//! is in use, the log says (`replica::node::generation`); another is what a crash left, or what is
+//! given up.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use state::store::InUse;
+use state::{Fault, FjallStore, Store, StoreOptions};
+
+/// The generations of a data directory.
+pub(crate) struct Stores {
+    dir: PathBuf,
+    options: StoreOptions,
+    /// Those that were opened, and whether anybody still reads them.
+    opened: Mutex<BTreeMap<u64, InUse>>,
+    /// The one that the log names.
+    named: AtomicU64,
+}
+
+const NAME: &str = "state";
+
+impl Stores {
+    /// Those in a data directory.
+    pub(crate) fn new(dir: &Path, options: StoreOptions) -> Self {
+        let (dir, opened, named) = (dir.to_owned(), Mutex::default(), AtomicU64::new(0));
+        Self { dir, options, opened, named }
+    }
+
+    fn path(&self, generation: u64) -> PathBuf {
+        match generation {
+            0 => self.dir.join(NAME),
+            later => self.dir.join(format!("{NAME}-{later}")),
+        }
+    }
+
+    /// Opens the one in use, and removes all others.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or others cannot be removed.
+    pub(crate) fn open(&self, generation: u64) -> anyhow::Result<FjallStore> {
+        let path = self.path(generation);
+        // It is locked: only then nobody else has the others open.
+        let store = FjallStore::open(&path, &self.options)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let here = || format!("cannot read {}", self.dir.display());
+        for entry in fs::read_dir(&self.dir).with_context(here)? {
+            let other = entry.with_context(here)?.path();
+            let name = other.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_one = name == NAME || name.strip_prefix("state-").is_some_and(is_number);
+            if is_one && other != path {
+                tracing::info!(path = %other.display(), "removing a state that is not in use");
+                let gone = || format!("cannot remove {}", other.display());
+                fs::remove_dir_all(&other).with_context(gone)?;
+            }
+        }
+        self.opened.lock().insert(generation, store.in_use());
+        self.named(generation);
+        Ok(store)
+    }
+
+    /// The log names this one now, for good.
+    pub(crate) fn named(&self, generation: u64) {
+        self.named.store(generation, Ordering::Relaxed);
+    }
+
+    /// Removes those before the one that the log names, once nobody reads them any more.
+    pub(crate) fn tidy(&self) {
+        let named = self.named.load(Ordering::Relaxed);
+        let mut opened = self.opened.lock();
+        let over = opened.iter().find(|(generation, used)| **generation < named && used.is_over());
+        let Some((&generation, _)) = over else { return };
+        let path = self.path(generation);
+        match fs::remove_dir_all(&path) {
+            Ok(()) => {
+                opened.remove(&generation);
+                tracing::info!(path = %path.display(), "removed the state before the snapshot");
+            }
+            // Its last thread may be about to end.
+            Err(error) => tracing::debug!(%error, path = %path.display(), "not removed yet"),
+        }
+    }
+
+    /// Makes an empty one for a snapshot.
+    ///
+    /// # Errors
+    /// [`Fault::Store`] if the directory cannot be made.
+    pub(crate) fn make(&self, generation: u64) -> Result<Box<dyn Store>, Fault> {
+        let path = self.path(generation);
+        let failed = |e: std::io::Error| Fault::Store(format!("{}: {e}", path.display()));
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let store = FjallStore::open(&path, &self.options)?;
+        self.opened.lock().insert(generation, store.in_use());
+        Ok(Box::new(store))
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).expect("a directory");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_what_the_log_names_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["state-3", "state-x", "log"] {
+            fs::create_dir(dir.path().join(name)).expect("a directory");
+        }
+        let stores = Stores::new(dir.path(), StoreOptions::default());
+        let first = stores.open(0).expect("it opens");
+        assert_eq!(names(dir.path()), ["log", "state", "state-x"]);
+        let second = stores.make(1).expect("it is made");
+        drop(first);
+        stores.tidy();
+        assert_eq!(names(dir.path()), ["log", "state", "state-1", "state-x"], "the log names 0");
+        stores.named(1);
+        let view = second.view();
+        stores.tidy();
+        assert_eq!(names(dir.path()), ["log", "state-1", "state-x"]);
+        drop((second, view));
+        stores.tidy();
+        assert_eq!(names(dir.path()), ["log", "state-1", "state-x"], "it is the one in use");
+    }
+
+    #[test]
+    fn what_is_still_read_is_not_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let stores = Stores::new(dir.path(), StoreOptions::default());
+        let first = stores.open(0).expect("it opens");
+        let view = first.view();
+        drop(first);
+        let _second = stores.make(1).expect("it is made");
+        stores.named(1);
+        stores.tidy();
+        assert_eq!(names(dir.path()), ["state", "state-1"]);
+        drop(view);
+        stores.tidy();
+        assert_eq!(names(dir.path()), ["state-1"]);
+    }
+}
