@@ -2,10 +2,10 @@
 //!
 //! Invariants:
 //! * The commands of a connection keep their order.
-//! * A write goes into a later entry than its connection's command before it, if a read waits between
-//!   the two: that read's view is the one after the earlier entry (`waiting.rs`).
+//! * A command goes into a later entry than its connection's command before it, if a read waits
+//!   between the two: that read's view is the one after the earlier entry (`waiting.rs`).
 //! * Writes of other connections do not wait for that. A command that is not a write (a session's
-//!   start and end, an operator's change) stays behind all that came before it.
+//!   start and end, a `sync`, an operator's change) stays behind all that came before it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -66,13 +66,14 @@ pub(crate) fn pack(queue: &mut VecDeque<Item>, entries_max: usize) -> Vec<Vec<It
             queue.push_front((queued, ticket));
             break;
         }
-        let from = match (&queued, &ticket) {
-            (Queued::Write { .. }, Some(ticket)) => {
-                let last = places.get(&ticket.outbox.id);
-                last.map_or(0, |last| last + usize::from(ticket.after_read))
-            }
-            _ if left.is_empty() => entries.len().saturating_sub(1),
-            _ => entries_max,
+        let own = ticket.as_ref().map_or(0, |ticket| {
+            let last = places.get(&ticket.outbox.id);
+            last.map_or(0, |last| last + usize::from(ticket.after_read))
+        });
+        let from = match &queued {
+            Queued::Write { .. } => own,
+            Queued::Command(_) if left.is_empty() => own.max(entries.len().saturating_sub(1)),
+            Queued::Command(_) => entries_max,
         };
         let load = Load { commands: 1, bytes: size };
         let has_room = |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load));
@@ -196,6 +197,17 @@ mod tests {
         ];
         let (entries, _) = packed(queue, 64);
         assert_eq!(entries, [vec!["a1"], vec!["a2", "command"]]);
+    }
+
+    #[test]
+    fn a_sync_behind_a_waiting_read_goes_into_a_later_entry() {
+        let a = outbox(1);
+        let mut ticket = a.push_pending(Waits::Sync { xid: 1, path: "/".into() });
+        ticket.after_read = true;
+        let sync = (Queued::Command(Command::Nothing), Some(ticket));
+        let queue = vec![write(&a, "a1", 1, false), sync, write(&a, "a2", 1, false)];
+        let (entries, _) = packed(queue, 64);
+        assert_eq!(entries, [vec!["a1"], vec!["command", "a2"]]);
     }
 
     #[test]

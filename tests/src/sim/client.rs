@@ -112,8 +112,8 @@ pub struct World<'a> {
     pub trouble: bool,
     /// Whether clients still ask for something new.
     pub busy: bool,
-    /// Whether the server takes connections.
-    pub server_up: bool,
+    /// The servers, and whether each takes connections.
+    pub servers: &'a [(u64, bool)],
     /// The next connection's number.
     pub next_conn: &'a mut u64,
 }
@@ -238,7 +238,8 @@ impl Client {
     }
 
     fn connect(&mut self, world: &mut World<'_>) {
-        if !world.server_up {
+        let (server, up) = world.servers[world.rng.below(world.servers.len() as u64) as usize];
+        if !up {
             self.phase = Phase::Away { until_ms: world.now_ms + 50 + world.rng.below(200) as i64 };
             return;
         }
@@ -260,13 +261,13 @@ impl Client {
             password: Bytes::copy_from_slice(&self.password),
             read_only: (!self.id.is_multiple_of(3)).then_some(false),
         };
-        let mut wire = Wire::default();
+        let mut wire = Wire { server, ..Wire::default() };
         request.encode(&mut wire.up);
         world.wires.insert(conn, wire);
         let (client, session, reader) = (self.id, self.session, self.reader);
-        let known = Connection { client, session, reader, ..Connection::default() };
+        let known = Connection { client, server, session, reader, ..Connection::default() };
         world.connections.all.insert(conn, known);
-        world.events.push(Event::Opened { conn, client, session });
+        world.events.push(Event::Opened { conn, client, server, session });
         if self.session == 0 {
             if self.reader {
                 self.authenticate(world);

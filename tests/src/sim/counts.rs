@@ -29,6 +29,28 @@ counts! {
     requests: "requests",
     /// Entries committed.
     entries: "entries committed",
+    /// Seeds by how many servers they have.
+    alone: "seeds of one server",
+    /// Seeds by how many servers they have.
+    threes: "seeds of three servers",
+    /// Seeds by how many servers they have.
+    fives: "seeds of five servers",
+    /// Elections.
+    elections: "elections won",
+    /// Cut off.
+    partitions: "partitions between servers",
+    /// One way.
+    one_way: "cuts of one way between servers",
+    /// Broken links.
+    breaks: "times that links between servers broke",
+    /// Slow links.
+    slow: "times that servers were far from each other",
+    /// Messages lost.
+    messages_lost: "messages between servers lost by a rough network",
+    /// Messages doubled or overtaken.
+    messages_odd: "messages between servers doubled or overtaken",
+    /// All servers at once.
+    blackouts: "losses of power by all servers at once",
     /// Faults of all kinds.
     faults: "faults",
     /// Power lost.
@@ -65,6 +87,8 @@ counts! {
     moves_begun: "moves begun with requests under way",
     /// Moves done.
     moves: "sessions that moved",
+    /// Attached on another server than before.
+    across: "sessions that moved to another server",
     /// Fenced writes.
     fenced: "writes of an earlier connection fenced",
     /// Clients that do not read.

@@ -1,10 +1,13 @@
-//! What goes wrong with the server, and when.
+//! What goes wrong with servers and between them, and when.
+
+use std::collections::BTreeMap;
 
 use replica::log::SimRng;
 
 use super::counts::Counts;
+use super::ensemble::Ensemble;
 use super::history::Event;
-use super::server::{Paused, Server};
+use super::server::Paused;
 
 /// How the process ends at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,85 +20,157 @@ pub enum Fall {
     Stop,
 }
 
-/// What goes wrong now and for some time.
+/// What is wrong with one server for some time.
 #[derive(Default)]
-pub struct Faults {
-    next_ms: i64,
+struct Trouble {
     pause: Option<(Paused, i64)>,
     /// When no thread was paused and the process had just started, since then all is well.
-    pub well_since_ms: i64,
+    well_since_ms: i64,
     /// What the wall clock is ahead of the monotonic one.
-    pub wall_ms: i64,
+    wall_ms: i64,
     /// The power is to go at this time, if nothing touched the disk before.
     power_at_ms: Option<i64>,
 }
 
+/// What goes wrong now and for some time.
+pub struct Faults {
+    next_ms: i64,
+    servers: BTreeMap<u64, Trouble>,
+}
+
+/// Which server ends, and how.
+type Falls = Vec<(u64, Fall)>;
+
 impl Faults {
-    /// Faults that begin after a while.
-    pub fn new(rng: &mut SimRng) -> Self {
-        let wall_ms = 1_700_000_000_000 + rng.below(1_000_000) as i64;
-        Self { next_ms: 2000 + rng.below(2000) as i64, wall_ms, ..Self::default() }
+    /// Faults that begin after a while. The servers' wall clocks differ from the start.
+    pub fn new(ids: &[u64], rng: &mut SimRng) -> Self {
+        let apart_ms = [200, 10_000, 7_200_000][rng.below(3) as usize];
+        let clock_ms = 1_700_000_000_000 + rng.below(1_000_000) as i64;
+        let trouble = |id: &u64| {
+            let wall_ms = clock_ms + rng.below(apart_ms) as i64;
+            (*id, Trouble { wall_ms, ..Trouble::default() })
+        };
+        let servers = ids.iter().map(trouble).collect();
+        Self { next_ms: 2000 + rng.below(2000) as i64, servers }
     }
 
-    /// Which threads stand still.
-    pub fn paused(&self) -> Paused {
-        self.pause.map_or_else(Paused::default, |(paused, _)| paused)
+    fn of(&mut self, id: u64) -> &mut Trouble {
+        self.servers.get_mut(&id).expect("an id of one of the servers")
     }
 
-    /// Whether the power goes with one of the next calls to the disk.
-    pub fn power_is_going(&self) -> bool {
-        self.power_at_ms.is_some()
+    /// Which threads of a server stand still.
+    pub fn paused(&self, id: u64) -> Paused {
+        let pause = self.servers.get(&id).and_then(|trouble| trouble.pause);
+        pause.map_or_else(Paused::default, |(paused, _)| paused)
+    }
+
+    /// Whether the power of a server goes with one of the next calls to the disk.
+    pub fn power_is_going(&self, id: u64) -> bool {
+        self.servers.get(&id).is_some_and(|trouble| trouble.power_at_ms.is_some())
+    }
+
+    /// What a server's wall clock shows.
+    pub fn clock_ms(&self, id: u64, now_ms: i64) -> i64 {
+        now_ms + self.servers.get(&id).map_or(0, |trouble| trouble.wall_ms)
+    }
+
+    /// Since when a server has run with all its threads.
+    pub fn running_since_ms(&self, id: u64, ensemble: &Ensemble) -> Option<i64> {
+        let trouble = self.servers.get(&id)?;
+        (ensemble.is_up(id) && trouble.pause.is_none()).then_some(trouble.well_since_ms)
     }
 
     /// When something is to happen.
     pub fn next_timer_ms(&self) -> i64 {
-        let ends_ms = self.pause.map_or(i64::MAX, |(_, ends_ms)| ends_ms);
-        self.next_ms.min(ends_ms).min(self.power_at_ms.unwrap_or(i64::MAX))
+        let timers = self.servers.values().flat_map(|trouble| {
+            trouble.pause.map(|(_, ends_ms)| ends_ms).into_iter().chain(trouble.power_at_ms)
+        });
+        timers.chain([self.next_ms]).min().unwrap_or(i64::MAX)
     }
 
     /// Nothing goes wrong from now on.
-    pub fn heal(&mut self, now_ms: i64, server: &Server) {
-        if self.pause.take().is_some() {
-            self.well_since_ms = now_ms;
+    pub fn heal(&mut self, now_ms: i64, ensemble: &mut Ensemble) {
+        self.next_ms = i64::MAX;
+        for (id, trouble) in &mut self.servers {
+            if trouble.pause.take().is_some() {
+                trouble.well_since_ms = now_ms;
+            }
+            trouble.power_at_ms = None;
+            ensemble.server(*id).disk.limit_space(None);
         }
-        (self.next_ms, self.power_at_ms) = (i64::MAX, None);
-        server.disk.limit_space(None);
+        ensemble.network.heal(now_ms);
     }
 
-    /// The process has ended, and what was planted with it.
-    pub fn ended(&mut self) {
-        (self.pause, self.power_at_ms) = (None, None);
+    /// A process has ended, and what was planted with it.
+    pub fn ended(&mut self, id: u64) {
+        let trouble = self.of(id);
+        (trouble.pause, trouble.power_at_ms) = (None, None);
+    }
+
+    /// A process has started.
+    pub fn started(&mut self, id: u64, now_ms: i64) {
+        self.of(id).well_since_ms = now_ms;
     }
 
     /// Lets happen what is due.
     pub fn run(
         &mut self,
         now_ms: i64,
-        server: &Server,
+        ensemble: &mut Ensemble,
         rng: &mut SimRng,
         events: &mut Vec<Event>,
         counts: &mut Counts,
-    ) -> Option<Fall> {
-        if self.pause.is_some_and(|(_, ends_ms)| now_ms >= ends_ms) {
-            self.pause = None;
-            self.well_since_ms = now_ms;
+    ) -> Falls {
+        let mut falls = Vec::new();
+        for (id, trouble) in &mut self.servers {
+            if trouble.pause.is_some_and(|(_, ends_ms)| now_ms >= ends_ms) {
+                trouble.pause = None;
+                trouble.well_since_ms = now_ms;
+            }
+            if trouble.power_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+                falls.push((*id, Fall::Power));
+            }
         }
-        if self.power_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
-            return Some(Fall::Power);
+        if now_ms < self.next_ms || !falls.is_empty() {
+            return falls;
         }
-        if now_ms < self.next_ms || !server.is_up() {
-            return None;
+        // The leader is where it hurts.
+        let ids = ensemble.ids();
+        let any = ids[rng.below(ensemble.size()) as usize];
+        let victim = match ensemble.leader() {
+            Some(leader) if rng.chance(40) => leader.server,
+            _ => any,
+        };
+        if !ensemble.is_up(victim) {
+            return falls;
         }
         self.next_ms = now_ms + 1500 + rng.below(5000) as i64;
         counts.faults += 1;
+        if ensemble.size() > 1 && rng.chance(50) {
+            return between(victim, &ids, now_ms, ensemble, rng, events, counts);
+        }
+        self.of_one(victim, now_ms, ensemble, rng, events, counts)
+    }
+
+    /// What goes wrong with one server.
+    fn of_one(
+        &mut self,
+        id: u64,
+        now_ms: i64,
+        ensemble: &mut Ensemble,
+        rng: &mut SimRng,
+        events: &mut Vec<Event>,
+        counts: &mut Counts,
+    ) -> Falls {
+        let server = ensemble.server(id);
         match rng.below(20) {
-            0..=2 => return Some(Fall::Power),
+            0..=2 => return vec![(id, Fall::Power)],
             3..=6 => {
                 server.disk.fail_from(rng.below(25));
-                self.power_at_ms = Some(now_ms + 300);
+                self.of(id).power_at_ms = Some(now_ms + 300);
             }
-            7 | 8 => return Some(Fall::Kill),
-            9 => return Some(Fall::Stop),
+            7 | 8 => return vec![(id, Fall::Kill)],
+            9 => return vec![(id, Fall::Stop)],
             10 => {
                 counts.disk_errors += 1;
                 server.disk.fail_write(rng.below(8));
@@ -116,8 +191,8 @@ impl Faults {
             14 | 15 => {
                 counts.jumps += 1;
                 let ms = rng.below(120_000) as i64 - 60_000;
-                self.wall_ms += ms;
-                events.push(Event::Jumped { ms });
+                self.of(id).wall_ms += ms;
+                events.push(Event::Jumped { server: id, ms });
             }
             _ => {
                 counts.pauses += 1;
@@ -133,15 +208,95 @@ impl Faults {
                         ("whole server", all)
                     }
                 };
-                self.pause = Some((paused, now_ms + ms));
-                events.push(Event::Paused { what, ms });
+                self.of(id).pause = Some((paused, now_ms + ms));
+                events.push(Event::Paused { server: id, what, ms });
             }
         }
-        None
+        Vec::new()
     }
+}
 
-    /// Whether everything has run for long enough that a session's silence can be told.
-    pub fn well_since_ms(&self, server: &Server) -> Option<i64> {
-        (server.is_up() && self.pause.is_none()).then_some(self.well_since_ms)
+/// What goes wrong with several servers at once, or between them.
+fn between(
+    victim: u64,
+    ids: &[u64],
+    now_ms: i64,
+    ensemble: &mut Ensemble,
+    rng: &mut SimRng,
+    events: &mut Vec<Event>,
+    counts: &mut Counts,
+) -> Falls {
+    let others: Vec<u64> = ids.iter().copied().filter(|id| *id != victim).collect();
+    let other = others[rng.below(others.len() as u64) as usize];
+    let until_ms = now_ms + 300 + rng.below(6000) as i64;
+    let (mut cut, mut ends) = (Vec::new(), false);
+    let what = match rng.below(16) {
+        0 | 1 => {
+            counts.blackouts += 1;
+            return ids
+                .iter()
+                .filter(|id| ensemble.is_up(**id))
+                .map(|id| (*id, Fall::Power))
+                .collect();
+        }
+        2 | 3 => {
+            // Some at once, with or without a majority of them.
+            let few: Vec<u64> = ids.iter().copied().filter(|_| rng.chance(50)).collect();
+            let few = few.into_iter().filter(|id| ensemble.is_up(*id));
+            let mut falls = Vec::new();
+            for id in few {
+                falls.push((id, if rng.chance(50) { Fall::Power } else { Fall::Kill }));
+            }
+            return falls;
+        }
+        4..=6 => {
+            counts.partitions += 1;
+            cut.extend(others.iter().flat_map(|other| [(victim, *other), (*other, victim)]));
+            ends = rng.chance(50);
+            format!("server {victim} is cut off")
+        }
+        7 | 8 => {
+            counts.partitions += 1;
+            let half: Vec<u64> = ids.iter().copied().filter(|_| rng.chance(50)).collect();
+            let across = |(a, b): &(u64, u64)| half.contains(a) != half.contains(b);
+            let pairs = ids.iter().flat_map(|a| ids.iter().map(move |b| (*a, *b)));
+            cut.extend(pairs.filter(across));
+            ends = rng.chance(50);
+            format!("servers {half:?} are cut off from the others")
+        }
+        9 | 10 => {
+            counts.one_way += 1;
+            cut.push(if rng.chance(50) { (victim, other) } else { (other, victim) });
+            format!("a way is cut: {cut:?}")
+        }
+        11 | 12 => {
+            counts.one_way += 1;
+            let from = rng.chance(50);
+            cut.extend(others.iter().map(|o| if from { (victim, *o) } else { (*o, victim) }));
+            format!("ways are cut: {cut:?}")
+        }
+        13 | 14 => {
+            counts.breaks += 1;
+            ends = true;
+            let pairs = others.iter().flat_map(|other| [(victim, *other), (*other, victim)]);
+            for way in pairs.filter(|_| rng.chance(60)).collect::<Vec<_>>() {
+                ensemble.network.break_link(way, now_ms, rng);
+            }
+            format!("links of server {victim} break")
+        }
+        _ => {
+            counts.slow += 1;
+            ensemble.network.slow((victim, other), until_ms);
+            ensemble.network.slow((other, victim), until_ms);
+            format!("servers {victim} and {other} are far from each other")
+        }
+    };
+    for way in cut {
+        ensemble.network.cut(way, until_ms);
+        if ends {
+            ensemble.network.break_link(way, now_ms, rng);
+        }
     }
+    events.push(Event::Network { what, ms: until_ms - now_ms });
+    Vec::new()
 }

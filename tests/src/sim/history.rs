@@ -11,7 +11,7 @@ use state::View;
 #[allow(missing_docs, reason = "the fields are named by what they are")]
 pub enum Event {
     /// A client opened a connection, for a session (0 for a new one).
-    Opened { conn: u64, client: usize, session: i64 },
+    Opened { conn: u64, client: usize, server: u64, session: i64 },
     /// A client gave a request to its connection; its number there.
     Sent { conn: u64, number: usize },
     /// The server gave a connection its session.
@@ -30,28 +30,36 @@ pub enum Event {
     Misplaced { conn: u64, what: String },
     /// The client has no more of this connection.
     Ended { conn: u64 },
-    /// The server took a whole packet from a connection.
+    /// A server took a whole packet from a connection.
     Heard { conn: u64 },
-    /// The Node ticked.
-    Ticked,
-    /// The Node gave an entry out as committed.
-    Committed { index: u64, term: u64, payload: bytes::Bytes },
-    /// The Machine applied and published an entry.
-    Applied { index: u64, digest: u128, history: u128, view: Arc<View> },
-    /// The digest over all rows, computed afresh.
-    Recomputed { index: u64, kept: u128, fresh: u128 },
-    /// The server is gone.
-    Crashed { how: &'static str },
-    /// The server is back, its log ends at `last`.
-    Restarted { last: u64, applied: u64, torn: bool },
-    /// The server did nothing for a while, or part of it.
-    Paused { what: &'static str, ms: i64 },
-    /// The wall clock jumped.
-    Jumped { ms: i64 },
-    /// A second has passed; the server is up, and was not paused of late, since then.
+    /// A Node was told by another whom that has heard from: sessions and generations.
+    Told { server: u64, sessions: Vec<(i64, u32)> },
+    /// A Node ticked.
+    Ticked { server: u64 },
+    /// A Node leads from now on, in this term; or in none any more.
+    Leads { server: u64, term: Option<u64> },
+    /// A Node gave an entry out as committed, the first of all to do so, or not.
+    Committed { server: u64, first: bool, index: u64, term: u64, payload: bytes::Bytes },
+    /// A Machine applied and published an entry.
+    Applied { server: u64, index: u64, digest: u128, history: u128, view: Arc<View> },
+    /// The digest over all rows of a server, computed afresh.
+    Recomputed { server: u64, index: u64, kept: u128, fresh: u128 },
+    /// A server is gone.
+    Crashed { server: u64, how: &'static str },
+    /// A server is back, its log ends at `last`.
+    Restarted { server: u64, last: u64, applied: u64, torn: bool },
+    /// A server did nothing for a while, or part of it.
+    Paused { server: u64, what: &'static str, ms: i64 },
+    /// A wall clock jumped.
+    Jumped { server: u64, ms: i64 },
+    /// Something is wrong between servers, for so long.
+    Network { what: String, ms: i64 },
+    /// A second has passed; a leader and a majority have run without anything wrong since then.
     Second { well_since_ms: Option<i64> },
     /// Nothing moves any more: all was sent, applied and delivered.
     Quiet,
+    /// After that all servers lost their power, and are back; the clients stayed away.
+    AllBack,
 }
 
 /// A request as it was sent.
@@ -72,6 +80,8 @@ pub struct Asked {
 pub struct Connection {
     /// Whose.
     pub client: usize,
+    /// To which server.
+    pub server: u64,
     /// Its session, once that is known.
     pub session: i64,
     /// The session's attach generation, as the server has it.
@@ -112,8 +122,9 @@ impl Connections {
 impl std::fmt::Display for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Opened { conn, client, session } => {
-                write!(f, "client {client} opens connection {conn} for session {session:#x}")
+            Self::Opened { conn, client, server, session } => {
+                write!(f, "client {client} opens connection {conn} to server {server}")?;
+                write!(f, " for session {session:#x}")
             }
             Self::Sent { conn, number } => write!(f, "connection {conn}: request {number}"),
             Self::Attached { conn, session, generation } => {
@@ -136,9 +147,19 @@ impl std::fmt::Display for Event {
             Self::Misplaced { conn, what } => write!(f, "connection {conn}: {what}"),
             Self::Ended { conn } => write!(f, "connection {conn}: ended"),
             Self::Heard { conn } => write!(f, "connection {conn}: heard from"),
-            Self::Ticked => write!(f, "node: tick"),
-            Self::Committed { index, term, payload } => {
-                write!(f, "node: entry {index} of term {term} is committed:")?;
+            Self::Told { server, sessions } => {
+                write!(f, "server {server}: told that these were heard from: {sessions:x?}")
+            }
+            Self::Ticked { server } => write!(f, "server {server}: tick"),
+            Self::Leads { server, term: Some(term) } => {
+                write!(f, "SERVER {server} LEADS in term {term}")
+            }
+            Self::Leads { server, term: None } => write!(f, "server {server} leads no more"),
+            Self::Committed { server, first: false, index, .. } => {
+                write!(f, "server {server}: entry {index} is committed")
+            }
+            Self::Committed { server, index, term, payload, .. } => {
+                write!(f, "server {server}: entry {index} of term {term} is committed:")?;
                 let batch = state::Batch::decode(payload);
                 for group in batch.into_iter().flat_map(|batch| batch.groups) {
                     for (sequence, command) in (group.first..).zip(group.commands) {
@@ -147,19 +168,27 @@ impl std::fmt::Display for Event {
                 }
                 Ok(())
             }
-            Self::Applied { index, view, .. } => {
-                write!(f, "machine: entry {index} is published, {}", Zxid(view.zxid))
+            Self::Applied { server, index, view, .. } => {
+                write!(f, "server {server}: entry {index} is published, {}", Zxid(view.zxid))
             }
-            Self::Recomputed { index, .. } => write!(f, "digest recomputed at {index}"),
-            Self::Crashed { how } => write!(f, "SERVER GONE: {how}"),
-            Self::Restarted { last, applied, torn } => {
+            Self::Recomputed { server, index, .. } => {
+                write!(f, "server {server}: digest recomputed at {index}")
+            }
+            Self::Crashed { server, how } => write!(f, "SERVER {server} GONE: {how}"),
+            Self::Restarted { server, last, applied, torn } => {
                 let torn = if *torn { ", its tail was torn" } else { "" };
-                write!(f, "SERVER BACK: applied {applied}, the log ends at {last}{torn}")
+                write!(f, "SERVER {server} BACK: applied {applied}, the log ends at {last}{torn}")
             }
-            Self::Paused { what, ms } => write!(f, "PAUSE of the {what} for {ms} ms"),
-            Self::Jumped { ms } => write!(f, "THE WALL CLOCK JUMPS by {ms} ms"),
+            Self::Paused { server, what, ms } => {
+                write!(f, "PAUSE of the {what} of server {server} for {ms} ms")
+            }
+            Self::Jumped { server, ms } => {
+                write!(f, "THE CLOCK of server {server} JUMPS by {ms} ms")
+            }
+            Self::Network { what, ms } => write!(f, "NETWORK: {what} for {ms} ms"),
             Self::Second { .. } => write!(f, "a second"),
             Self::Quiet => write!(f, "quiet"),
+            Self::AllBack => write!(f, "all servers are back"),
         }
     }
 }

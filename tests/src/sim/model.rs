@@ -16,7 +16,7 @@ use proto::{
     Acl, CreateMode, ErrorCode, Id, MultiResult, ReadOp, ReadResult, Reply, Request, Stat,
 };
 use state::command::CreateKind;
-use state::{Batch, Command, Op};
+use state::{Batch, Command, Group, Op};
 
 /// The digest id of those who may read what is private.
 pub const READER: &str = "reader:hash";
@@ -75,6 +75,17 @@ pub struct Done {
     pub result: Result<Reply, ErrorCode>,
 }
 
+/// A session began to close.
+#[derive(Debug, Clone, Copy)]
+pub struct Closed {
+    /// Which.
+    pub session: i64,
+    /// Its attach generation.
+    pub generation: u32,
+    /// The server whose command it was, by its id for raft.
+    pub server: u64,
+}
+
 /// How a znode changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -123,7 +134,7 @@ pub struct Model {
     /// The tree after each entry, oldest first.
     pub snapshots: Vec<Snapshot>,
     /// Sessions that the last entry began to close.
-    pub closed: Vec<i64>,
+    pub closed: Vec<Closed>,
     /// Whether the last entry went on with a close that did not fit one command.
     pub went_on: u32,
     /// How many multis failed.
@@ -133,7 +144,6 @@ pub struct Model {
     tree: Tree,
     zxid: i64,
     time_ms: i64,
-    bootstrapped: bool,
     /// The boot of each server, and the last command that was taken from it.
     origins: BTreeMap<u32, (u64, u64)>,
 }
@@ -184,7 +194,6 @@ impl Default for Model {
             tree,
             zxid: 0,
             time_ms: 0,
-            bootstrapped: false,
             origins: BTreeMap::new(),
         }
     }
@@ -231,7 +240,7 @@ impl Model {
                     }
                     self.zxid = (self.zxid + 1).max(((term as i64) << 32) | 1);
                     let mut changes = Vec::new();
-                    self.run(index, command, &group.identities, &mut changes)?;
+                    self.run(index, group, command, &mut changes)?;
                     if !changes.is_empty() {
                         self.changes.push((self.zxid, changes));
                     }
@@ -262,18 +271,14 @@ impl Model {
     fn run(
         &mut self,
         index: u64,
+        group: &Group,
         command: &Command,
-        identities: &[Vec<(String, String)>],
         changes: &mut Vec<Changed>,
     ) -> Result<(), String> {
         match command {
             Command::Origin | Command::Nothing => {}
-            Command::Bootstrap { .. } => {
-                if self.bootstrapped {
-                    return Err("the ensemble was founded twice".to_owned());
-                }
-                self.bootstrapped = true;
-            }
+            // Only the first one counts: each founder may have proposed its own.
+            Command::Bootstrap { .. } => {}
             Command::ChangeSettings(_) => {
                 return Err("the settings were changed, but nobody asked for it".to_owned());
             }
@@ -299,7 +304,8 @@ impl Model {
                     return Ok(());
                 }
                 row.closing = true;
-                self.closed.push(*session);
+                let (generation, server) = (row.generation, u64::from(group.origin.0) + 1);
+                self.closed.push(Closed { session: *session, generation, server });
                 self.close(*session, changes);
             }
             Command::ContinueClose { session } => {
@@ -324,7 +330,7 @@ impl Model {
                 }
             }
             Command::Write { session, generation, identities: set, op } => {
-                let set = identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
+                let set = group.identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
                 let reader = set.iter().any(|(_, id)| id == READER);
                 let result = match self.sessions.get(session) {
                     None => Err(ErrorCode::SessionExpired),

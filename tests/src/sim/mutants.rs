@@ -3,7 +3,7 @@
 use replica::mutants::{ConnectionMutants, MachineMutants, NodeMutants};
 use state::mutants::StateMutants;
 
-/// The bugs planted in one server.
+/// The bugs planted in every server.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Planted {
     /// In the log.
@@ -16,6 +16,8 @@ pub struct Planted {
     pub connection: ConnectionMutants,
     /// In the state.
     pub state: StateMutants,
+    /// Every start of a server has the boot of its first one.
+    pub reuse_boot: bool,
 }
 
 /// A bug that can be planted.

@@ -8,11 +8,12 @@ use replica::log::SimRng;
 use super::checkers::{self, Checker, Known};
 use super::client::{Client, Move, World};
 use super::counts::Counts;
+use super::ensemble::{Ensemble, Turn};
 use super::faults::{Fall, Faults};
 use super::history::{Connections, Event};
 use super::model::Model;
 use super::mutants::Planted;
-use super::server::{Did, End, Server, Step};
+use super::server::{Did, End, Step};
 use super::wire::Wire;
 use super::workload::Workload;
 
@@ -82,14 +83,17 @@ struct Wrong {
     what: String,
 }
 
+/// Committed entries: index, term, payload.
+type Entries = Vec<(u64, u64, bytes::Bytes)>;
+
 enum Next {
-    Server(Step),
+    Turn(Turn),
     Client(usize, Move),
 }
 
 struct Sim {
     rng: SimRng,
-    server: Server,
+    ensemble: Ensemble,
     clients: Vec<Client>,
     wires: BTreeMap<u64, Wire>,
     connections: Connections,
@@ -103,44 +107,61 @@ struct Sim {
     keep_trace: bool,
     now_ms: i64,
     next_second_ms: i64,
-    start_at_ms: Option<i64>,
     next_conn: u64,
-    /// The log's first entry at the last start.
-    first_index: u64,
+    /// Each log's first entry at the last start.
+    first_index: BTreeMap<u64, u64>,
+    /// Where each session was attached last.
+    attached: BTreeMap<i64, u64>,
     /// How likely it is that time passes before the next step, in percent.
     haste: u64,
     trouble: bool,
     healed_ms: i64,
-    moved_ms: i64,
+}
+
+/// How many servers a seed has.
+fn size(rng: &mut SimRng) -> u64 {
+    match rng.below(10) {
+        0 | 1 => 1,
+        2..=8 => 3,
+        _ => 5,
+    }
 }
 
 impl Sim {
     fn new(options: &Options) -> Self {
         let mut rng = SimRng::new(options.seed);
-        let server = Server::new(&mut rng, options.planted);
+        let size = size(&mut rng);
+        let ensemble = Ensemble::new(size, &mut rng, options.planted);
         let clients = (0..CLIENTS).map(|id| Client::new(id, &mut rng)).collect();
+        let ids = ensemble.ids();
+        let counts = Counts {
+            alone: u64::from(size == 1),
+            threes: u64::from(size == 3),
+            fives: u64::from(size == 5),
+            ..Counts::default()
+        };
         Self {
-            server,
+            ensemble,
             clients,
             wires: BTreeMap::new(),
             connections: Connections::default(),
             workload: Workload::default(),
             model: Model::default(),
-            checkers: checkers::all(&options.planted),
-            faults: Faults::new(&mut rng),
-            counts: Counts::default(),
+            checkers: checkers::all(&options.planted, &ids),
+            faults: Faults::new(&ids, &mut rng),
+            counts,
             events: Vec::new(),
             trace: Vec::new(),
             keep_trace: options.trace,
             now_ms: 0,
             next_second_ms: 1000,
-            start_at_ms: Some(0),
             next_conn: 0,
-            first_index: 2,
-            haste: 5 + rng.below(30),
+            first_index: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            // The more servers, the more steps a millisecond has.
+            haste: 2 + rng.below(30 / size),
             trouble: true,
             healed_ms: 0,
-            moved_ms: 0,
             rng,
         }
     }
@@ -152,9 +173,7 @@ impl Sim {
                 return Err(self.no_progress("the steps do not end"));
             }
             self.clock()?;
-            if self.step()? {
-                self.moved_ms = self.now_ms;
-            }
+            self.step()?;
             if self.trouble {
                 let enough =
                     self.counts.requests >= REQUESTS_MIN && self.counts.faults >= FAULTS_MIN;
@@ -171,17 +190,23 @@ impl Sim {
     }
 
     fn no_progress(&self, when: &str) -> Wrong {
-        let clients: Vec<String> = self.clients.iter().map(Client::state).collect();
-        let idle = self.server.is_idle();
-        let what = format!("{when}: {}; the server is idle: {idle}", clients.join("; "));
+        let clients = self.clients.iter().map(Client::state);
+        let index = self.model.index();
+        let servers = self.ensemble.servers.iter().map(|(id, server)| {
+            let applied = server.state().map(|state| state.meta().applied);
+            let (idle, leader) = (server.is_idle(), server.leader());
+            format!("server {id}: applied {applied:?} of {index}, idle {idle}, led by {leader:?}")
+        });
+        let all: Vec<String> = clients.chain(servers).collect();
+        let what = format!("{when}: {}", all.join("; "));
         Wrong { claim: "after the last fault everybody gets an answer".to_owned(), what }
     }
 
     /// Nothing goes wrong any more; clients finish.
     fn heal(&mut self) {
         self.trouble = false;
-        (self.healed_ms, self.moved_ms) = (self.now_ms, self.now_ms);
-        self.faults.heal(self.now_ms, &self.server);
+        self.healed_ms = self.now_ms;
+        self.faults.heal(self.now_ms, &mut self.ensemble);
         self.clients.iter_mut().for_each(Client::calm);
         // Those who left without a word are found to be gone.
         let used: Vec<u64> = self.clients.iter().filter_map(Client::conn).collect();
@@ -192,109 +217,119 @@ impl Sim {
 
     /// Whether everybody has what he asked for, and nobody heard anything for a while but pings.
     fn is_quiet(&self) -> bool {
-        self.clients.iter().all(Client::is_content)
-            && self.server.is_idle()
-            && self.now_ms - self.healed_ms > QUIET_MS
+        self.now_ms - self.healed_ms > QUIET_MS
+            && self.clients.iter().all(Client::is_content)
+            && self.ensemble.is_at_rest(self.model.index())
             && self.clients.iter().filter_map(Client::conn).all(|conn| {
                 let wire = self.wires.get(&conn);
-                self.server.has_said_all(conn)
-                    && wire.is_some_and(|wire| wire.down.is_empty() && wire.up.is_empty())
+                wire.is_some_and(|wire| {
+                    let server = self.ensemble.servers.get(&wire.server);
+                    server.is_some_and(|server| server.has_said_all(conn))
+                        && wire.down.is_empty()
+                        && wire.up.is_empty()
+                })
             })
     }
 
-    /// One more restart: everything is there again.
+    /// One more restart of all: everything is there again.
     fn last_look(&mut self) -> Result<(), Wrong> {
-        self.recompute()?;
+        let ids = self.ensemble.ids();
+        ids.iter().try_for_each(|id| self.recompute(*id))?;
         let index = self.model.index();
-        self.fall(Fall::Power)?;
-        self.start()?;
-        for _ in 0..10_000 {
-            if self.server.is_idle()
-                && self.server.state().is_some_and(|s| s.meta().applied > index)
-            {
-                return self.recompute();
-            }
-            self.now_ms += 5;
+        for id in &ids {
+            self.fall(*id, Fall::Power)?;
+        }
+        let until_ms = self.now_ms + HEALING_MS;
+        while self.now_ms < until_ms {
             self.clock()?;
-            let mut steps = Vec::new();
-            let paused = self.faults.paused();
-            self.server.steps(self.now_ms, &self.wires, &paused, &mut steps);
-            if let Some(step) = steps.first() {
-                self.server_step(*step)?;
+            // A new leader begins with an entry of its own.
+            let last = self.model.index();
+            if last > index && self.ensemble.is_at_rest(last) {
+                self.happened(Event::AllBack)?;
+                return ids.iter().try_for_each(|id| self.recompute(*id));
             }
+            self.step_of(false)?;
         }
         Err(self.no_progress("after the last restart"))
     }
 
-    fn recompute(&mut self) -> Result<(), Wrong> {
-        let Some(state) = self.server.state() else { return Ok(()) };
+    fn recompute(&mut self, server: u64) -> Result<(), Wrong> {
+        let Some(state) = self.ensemble.server(server).state() else { return Ok(()) };
         let (index, kept) = (state.meta().applied, state.meta().digest);
         let fresh = state.recomputed_digest();
         let fresh = fresh.map_err(|fault| Wrong {
             claim: "the store works".to_owned(),
             what: fault.to_string(),
         })?;
-        self.happened(Event::Recomputed { index, kept, fresh })
+        self.happened(Event::Recomputed { server, index, kept, fresh })
     }
 
     /// What is due by the clock.
     fn clock(&mut self) -> Result<(), Wrong> {
-        if self.start_at_ms.is_some_and(|at_ms| self.now_ms >= at_ms) {
-            self.start()?;
-        }
-        let Self { faults, server, rng, events, counts, .. } = self;
-        let fall = faults.run(self.now_ms, server, rng, events, counts);
+        let now_ms = self.now_ms;
+        let back = self.ensemble.back_ms.iter().filter(|(_, at_ms)| now_ms >= **at_ms);
+        let back: Vec<u64> = back.map(|(id, _)| *id).collect();
+        back.into_iter().try_for_each(|id| self.start(id))?;
+        let Self { faults, ensemble, rng, events, counts, .. } = self;
+        let falls = faults.run(now_ms, ensemble, rng, events, counts);
         self.publish()?;
-        if let Some(fall) = fall {
-            self.fall(fall)?;
-        }
-        if self.now_ms >= self.next_second_ms {
-            self.next_second_ms = self.now_ms + 1000;
-            let well_since_ms = self.faults.well_since_ms(&self.server);
+        falls.into_iter().try_for_each(|(id, fall)| self.fall(id, fall))?;
+        if now_ms >= self.next_second_ms {
+            self.next_second_ms = now_ms + 1000;
+            let well_since_ms = self.ensemble.well_since_ms(&self.faults);
             self.happened(Event::Second { well_since_ms })?;
         }
         Ok(())
     }
 
-    /// Lets one thing happen, or time pass; whether anything but a timer happened.
-    fn step(&mut self) -> Result<bool, Wrong> {
-        let mut steps = Vec::new();
-        let paused = self.faults.paused();
-        self.server.steps(self.now_ms, &self.wires, &paused, &mut steps);
-        let mut next: Vec<Next> = steps.into_iter().map(Next::Server).collect();
-        for (at, client) in self.clients.iter().enumerate() {
+    /// Lets one thing happen, or time pass.
+    fn step(&mut self) -> Result<(), Wrong> {
+        self.step_of(true)
+    }
+
+    /// The same, with clients or without.
+    fn step_of(&mut self, clients: bool) -> Result<(), Wrong> {
+        let mut turns = Vec::new();
+        self.ensemble.turns(self.now_ms, &self.wires, &self.faults, &mut turns);
+        let mut next: Vec<Next> = turns.into_iter().map(Next::Turn).collect();
+        for (at, client) in self.clients.iter().enumerate().filter(|_| clients) {
             let moves = client.moves(self.now_ms, &self.wires, self.trouble);
             next.extend(moves.into_iter().map(|what| Next::Client(at, what)));
         }
         if next.is_empty() {
-            self.now_ms = self.next_timer_ms().max(self.now_ms + 1);
-            return Ok(false);
+            self.now_ms = self.next_timer_ms(clients).max(self.now_ms + 1);
+            return Ok(());
         }
         if self.rng.chance(self.haste) {
             self.now_ms += 1 + self.rng.below(8) as i64;
-            return Ok(false);
+            return Ok(());
         }
         match next.swap_remove(self.rng.below(next.len() as u64) as usize) {
-            Next::Server(step) => self.server_step(step)?,
-            Next::Client(at, what) => self.client_step(at, what)?,
+            Next::Turn(Turn::Server(id, step)) => self.server_step(id, step),
+            Next::Turn(Turn::Network(delivery)) => {
+                self.ensemble.deliver(delivery, self.now_ms);
+                Ok(())
+            }
+            Next::Client(at, what) => self.client_step(at, what),
         }
-        Ok(true)
     }
 
-    fn next_timer_ms(&self) -> i64 {
-        let clients = self.clients.iter().map(|client| client.next_timer_ms(self.trouble));
-        let clients = clients.filter(|at_ms| *at_ms > self.now_ms).min().unwrap_or(i64::MAX);
-        let server = self.server.next_timer_ms().filter(|at_ms| *at_ms > self.now_ms);
-        let start = self.start_at_ms.unwrap_or(i64::MAX);
+    fn next_timer_ms(&self, clients: bool) -> i64 {
+        let all = self.clients.iter().filter(|_| clients);
+        let all = all.map(|client| client.next_timer_ms(self.trouble));
+        let clients = all.filter(|at_ms| *at_ms > self.now_ms).min().unwrap_or(i64::MAX);
+        let servers = self.ensemble.next_timer_ms(self.now_ms);
         let faults = self.faults.next_timer_ms();
         let faults = if faults > self.now_ms { faults } else { i64::MAX };
         // Never far: a client that does not read is looked at again.
         let soon = self.now_ms + 50;
-        clients.min(server.unwrap_or(i64::MAX)).min(start).min(faults).min(soon)
+        clients.min(servers).min(faults).min(soon)
     }
 
     fn client_step(&mut self, at: usize, what: Move) -> Result<(), Wrong> {
         let before = self.next_conn;
+        let servers: Vec<(u64, bool)> =
+            self.ensemble.servers.iter().map(|(id, server)| (*id, server.is_up())).collect();
         let mut world = World {
             now_ms: self.now_ms,
             wires: &mut self.wires,
@@ -305,124 +340,144 @@ impl Sim {
             counts: &mut self.counts,
             trouble: self.trouble,
             busy: self.trouble,
-            server_up: self.server.is_up(),
+            servers: &servers,
             next_conn: &mut self.next_conn,
         };
         self.clients[at].run(what, &mut world);
         for conn in before + 1..=self.next_conn {
-            self.server.accept(conn);
+            self.ensemble.server(self.connections.get(conn).server).accept(conn);
         }
         self.publish()
     }
 
-    fn server_step(&mut self, step: Step) -> Result<(), Wrong> {
+    fn server_step(&mut self, id: u64, step: Step) -> Result<(), Wrong> {
         let mut did = Vec::new();
-        let clocks = (self.now_ms, self.now_ms + self.faults.wall_ms);
-        let Self { server, wires, rng, .. } = self;
-        let ended = server.run(step, clocks, wires, rng, &mut did);
+        let clocks = (self.now_ms, self.faults.clock_ms(id, self.now_ms));
+        let Self { ensemble, wires, rng, counts, .. } = self;
+        let ended = ensemble.step((id, step), clocks, wires, rng, counts, &mut did);
         for did in did {
-            self.did(did)?;
+            self.did(id, did)?;
         }
         match ended {
             Ok(()) => Ok(()),
             Err(End::Wrong(what)) => Err(Wrong { claim: "the server works".to_owned(), what }),
             Err(End::Broken(_)) => {
                 // Without a word it may be the power that went.
-                let power = self.rng.chance(50) || self.faults.power_is_going();
+                let power = self.rng.chance(50) || self.faults.power_is_going(id);
                 self.counts.power_within += u64::from(power);
-                self.fall(if power { Fall::Power } else { Fall::Kill })
+                self.fall(id, if power { Fall::Power } else { Fall::Kill })
             }
         }
     }
 
-    fn did(&mut self, did: Did) -> Result<(), Wrong> {
+    fn did(&mut self, server: u64, did: Did) -> Result<(), Wrong> {
         match did {
             Did::Attached { conn, session, generation } => {
                 let moved = self.connections.attached.insert((session, generation), conn);
                 debug_assert!(moved.is_none(), "a generation has one connection");
                 self.counts.moves += u64::from(generation > 1);
+                let before = self.attached.insert(session, server);
+                self.counts.across += u64::from(before.is_some_and(|before| before != server));
                 let connection = self.connections.get_mut(conn);
                 (connection.session, connection.generation) = (session, Some(generation));
                 self.happened(Event::Attached { conn, session, generation })
             }
             Did::Heard { conn } => self.happened(Event::Heard { conn }),
-            Did::Ticked => self.happened(Event::Ticked),
-            Did::Committed(entries) => {
-                for (index, term, payload) in entries {
-                    if index == self.model.index() + 1 {
-                        let applied = self.model.apply(index, term, &payload);
-                        applied.map_err(|what| Wrong {
-                            claim: "the log holds what may be in it".to_owned(),
-                            what,
-                        })?;
-                    }
-                    self.happened(Event::Committed { index, term, payload })?;
+            Did::Told(sessions) => self.happened(Event::Told { server, sessions }),
+            Did::Ticked => self.happened(Event::Ticked { server }),
+            Did::Leads(term) => {
+                if let Some(term) = term {
+                    self.counts.elections += 1;
+                    self.ensemble.elected(server, term, self.now_ms);
                 }
-                Ok(())
+                self.happened(Event::Leads { server, term })
             }
-            Did::Applied(index) => {
-                let Some(state) = self.server.state() else { return Ok(()) };
-                let (meta, view) = (state.meta(), state.view());
-                let (digest, history) = (meta.digest, meta.history);
-                self.happened(Event::Applied { index, digest, history, view })
-            }
+            Did::Committed(entries) => self.committed(server, entries),
+            Did::Applied(index) => self.applied(server, index),
         }
     }
 
-    /// The process ends, and its connections with it.
-    fn fall(&mut self, fall: Fall) -> Result<(), Wrong> {
-        self.faults.ended();
+    fn committed(&mut self, server: u64, entries: Entries) -> Result<(), Wrong> {
+        for (index, term, payload) in entries {
+            let first = index == self.model.index() + 1;
+            if first {
+                let applied = self.model.apply(index, term, &payload);
+                applied.map_err(|what| Wrong {
+                    claim: "the log holds what may be in it".to_owned(),
+                    what,
+                })?;
+            }
+            self.happened(Event::Committed { server, first, index, term, payload })?;
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, server: u64, index: u64) -> Result<(), Wrong> {
+        let Some(state) = self.ensemble.server(server).state() else { return Ok(()) };
+        let (meta, view) = (state.meta(), state.view());
+        let (digest, history) = (meta.digest, meta.history);
+        self.happened(Event::Applied { server, index, digest, history, view })
+    }
+
+    /// The process of a server ends, and its connections with it.
+    fn fall(&mut self, id: u64, fall: Fall) -> Result<(), Wrong> {
+        self.faults.ended(id);
+        let server = self.ensemble.server(id);
         let how = match fall {
             Fall::Power => {
                 self.counts.power += 1;
-                self.server.crash(true, &mut self.rng);
+                server.crash(true, &mut self.rng);
                 "power lost"
             }
             Fall::Kill => {
                 self.counts.kills += 1;
-                self.server.crash(false, &mut self.rng);
+                server.crash(false, &mut self.rng);
                 "killed"
             }
             Fall::Stop => {
                 self.counts.stops += 1;
-                match self.server.stop() {
+                match server.stop() {
                     Ok(()) => "stopped",
                     Err(_) => {
-                        self.server.crash(false, &mut self.rng);
+                        server.crash(false, &mut self.rng);
                         "broken while it stopped"
                     }
                 }
             }
         };
-        for wire in self.wires.values_mut() {
+        for wire in self.wires.values_mut().filter(|wire| wire.server == id) {
             // What was on its way may arrive, in part or not at all.
             let bytes = self.rng.below(wire.down.len() as u64 + 1) as usize;
             wire.down.truncate(bytes);
             wire.up.clear();
             wire.down_closed = true;
         }
-        self.start_at_ms = Some(self.now_ms + 20 + self.rng.below(1200) as i64);
-        self.happened(Event::Crashed { how })
+        self.ensemble.down(id, fall == Fall::Power, self.now_ms, &mut self.rng);
+        self.happened(Event::Crashed { server: id, how })
     }
 
-    fn start(&mut self) -> Result<(), Wrong> {
-        self.start_at_ms = None;
-        let started = self.server.start(self.now_ms, &mut self.rng).map_err(|end| Wrong {
+    fn start(&mut self, server: u64) -> Result<(), Wrong> {
+        let started = self.ensemble.start(server, self.now_ms, &mut self.rng);
+        let started = started.map_err(|end| Wrong {
             claim: "a server starts again after any crash".to_owned(),
             what: match end {
                 End::Wrong(what) | End::Broken(what) => what,
             },
         })?;
-        self.counts.trims += u64::from(started.first > self.first_index);
-        self.first_index = started.first;
+        let before = self.first_index.insert(server, started.first);
+        self.counts.trims += u64::from(before.is_some_and(|before| started.first > before));
         self.counts.torn += u64::from(started.torn);
         self.counts.cuts_at_start += u64::from(started.cuts);
         self.counts.flips_refused += u64::from(started.flips.0);
         self.counts.flips_harmless += u64::from(started.flips.1);
-        self.faults.well_since_ms = self.now_ms;
+        self.faults.started(server, self.now_ms);
         let (last, applied, torn) = (started.last, started.applied, started.torn);
-        self.happened(Event::Restarted { last, applied, torn })?;
-        self.recompute()
+        self.happened(Event::Restarted { server, last, applied, torn })?;
+        self.committed(server, started.replayed)?;
+        if applied > state::apply::BIRTH.0 {
+            self.applied(server, applied)?;
+        }
+        self.recompute(server)
     }
 
     /// Shows the events that others have left.
@@ -437,8 +492,13 @@ impl Sim {
         if self.keep_trace {
             self.trace.push((self.now_ms, event.clone()));
         }
-        let known =
-            Known { now_ms: self.now_ms, model: &self.model, connections: &self.connections };
+        let known = Known {
+            now_ms: self.now_ms,
+            model: &self.model,
+            connections: &self.connections,
+            ensemble: &self.ensemble,
+            faults: &self.faults,
+        };
         for checker in &mut self.checkers {
             checker
                 .observe(&event, &known, &mut self.counts)

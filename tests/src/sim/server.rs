@@ -1,4 +1,4 @@
-//! The server: the values of crate `replica`, its disk and its store, and the queues between them.
+//! A server: the values of crate `replica`, its disk and its store, and the queues between them.
 //!
 //! It does what crate `server` does with threads and sockets, one step at a time: every step is a
 //! method, and whoever calls them decides the order. A connection's step follows the loop of
@@ -16,12 +16,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use proto::Id;
-use replica::log::{Log, LogError, Options, SimDisk, SimRng};
+use replica::log::{Log, LogError, Options, Position, SimDisk, SimRng};
 use replica::{
-    Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, Policy,
-    Published, Read, Sasl, Work,
+    Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage,
+    Policy, Published, Read, Sasl, Work,
 };
 use state::{Flush, NoHooks, Settings, State};
 
@@ -61,14 +61,44 @@ pub struct Server {
     pub disk: SimDisk,
     /// The store.
     pub store: SimStore,
+    id: u64,
+    voters: Vec<u64>,
     planted: Planted,
-    options: Options,
-    log_keep_bytes: u64,
-    gather_bytes_max: usize,
-    timeouts_ms: (i32, i32),
+    sizes: Sizes,
     boots: u64,
     next_session: i64,
+    /// Whether it ever took part: then its log must be there.
+    took_part: bool,
     life: Option<Life>,
+}
+
+/// What a server's configuration says; it differs from server to server.
+struct Sizes {
+    log: Options,
+    log_keep_bytes: u64,
+    gather_bytes_max: usize,
+    cache_bytes: usize,
+    flush_ms: i64,
+    timeouts_ms: (i32, i32),
+    election_ticks: usize,
+}
+
+impl Sizes {
+    fn draw(id: u64, rng: &mut SimRng) -> Self {
+        let segment_bytes = 8192 << rng.below(3);
+        let memory_bytes_max = 2048 << rng.below(5);
+        let recycle_max = rng.below(3) as usize;
+        Self {
+            log: Options { segment_bytes, recycle_max, memory_bytes_max },
+            log_keep_bytes: segment_bytes * (1 + rng.below(4)),
+            gather_bytes_max: [0, 512, 4096, 64 << 10][rng.below(4) as usize],
+            cache_bytes: (4 << 10) << rng.below(4),
+            flush_ms: 500 + rng.below(1000) as i64,
+            timeouts_ms: (1000, 3000 + rng.below(1500) as i32),
+            // No two are the same, so that they do not ask for votes together for ever.
+            election_ticks: 8 + 3 * id as usize + rng.below(3) as usize,
+        }
+    }
 }
 
 /// One run of the process.
@@ -83,9 +113,12 @@ struct Life {
     flush_due: bool,
     big_reads: BigReads,
     connections: BTreeMap<u64, Client>,
+    started_ms: i64,
     next_tick_ms: i64,
     next_reap_ms: i64,
     next_flush_ms: i64,
+    /// The term in which it leads, if it does.
+    leads: Option<u64>,
     /// What is to be written to the store, and whether it was, but may not be durable.
     flushes: VecDeque<(Arc<Flush>, bool)>,
 }
@@ -151,8 +184,12 @@ pub enum Did {
     Heard { conn: u64 },
     /// The Node ticked.
     Ticked,
+    /// The Node was told by another server whom that has heard from: sessions and generations.
+    Told(Vec<(i64, u32)>),
+    /// It leads from now on, in this term; or in none any more.
+    Leads(Option<u64>),
     /// Entries were given out as committed: index, term, payload.
-    Committed(Vec<(u64, u64, bytes::Bytes)>),
+    Committed(Vec<(u64, u64, Bytes)>),
     /// An entry was published.
     Applied(u64),
 }
@@ -167,11 +204,13 @@ pub enum End {
 
 /// What a start found.
 pub struct Started {
+    /// Entries that the log has as committed and the store had not; they are applied now.
+    pub replayed: Vec<(u64, u64, Bytes)>,
     /// The log's first entry.
     pub first: u64,
     /// The log's last entry.
     pub last: u64,
-    /// What the store had applied.
+    /// What is applied.
     pub applied: u64,
     /// Whether a torn tail was cut.
     pub torn: bool,
@@ -182,6 +221,14 @@ pub struct Started {
 }
 
 impl Life {
+    /// Takes notice of whether the Node leads.
+    fn take_leadership(&mut self, did: &mut Vec<Did>) {
+        let leads = self.node.leads().then(|| self.node.leader().1);
+        if leads != std::mem::replace(&mut self.leads, leads) {
+            did.push(Did::Leads(leads));
+        }
+    }
+
     fn take_flush(&mut self, begin: bool) -> Result<(), End> {
         let flush = self.machine.take_flush(begin);
         let flush = flush.map_err(|fault| End::Broken(fault.to_string()))?;
@@ -191,24 +238,19 @@ impl Life {
 }
 
 impl Server {
-    /// A server with an empty disk, not started yet. The seed decides its sizes.
-    pub fn new(rng: &mut SimRng, planted: Planted) -> Self {
-        let segment_bytes = 8192 << rng.below(3);
-        let memory_bytes_max = 2048 << rng.below(5);
+    /// The server with this id for raft, its disk empty, not started yet. The seed decides its sizes.
+    pub fn new(id: u64, voters: &[u64], rng: &mut SimRng, planted: Planted) -> Self {
         Self {
             disk: SimDisk::new(),
             store: SimStore::default(),
+            id,
+            voters: voters.to_vec(),
             planted,
-            options: Options {
-                segment_bytes,
-                recycle_max: rng.below(3) as usize,
-                memory_bytes_max,
-            },
-            log_keep_bytes: segment_bytes * (1 + rng.below(4)),
-            gather_bytes_max: [0, 512, 4096, 64 << 10][rng.below(4) as usize],
-            timeouts_ms: (1000, 4000),
+            sizes: Sizes::draw(id, rng),
             boots: 0,
-            next_session: 0x100_0000,
+            // As `server/src/serve.rs` makes them: the server in the high byte.
+            next_session: ((id as i64) << 56) + 0x100_0000,
+            took_part: false,
             life: None,
         }
     }
@@ -239,20 +281,27 @@ impl Server {
                 Err(error) => return Err(End::Wrong(format!("the log does not open: {error}"))),
             }
         };
-        self.boots += 1;
+        if self.took_part && recovered.is_none() {
+            return Err(End::Wrong("it took part, and its log is gone".to_owned()));
+        }
+        self.took_part = true;
+        self.boots += u64::from(self.boots == 0 || !self.planted.reuse_boot);
         let mut log = log;
         log.plant(self.planted.log);
-        let state = self.open_state()?;
+        let mut state = self.open_state()?;
+        let replayed = replay_committed(&mut state, &mut log)?;
         let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
         let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
+        let ticks = self.sizes.election_ticks;
         let config = NodeConfig {
-            server: 1,
-            raft_id: 1,
-            election_ticks: (10, 11),
-            boot: self.boots,
-            cluster_id: 7,
+            server: self.id as u32 - 1,
+            raft_id: self.id,
+            // With one number in the range, nothing is random.
+            election_ticks: (ticks, ticks + 1),
+            boot: self.id << 32 | self.boots,
+            cluster_id: 7 + self.id,
             settings: Settings::default(),
-            log_keep_bytes: self.log_keep_bytes,
+            log_keep_bytes: self.sizes.log_keep_bytes,
         };
         let me = (config.server, config.boot);
         let (first, last, applied) = (log.first_index(), log.last_index(), state.meta().applied);
@@ -263,13 +312,13 @@ impl Server {
         };
         let machine = Machine::new(state, me).with_mutants(self.planted.machine);
         let published = Arc::clone(machine.published());
-        let (timeout_ms_min, timeout_ms_max) = self.timeouts_ms;
+        let (timeout_ms_min, timeout_ms_max) = self.sizes.timeouts_ms;
         let policy = Policy {
             timeout_ms_min,
             timeout_ms_max,
             required_schemes: Vec::new(),
             sasl_failures_allowed: true,
-            ensemble: false,
+            ensemble: self.voters.len() > 1,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };
@@ -284,28 +333,32 @@ impl Server {
             flush_due: true,
             big_reads: BigReads::default(),
             connections: BTreeMap::new(),
-            next_tick_ms: now_ms,
+            started_ms: now_ms,
+            next_tick_ms: now_ms + rng.below(TICK_MS as u64) as i64,
             next_reap_ms: now_ms + REAP_MS,
-            next_flush_ms: now_ms + 1000,
+            next_flush_ms: now_ms + self.sizes.flush_ms,
+            leads: None,
             flushes: VecDeque::new(),
         });
-        Ok(Started { first, last, applied, torn: recovered == Some(true), cuts, flips })
+        let torn = recovered == Some(true);
+        Ok(Started { replayed, first, last, applied, torn, cuts, flips })
     }
 
     fn open_state(&self) -> Result<State, End> {
-        let state = State::open(Box::new(self.store.clone()), Box::new(NoHooks), 16 << 10);
+        let (store, hooks) = (Box::new(self.store.clone()), Box::new(NoHooks));
+        let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &self.voters);
         let state =
             state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
-        let state = state.with_gather_bytes(self.gather_bytes_max);
+        let state = state.with_gather_bytes(self.sizes.gather_bytes_max);
         Ok(state.with_mutants(self.planted.state))
     }
 
     fn open_log(&self) -> Result<(Log<SimDisk>, Option<bool>), LogError> {
-        match Log::open(self.disk.clone(), self.options.clone()) {
+        match Log::open(self.disk.clone(), self.sizes.log.clone()) {
             Ok((log, recovered)) => Ok((log, Some(recovered.torn.is_some()))),
             Err(LogError::Missing) => {
                 let (index, term) = state::apply::BIRTH;
-                let log = Log::create(self.disk.clone(), self.options.clone(), index, term)?;
+                let log = Log::create(self.disk.clone(), self.sizes.log.clone(), index, term)?;
                 Ok((log, None))
             }
             Err(error) => Err(error),
@@ -322,7 +375,7 @@ impl Server {
         let all = |log: &Log<SimDisk>| {
             log.entries(log.first_index(), log.last_index() + 1, u64::MAX).unwrap_or_default()
         };
-        let Ok((whole, _)) = Log::open(self.disk.fork(), self.options.clone()) else {
+        let Ok((whole, _)) = Log::open(self.disk.fork(), self.sizes.log.clone()) else {
             return found;
         };
         let whole = all(&whole);
@@ -333,7 +386,7 @@ impl Server {
             let bytes = copy.content(name).map_or(0, |content| content.len() as u64);
             // Most of a segment is not written yet; its first part is.
             copy.flip_bit(name, rng.below(bytes.min(4096)), rng.below(8) as u8);
-            match Log::open(copy, self.options.clone()) {
+            match Log::open(copy, self.sizes.log.clone()) {
                 Err(_) => found.0 += 1,
                 Ok((log, _)) => {
                     let left = all(&log);
@@ -377,6 +430,23 @@ impl Server {
         life.machine.sync().map_err(|fault| End::Broken(fault.to_string()))?;
         self.store.restart();
         Ok(())
+    }
+
+    /// Something for the Node: from the network.
+    pub fn tell(&mut self, input: Input) {
+        if let Some(life) = &mut self.life {
+            life.inbox.push_back(input);
+        }
+    }
+
+    /// The raft id of the leader and the term, as this server has them.
+    pub fn leader(&self) -> Option<(u64, u64)> {
+        self.life.as_ref().map(|life| life.node.leader())
+    }
+
+    /// The term in which it leads, if it does.
+    pub fn leads(&self) -> Option<u64> {
+        self.life.as_ref().and_then(|life| life.leads)
     }
 
     /// A client came.
@@ -494,8 +564,11 @@ impl Server {
         wires: &mut BTreeMap<u64, Wire>,
         rng: &mut SimRng,
         did: &mut Vec<Did>,
+        sent: &mut Vec<(u64, PeerMessage)>,
     ) -> Result<(), End> {
+        let flush_ms = self.sizes.flush_ms;
         let Some(life) = &mut self.life else { return Ok(()) };
+        life.take_leadership(did);
         match step {
             Step::Receive(conn) => {
                 let next_session = &mut self.next_session;
@@ -512,15 +585,21 @@ impl Server {
             Step::Take => {
                 for _ in 0..1 + rng.below(4) {
                     let Some(input) = life.inbox.pop_front() else { break };
+                    if let Input::Peer { message: PeerMessage::Heard(sessions), .. } = &input {
+                        did.push(Did::Told(sessions.clone()));
+                    }
                     life.node.step(input);
                 }
+                life.take_leadership(did);
                 life.flush_due = true;
             }
             Step::Tick => {
                 life.next_tick_ms = now_ms + TICK_MS;
-                life.node.tick(now_ms).map_err(|error| End::Broken(error.to_string()))?;
+                let clock_ms = now_ms - life.started_ms;
+                life.node.tick(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
                 life.flush_due = true;
                 did.push(Did::Ticked);
+                life.take_leadership(did);
             }
             Step::Reap => {
                 life.next_reap_ms = now_ms + REAP_MS;
@@ -533,8 +612,9 @@ impl Server {
                 life.flush_due = false;
                 let work = life
                     .node
-                    .flush(clock_ms, &mut |_, _| {})
+                    .flush(clock_ms, &mut |to, message| sent.push((to, message)))
                     .map_err(|error| End::Broken(error.to_string()))?;
+                life.take_leadership(did);
                 if work.entries.is_empty() && work.expect.is_empty() {
                     return Ok(());
                 }
@@ -556,7 +636,7 @@ impl Server {
                 did.extend(index.map(Did::Applied));
             }
             Step::BeginFlush => {
-                life.next_flush_ms = now_ms + 1000;
+                life.next_flush_ms = now_ms + flush_ms;
                 life.take_flush(true)?;
             }
             Step::WriteFlush => {
@@ -593,6 +673,26 @@ impl Server {
             life.inbox.is_empty() && life.work.is_empty() && life.node.is_idle()
         })
     }
+}
+
+/// Applies what is known to be committed and is not in the store, as a server does before it talks to
+/// others (`server/src/serve.rs`).
+fn replay_committed(
+    state: &mut State,
+    log: &mut Log<SimDisk>,
+) -> Result<Vec<(u64, u64, Bytes)>, End> {
+    let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no replay: {what}"));
+    let at = Position { index: state.meta().applied, term: state.meta().term };
+    log.reconcile(at).map_err(|error| wrong(&error))?;
+    let (next, commit) = (at.index + 1, log.hard_state().commit);
+    if commit < next {
+        return Ok(Vec::new());
+    }
+    let entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
+    for entry in &entries {
+        state.apply(entry.index, entry.term, &entry.data).map_err(|fault| wrong(&fault))?;
+    }
+    Ok(entries.into_iter().map(|entry| (entry.index, entry.term, entry.data)).collect())
 }
 
 /// Which threads do nothing for a while.

@@ -8,6 +8,8 @@ pub const DOWN_BYTES_MAX: usize = 2 << 10;
 /// A connection's bytes under way.
 #[derive(Debug, Default)]
 pub struct Wire {
+    /// The server at its other end.
+    pub server: u64,
     /// From the client.
     pub up: BytesMut,
     /// The client sends no more; the server hears of it when it has read all.

@@ -1,4 +1,5 @@
-//! What was committed once stays so: no crash takes an entry back, or puts another in its place.
+//! What was committed once stays so: no crash takes an entry back or puts another in its place, and
+//! what one server gives out at an index, every one does.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,8 @@ use crate::sim::history::Event;
 #[derive(Default)]
 pub(super) struct Commits {
     entries: BTreeMap<u64, (u64, bytes::Bytes)>,
+    /// The last one of each server.
+    last: BTreeMap<u64, u64>,
 }
 
 impl Checker for Commits {
@@ -19,7 +22,9 @@ impl Checker for Commits {
 
     fn observe(&mut self, event: &Event, _: &Known<'_>, counts: &mut Counts) -> Result<(), String> {
         match event {
-            Event::Committed { index, term, payload } => {
+            Event::Committed { server, index, term, payload, .. } => {
+                let last = self.last.entry(*server).or_default();
+                *last = (*last).max(*index);
                 let next = self.entries.last_key_value().map_or(2, |(last, _)| last + 1);
                 if *index > next {
                     return Err(format!("entry {index} is committed, {next} never was"));
@@ -31,10 +36,12 @@ impl Checker for Commits {
                     return Err(format!("entry {index} was committed before, and was another one"));
                 }
             }
-            Event::Restarted { last, .. } => {
-                let committed = self.entries.last_key_value().map_or(0, |(last, _)| *last);
+            Event::Restarted { server, last, .. } => {
+                let committed = self.last.get(server).copied().unwrap_or_default();
                 if *last < committed {
-                    return Err(format!("{committed} was committed, now the log ends at {last}"));
+                    return Err(format!(
+                        "server {server} gave {committed} out as committed, now its log ends at {last}"
+                    ));
                 }
             }
             _ => {}

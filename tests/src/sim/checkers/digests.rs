@@ -1,5 +1,5 @@
 //! The digests are those of the log: a second state that applies the same entries has the same ones
-//! at every index, and the state digest is what all rows add up to.
+//! at every index, as has every server, and the state digest is what all rows add up to.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,10 @@ pub(super) struct Digests {
 }
 
 impl Digests {
-    pub(super) fn new(planted: &Planted) -> Self {
+    pub(super) fn new(planted: &Planted, ids: &[u64]) -> Self {
         let store = Box::new(MemoryStore::default());
-        let second = State::open(store, Box::new(NoHooks), 1 << 20).expect("memory does not fail");
+        let second = State::open_or_found(store, Box::new(NoHooks), 1 << 20, ids);
+        let second = second.expect("memory does not fail");
         // A bug of apply is in every replica: it must be found by what it does, not by comparing.
         let second = second.with_mutants(planted.state);
         let meta = second.meta();
@@ -35,23 +36,23 @@ impl Checker for Digests {
 
     fn observe(&mut self, event: &Event, _: &Known<'_>, _: &mut Counts) -> Result<(), String> {
         match event {
-            Event::Committed { index, term, payload } if *index > self.second.meta().applied => {
+            Event::Committed { first: true, index, term, payload, .. } => {
                 let applied = self.second.apply(*index, *term, payload);
                 applied.map_err(|fault| format!("the second state: {fault}"))?;
                 let meta = self.second.meta();
                 self.digests.insert(*index, (meta.digest, meta.history));
             }
-            Event::Applied { index, digest, history, .. } => {
+            Event::Applied { server, index, digest, history, .. } => {
                 let expected = self.digests.get(index);
                 if expected != Some(&(*digest, *history)) {
                     return Err(format!(
-                        "entry {index}: digests {digest:x} and {history:x}, expected {expected:x?}"
+                        "server {server}, entry {index}: digests {digest:x} and {history:x}, expected {expected:x?}"
                     ));
                 }
             }
-            Event::Recomputed { index, kept, fresh } if kept != fresh => {
+            Event::Recomputed { server, index, kept, fresh } if kept != fresh => {
                 return Err(format!(
-                    "entry {index}: the digest kept is {kept:x}, of all rows it is {fresh:x}"
+                    "server {server}, entry {index}: the digest kept is {kept:x}, of all rows it is {fresh:x}"
                 ));
             }
             _ => {}

@@ -1,10 +1,10 @@
 //! Ephemerals die with their session and never before.
 //!
-//! Looks at what the server publishes, not at the model: after every entry that ends a session none
+//! Looks at what each server publishes, not at the model: after every entry that ends a session none
 //! of its ephemerals is left, and an ephemeral whose creation was acknowledged is there as long as its
 //! session lives and nobody deleted it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{CreateMode, MultiResult, Reply, Request};
 use state::Op;
@@ -14,10 +14,19 @@ use crate::sim::counts::Counts;
 use crate::sim::history::Event;
 
 /// Ephemerals that clients know of, with their owners and when they were made.
-#[derive(Default)]
+type Made = BTreeMap<String, (i64, i64)>;
+
+/// The same, as far as they are to be looked for on each server.
 pub(super) struct Ephemerals {
-    made: BTreeMap<String, (i64, i64)>,
-    restarted: bool,
+    servers: BTreeMap<u64, Made>,
+    restarted: BTreeSet<u64>,
+}
+
+impl Ephemerals {
+    pub(super) fn new(ids: &[u64]) -> Self {
+        let servers = ids.iter().map(|id| (*id, Made::default())).collect();
+        Self { servers, restarted: BTreeSet::new() }
+    }
 }
 
 impl Checker for Ephemerals {
@@ -32,22 +41,31 @@ impl Checker for Ephemerals {
         counts: &mut Counts,
     ) -> Result<(), String> {
         match event {
-            Event::Restarted { .. } => self.restarted = true,
+            Event::Restarted { server, .. } => {
+                self.restarted.insert(*server);
+            }
             Event::Replied { conn, number, zxid, result: Ok(reply) } => {
                 let connection = known.connections.get(*conn);
-                self.made(&connection.sent[*number].request, reply, connection.session, *zxid);
+                let request = &connection.sent[*number].request;
+                for path in made(request, reply) {
+                    let owner = (connection.session, *zxid);
+                    self.servers.values_mut().for_each(|made| {
+                        made.insert(path.clone(), owner);
+                    });
+                }
             }
-            Event::Applied { index, view, .. } => {
+            Event::Applied { server, index, view, .. } => {
                 // All of them now and then, and after every restart.
-                if index % 16 != 0 && !std::mem::take(&mut self.restarted) {
+                if index % 16 != 0 && !self.restarted.remove(server) {
                     return Ok(());
                 }
+                let Some(made) = self.servers.get_mut(server) else { return Ok(()) };
                 let fault = |fault: state::Fault| fault.to_string();
                 let rows = view.sessions().map_err(fault)?;
                 let alive: BTreeMap<i64, bool> =
                     rows.into_iter().map(|(session, row)| (session, !row.closing)).collect();
                 let mut dead = Vec::new();
-                for (path, (session, zxid)) in &self.made {
+                for (path, (session, zxid)) in made.iter() {
                     if *zxid > view.zxid {
                         continue;
                     }
@@ -60,12 +78,12 @@ impl Checker for Ephemerals {
                                 continue;
                             }
                             return Err(format!(
-                                "entry {index}: {path} is gone, its session {session:#x} lives"
+                                "server {server}, entry {index}: {path} is gone, its session {session:#x} lives"
                             ));
                         }
                         None if there => {
                             return Err(format!(
-                                "entry {index}: {path} is there, its session {session:#x} is gone"
+                                "server {server}, entry {index}: {path} is there, its session {session:#x} is gone"
                             ));
                         }
                         None => {
@@ -75,7 +93,7 @@ impl Checker for Ephemerals {
                         Some(_) => {}
                     }
                 }
-                self.made.retain(|path, _| !dead.contains(path));
+                made.retain(|path, _| !dead.contains(path));
             }
             _ => {}
         }
@@ -87,28 +105,26 @@ fn is_ephemeral(flags: i32) -> bool {
     CreateMode::from_flags(flags).is_some_and(CreateMode::is_ephemeral)
 }
 
-impl Ephemerals {
-    fn made(&mut self, request: &Request, reply: &Reply, session: i64, zxid: i64) {
-        match (request, reply) {
-            (Request::Create(new), Reply::Path(path) | Reply::PathStat(path, _))
-                if is_ephemeral(new.flags) =>
-            {
-                self.made.insert(path.clone(), (session, zxid));
-            }
-            (Request::Multi(ops), Reply::Multi(results)) => {
-                for (op, result) in ops.iter().zip(results) {
-                    if let (
-                        proto::MultiOp::Create(new),
-                        MultiResult::Create(path) | MultiResult::Create2(path, _),
-                    ) = (op, result)
-                        && is_ephemeral(new.flags)
-                    {
-                        self.made.insert(path.clone(), (session, zxid));
-                    }
-                }
-            }
-            _ => {}
+/// The ephemerals that a request has made.
+fn made<'r>(request: &'r Request, reply: &'r Reply) -> Vec<&'r String> {
+    match (request, reply) {
+        (Request::Create(new), Reply::Path(path) | Reply::PathStat(path, _))
+            if is_ephemeral(new.flags) =>
+        {
+            vec![path]
         }
+        (Request::Multi(ops), Reply::Multi(results)) => {
+            let both = ops.iter().zip(results);
+            let made = both.filter_map(|(op, result)| match (op, result) {
+                (
+                    proto::MultiOp::Create(new),
+                    MultiResult::Create(path) | MultiResult::Create2(path, _),
+                ) if is_ephemeral(new.flags) => Some(path),
+                _ => None,
+            });
+            made.collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -30,7 +30,7 @@ impl Checker for ExactlyOnce {
         known: &Known<'_>,
         counts: &mut Counts,
     ) -> Result<(), String> {
-        let Event::Committed { index, .. } = event else { return Ok(()) };
+        let Event::Committed { first: true, index, .. } = event else { return Ok(()) };
         for (key, done) in &known.model.writes {
             let seen = self.seen.insert(*key, done.len()).unwrap_or_default();
             if seen == done.len() {

@@ -7,12 +7,16 @@ mod durability;
 mod ephemerals;
 mod exactly_once;
 mod expiry;
+mod one_leader;
+mod real_time;
 mod session_order;
 mod tree;
 mod watch_order;
 mod watches;
 
 use super::counts::Counts;
+use super::ensemble::Ensemble;
+use super::faults::Faults;
 use super::history::{Connections, Event};
 use super::model::Model;
 use super::mutants::Planted;
@@ -25,6 +29,10 @@ pub struct Known<'a> {
     pub model: &'a Model,
     /// What was sent on which connection.
     pub connections: &'a Connections,
+    /// The servers and the network between them.
+    pub ensemble: &'a Ensemble,
+    /// What is wrong with them.
+    pub faults: &'a Faults,
 }
 
 /// One claim.
@@ -44,19 +52,22 @@ pub trait Checker {
     ) -> Result<(), String>;
 }
 
-/// All of them. The planted bugs are those that a reference would have too.
-pub fn all(planted: &Planted) -> Vec<Box<dyn Checker>> {
+/// All of them, for an ensemble of these servers. The planted bugs are those that a reference would
+/// have too.
+pub fn all(planted: &Planted, ids: &[u64]) -> Vec<Box<dyn Checker>> {
     vec![
+        Box::new(one_leader::OneLeader::default()),
         Box::new(commits::Commits::default()),
         Box::new(durability::Durability::default()),
         Box::new(exactly_once::ExactlyOnce::default()),
-        Box::new(digests::Digests::new(planted)),
+        Box::new(digests::Digests::new(planted, ids)),
         Box::new(tree::WholeTree::default()),
         Box::new(answers::Answers),
+        Box::new(real_time::RealTime::default()),
         Box::new(session_order::SessionOrder::default()),
         Box::new(watch_order::WatchOrder::default()),
         Box::new(watches::Watches::default()),
-        Box::new(ephemerals::Ephemerals::default()),
+        Box::new(ephemerals::Ephemerals::new(ids)),
         Box::new(expiry::Expiry::default()),
     ]
 }

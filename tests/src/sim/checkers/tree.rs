@@ -1,5 +1,7 @@
 //! The tree and the sessions are what the log's commands make of them, by ZooKeeper's rules.
 
+use std::collections::BTreeSet;
+
 use state::view::Listing;
 
 use super::{Checker, Known};
@@ -13,7 +15,7 @@ const EVERY: u64 = 48;
 /// Compares all of what is published with the model.
 #[derive(Default)]
 pub(super) struct WholeTree {
-    restarted: bool,
+    restarted: BTreeSet<u64>,
 }
 
 impl Checker for WholeTree {
@@ -27,18 +29,23 @@ impl Checker for WholeTree {
         known: &Known<'_>,
         counts: &mut Counts,
     ) -> Result<(), String> {
-        let Event::Applied { index, view, .. } = event else {
-            self.restarted |= matches!(event, Event::Restarted { .. });
-            return Ok(());
+        let (server, index, view) = match event {
+            Event::Applied { server, index, view, .. } => (server, index, view),
+            Event::Restarted { server, .. } => {
+                self.restarted.insert(*server);
+                return Ok(());
+            }
+            _ => return Ok(()),
         };
-        if !(index.is_multiple_of(EVERY) || std::mem::take(&mut self.restarted)) {
+        if !(index.is_multiple_of(EVERY) || self.restarted.remove(server)) {
             return Ok(());
         }
         counts.trees += 1;
         let snapshot = known.model.after(*index);
         let snapshot = snapshot.ok_or_else(|| format!("entry {index} was never committed"))?;
         if view.zxid != snapshot.zxid {
-            return Err(format!("entry {index}: zxid {:#x}, not {:#x}", view.zxid, snapshot.zxid));
+            let (found, right) = (view.zxid, snapshot.zxid);
+            return Err(format!("server {server}, entry {index}: zxid {found:#x}, not {right:#x}"));
         }
         let mut paths = vec!["/".to_owned()];
         let mut found = 0;

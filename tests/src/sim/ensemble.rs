@@ -1,0 +1,190 @@
+//! The ensemble: its servers and the network between them.
+
+use std::collections::BTreeMap;
+
+use replica::log::SimRng;
+
+use super::counts::Counts;
+use super::faults::Faults;
+use super::mutants::Planted;
+use super::network::{Delivery, Network};
+use super::server::{Did, End, Server, Started, Step};
+use super::wire::Wire;
+
+/// What can happen next on a server or between two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// A server's step.
+    Server(u64, Step),
+    /// Something on the network.
+    Network(Delivery),
+}
+
+/// Who leads, as far as anybody can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leader {
+    /// The server.
+    pub server: u64,
+    /// Its term.
+    pub term: u64,
+    /// Since when.
+    pub since_ms: i64,
+}
+
+/// All servers.
+pub struct Ensemble {
+    /// By their ids for raft, which begin with 1.
+    pub servers: BTreeMap<u64, Server>,
+    /// What is between them.
+    pub network: Network,
+    /// When those that are down come back.
+    pub back_ms: BTreeMap<u64, i64>,
+    leader: Option<Leader>,
+}
+
+impl Ensemble {
+    /// Servers with empty disks, which start soon.
+    pub fn new(size: u64, rng: &mut SimRng, planted: Planted) -> Self {
+        let ids: Vec<u64> = (1..=size).collect();
+        let servers = ids.iter().map(|id| (*id, Server::new(*id, &ids, rng, planted))).collect();
+        let back_ms = ids.iter().map(|id| (*id, rng.below(200) as i64)).collect();
+        Self { servers, network: Network::new(&ids, rng), back_ms, leader: None }
+    }
+
+    /// How many servers there are.
+    pub fn size(&self) -> u64 {
+        self.servers.len() as u64
+    }
+
+    /// How many of them are more than half.
+    pub fn majority(&self) -> usize {
+        self.servers.len() / 2 + 1
+    }
+
+    /// Their ids.
+    pub fn ids(&self) -> Vec<u64> {
+        self.servers.keys().copied().collect()
+    }
+
+    /// The server with this id, which there is.
+    pub fn server(&mut self, id: u64) -> &mut Server {
+        self.servers.get_mut(&id).expect("an id of one of the servers")
+    }
+
+    /// Whether a server runs.
+    pub fn is_up(&self, id: u64) -> bool {
+        self.servers.get(&id).is_some_and(Server::is_up)
+    }
+
+    /// The leader of the latest term, if it still runs and leads.
+    pub fn leader(&self) -> Option<Leader> {
+        let leader = self.leader?;
+        let leads = self.servers.get(&leader.server).and_then(Server::leads);
+        (leads == Some(leader.term)).then_some(leader)
+    }
+
+    /// A server leads.
+    pub fn elected(&mut self, server: u64, term: u64, now_ms: i64) {
+        if self.leader.is_none_or(|known| known.term < term) {
+            self.leader = Some(Leader { server, term, since_ms: now_ms });
+        }
+    }
+
+    /// Since when a leader and a majority with it have run without anything wrong.
+    pub fn well_since_ms(&self, faults: &Faults) -> Option<i64> {
+        let Leader { server: leader, since_ms, .. } = self.leader()?;
+        let ways = |other: u64| [(leader, other), (other, leader)];
+        let follower = |other: u64| {
+            let running_ms = faults.running_since_ms(other, self)?;
+            let clean = ways(other).map(|(from, to)| self.network.clean_since_ms(from, to));
+            Some(running_ms.max(clean[0]?).max(clean[1]?))
+        };
+        let others = self.servers.keys().filter(|id| **id != leader);
+        let mut followers: Vec<i64> = others.filter_map(|id| follower(*id)).collect();
+        followers.sort_unstable();
+        let itself_ms = faults.running_since_ms(leader, self)?.max(since_ms);
+        match self.majority() - 1 {
+            0 => Some(itself_ms),
+            needed => followers.get(needed - 1).map(|ms| itself_ms.max(*ms)),
+        }
+    }
+
+    /// Whether all run, nothing waits anywhere, and all have applied the entry at `index` and none after.
+    pub fn is_at_rest(&self, index: u64) -> bool {
+        let applied = |server: &Server| server.state().map(|state| state.meta().applied);
+        self.servers.values().all(|server| server.is_idle() && applied(server) == Some(index))
+    }
+
+    /// What could be done now.
+    pub fn turns(
+        &mut self,
+        now_ms: i64,
+        wires: &BTreeMap<u64, Wire>,
+        faults: &Faults,
+        turns: &mut Vec<Turn>,
+    ) {
+        let mut steps = Vec::new();
+        for (id, server) in &mut self.servers {
+            server.steps(now_ms, wires, &faults.paused(*id), &mut steps);
+            turns.extend(steps.drain(..).map(|step| Turn::Server(*id, step)));
+        }
+        let mut deliveries = Vec::new();
+        self.network.due(now_ms, &|id| self.is_up(id), &mut deliveries);
+        turns.extend(deliveries.into_iter().map(Turn::Network));
+    }
+
+    /// When a server or the network next has something to do by the clocks, after `now_ms`.
+    pub fn next_timer_ms(&self, now_ms: i64) -> i64 {
+        let servers = self.servers.values().filter_map(Server::next_timer_ms);
+        let servers = servers.filter(|at_ms| *at_ms > now_ms).min().unwrap_or(i64::MAX);
+        let back = self.back_ms.values().copied().min().unwrap_or(i64::MAX);
+        servers.min(back).min(self.network.next_timer_ms(now_ms, &|id| self.is_up(id)))
+    }
+
+    /// Does one thing on the network.
+    pub fn deliver(&mut self, delivery: Delivery, now_ms: i64) {
+        let servers = &self.servers;
+        let up = |id: u64| servers.get(&id).is_some_and(Server::is_up);
+        if let Some((to, input)) = self.network.run(delivery, now_ms, &up) {
+            self.server(to).tell(input);
+        }
+    }
+
+    /// Lets a server do one step, and gives its messages to the network.
+    ///
+    /// # Errors
+    /// [`End`]: its process must end.
+    pub fn step(
+        &mut self,
+        (id, step): (u64, Step),
+        (now_ms, clock_ms): (i64, i64),
+        wires: &mut BTreeMap<u64, Wire>,
+        rng: &mut SimRng,
+        counts: &mut Counts,
+        did: &mut Vec<Did>,
+    ) -> Result<(), End> {
+        let mut sent = Vec::new();
+        let ended = self.server(id).run(step, (now_ms, clock_ms), wires, rng, did, &mut sent);
+        for (to, message) in sent {
+            self.network.send((id, to), &message, now_ms, rng, counts);
+        }
+        ended
+    }
+
+    /// The process of a server ended, with its power or without.
+    pub fn down(&mut self, id: u64, power: bool, now_ms: i64, rng: &mut SimRng) {
+        self.network.down(id, power, now_ms, rng);
+        self.back_ms.insert(id, now_ms + 20 + rng.below(1200) as i64);
+    }
+
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// [`End`]: whatever the crash, a server starts again.
+    pub fn start(&mut self, id: u64, now_ms: i64, rng: &mut SimRng) -> Result<Started, End> {
+        self.back_ms.remove(&id);
+        let started = self.server(id).start(now_ms, rng)?;
+        self.network.back(id, now_ms);
+        Ok(started)
+    }
+}
