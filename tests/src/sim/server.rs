@@ -21,9 +21,9 @@ use proto::Id;
 use replica::log::{Log, LogError, Options, Position, SimDisk, SimRng};
 use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage,
-    Policy, Published, Read, Sasl, Work,
+    Policy, Published, Read, Sasl, Work, node,
 };
-use state::{Flush, NoHooks, Settings, State};
+use state::{Flush, NoHooks, Settings, State, Store};
 
 use super::model::READER;
 use super::mutants::Planted;
@@ -59,8 +59,12 @@ impl Authenticator for Digests {
 pub struct Server {
     /// The log's disk.
     pub disk: SimDisk,
-    /// The store.
+    /// The store in use.
     pub store: SimStore,
+    /// Which generation of the state it holds.
+    generation: u64,
+    /// The one that a snapshot fills, and its generation.
+    staged: Option<(u64, SimStore)>,
     id: u64,
     voters: Vec<u64>,
     planted: Planted,
@@ -243,6 +247,8 @@ impl Server {
         Self {
             disk: SimDisk::new(),
             store: SimStore::default(),
+            generation: 0,
+            staged: None,
             id,
             voters: voters.to_vec(),
             planted,
@@ -258,6 +264,26 @@ impl Server {
     /// Whether the process runs.
     pub fn is_up(&self) -> bool {
         self.life.is_some()
+    }
+
+    /// Goes on with the store that the log names; another is of no use.
+    fn switch(&mut self, generation: u64) -> Result<(), End> {
+        let staged = self.staged.take();
+        if generation == self.generation {
+            return Ok(());
+        }
+        match staged {
+            Some((number, store)) if number == generation => {
+                (self.generation, self.store) = (number, store);
+                Ok(())
+            }
+            _ => Err(End::Wrong(format!("the log names state {generation}, which is not there"))),
+        }
+    }
+
+    fn crash_stores(&mut self, rng: &mut SimRng) {
+        self.store.crash(rng);
+        self.staged.iter().for_each(|(_, store)| store.crash(rng));
     }
 
     /// Starts the process: opens the store and the log, whose disk may lose power on the way.
@@ -276,7 +302,7 @@ impl Server {
                 Err(LogError::Io { .. } | LogError::Broken(_)) if cuts < CUTS_MAX => {
                     cuts += 1;
                     self.disk.crash(rng.next_u64());
-                    self.store.crash(rng);
+                    self.crash_stores(rng);
                 }
                 Err(error) => return Err(End::Wrong(format!("the log does not open: {error}"))),
             }
@@ -288,6 +314,7 @@ impl Server {
         self.boots += u64::from(self.boots == 0 || !self.planted.reuse_boot);
         let mut log = log;
         log.plant(self.planted.log);
+        self.switch(node::generation(&log))?;
         let mut state = self.open_state()?;
         let replayed = replay_committed(&mut state, &mut log)?;
         let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
@@ -311,6 +338,7 @@ impl Server {
             Err(error) => return Err(wrong(&error)),
         };
         let machine = Machine::new(state, me).with_mutants(self.planted.machine);
+        let source = machine.source().map_err(|fault| wrong(&fault))?;
         let published = Arc::clone(machine.published());
         let (timeout_ms_min, timeout_ms_max) = self.sizes.timeouts_ms;
         let policy = Policy {
@@ -328,7 +356,7 @@ impl Server {
             published,
             authenticator: Arc::new(Digests),
             policy: Arc::new(policy),
-            inbox: VecDeque::new(),
+            inbox: VecDeque::from([Input::Durable(Arc::new(source))]),
             work: VecDeque::new(),
             flush_due: true,
             big_reads: BigReads::default(),
@@ -408,7 +436,7 @@ impl Server {
         self.disk.limit_space(None);
         if power {
             self.disk.crash(rng.next_u64());
-            self.store.crash(rng);
+            self.crash_stores(rng);
         } else {
             self.disk.restart();
             self.store.restart();
@@ -610,12 +638,25 @@ impl Server {
             }
             Step::Flush => {
                 life.flush_due = false;
-                let work = life
+                let mut work = life
                     .node
                     .flush(clock_ms, &mut |to, message| sent.push((to, message)))
                     .map_err(|error| End::Broken(error.to_string()))?;
                 life.take_leadership(did);
-                if work.entries.is_empty() && work.expect.is_empty() {
+                for job in work.snapshots.drain(..) {
+                    let done = job.run(&mut |generation| {
+                        let store = SimStore::default();
+                        self.staged = Some((generation, store.clone()));
+                        Ok(Box::new(store) as Box<dyn Store>)
+                    });
+                    life.inbox.push_back(done.map_err(|fault| End::Broken(fault.to_string()))?);
+                }
+                if work.install.is_some() {
+                    let generation = life.node.generation();
+                    self.switch(generation)?;
+                }
+                let Some(life) = &mut self.life else { return Ok(()) };
+                if work.is_empty() {
                     return Ok(());
                 }
                 did.push(Did::Committed(work.entries.clone()));
@@ -631,7 +672,7 @@ impl Server {
                 life.inbox.extend(reports.into_iter().map(Input::Report));
                 life.take_flush(false)?;
                 if !rest.is_empty() {
-                    life.work.push_front(Work { expect: Vec::new(), entries: rest });
+                    life.work.push_front(Work { entries: rest, ..Work::default() });
                 }
                 did.extend(index.map(Did::Applied));
             }
@@ -647,7 +688,7 @@ impl Server {
             Step::SyncStore => {
                 let Some((flush, _)) = life.flushes.pop_front() else { return Ok(()) };
                 flush.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-                life.inbox.push_back(Input::Durable(flush.index()));
+                life.inbox.extend(flush.source().map(|source| Input::Durable(Arc::new(source))));
             }
         }
         Ok(())

@@ -166,11 +166,10 @@ impl Expiry {
         for (session, row) in silent {
             let decided = self.silent.entry((server, term)).or_default();
             let attached = (*session, row.generation);
-            if !decided.contains_key(&attached) {
+            decided.entry(attached).or_insert_with(|| {
                 let heard = self.heard.get(session);
-                let wrong = heard.and_then(|heard| missed(heard, server, row, known));
-                decided.insert(attached, wrong);
-            }
+                heard.and_then(|heard| missed(heard, server, row, known))
+            });
         }
     }
 
