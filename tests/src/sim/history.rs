@@ -40,6 +40,8 @@ pub enum Event {
     Leads { server: u64, term: Option<u64> },
     /// A Node gave an entry out as committed, the first of all to do so, or not.
     Committed { server: u64, first: bool, index: u64, term: u64, payload: bytes::Bytes },
+    /// A Machine goes on from another server's snapshot.
+    Installed { server: u64 },
     /// A Machine applied and published an entry.
     Applied { server: u64, index: u64, digest: u128, history: u128, view: Arc<View> },
     /// The digest over all rows of a server, computed afresh.
@@ -167,6 +169,9 @@ impl std::fmt::Display for Event {
                     }
                 }
                 Ok(())
+            }
+            Self::Installed { server } => {
+                write!(f, "server {server}: GOES ON FROM A SNAPSHOT")
             }
             Self::Applied { server, index, view, .. } => {
                 write!(f, "server {server}: entry {index} is published, {}", Zxid(view.zxid))

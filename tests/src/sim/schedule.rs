@@ -393,6 +393,10 @@ impl Sim {
                 self.happened(Event::Leads { server, term })
             }
             Did::Committed(entries) => self.committed(server, entries),
+            Did::Installed => {
+                self.counts.installs += 1;
+                self.happened(Event::Installed { server })
+            }
             Did::Applied(index) => self.applied(server, index),
         }
     }

@@ -19,11 +19,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use proto::Id;
 use replica::log::{Log, LogError, Options, Position, SimDisk, SimRng};
+use replica::snapshots::SnapshotJob;
 use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage,
     Policy, Published, Read, Sasl, Work,
 };
-use state::{Flush, NoHooks, Settings, State};
+use state::{Flush, NoHooks, Settings, State, Store};
 
 use super::model::READER;
 use super::mutants::Planted;
@@ -59,8 +60,8 @@ impl Authenticator for Digests {
 pub struct Server {
     /// The log's disk.
     pub disk: SimDisk,
-    /// The store.
-    pub store: SimStore,
+    /// The store of each generation of the state: snapshots begin new ones.
+    stores: BTreeMap<u64, SimStore>,
     id: u64,
     voters: Vec<u64>,
     planted: Planted,
@@ -110,6 +111,8 @@ struct Life {
     policy: Arc<Policy>,
     inbox: VecDeque<Input>,
     work: VecDeque<Work>,
+    /// Work on stores for snapshots on their way.
+    jobs: VecDeque<SnapshotJob>,
     flush_due: bool,
     big_reads: BigReads,
     connections: BTreeMap<u64, Client>,
@@ -173,6 +176,8 @@ pub enum Step {
     WriteFlush,
     /// Make it durable.
     SyncStore,
+    /// Read a chunk of a snapshot, or stage one.
+    Snapshot,
 }
 
 /// What a step did that somebody may want to know.
@@ -190,7 +195,9 @@ pub enum Did {
     Leads(Option<u64>),
     /// Entries were given out as committed: index, term, payload.
     Committed(Vec<(u64, u64, Bytes)>),
-    /// An entry was published.
+    /// The Machine goes on from a snapshot.
+    Installed,
+    /// An entry was published, or the state of a snapshot up to it.
     Applied(u64),
 }
 
@@ -242,7 +249,7 @@ impl Server {
     pub fn new(id: u64, voters: &[u64], rng: &mut SimRng, planted: Planted) -> Self {
         Self {
             disk: SimDisk::new(),
-            store: SimStore::default(),
+            stores: BTreeMap::from([(0, SimStore::default())]),
             id,
             voters: voters.to_vec(),
             planted,
@@ -275,8 +282,7 @@ impl Server {
                 Ok(opened) => break opened,
                 Err(LogError::Io { .. } | LogError::Broken(_)) if cuts < CUTS_MAX => {
                     cuts += 1;
-                    self.disk.crash(rng.next_u64());
-                    self.store.crash(rng);
+                    self.lose_power(rng);
                 }
                 Err(error) => return Err(End::Wrong(format!("the log does not open: {error}"))),
             }
@@ -288,7 +294,7 @@ impl Server {
         self.boots += u64::from(self.boots == 0 || !self.planted.reuse_boot);
         let mut log = log;
         log.plant(self.planted.log);
-        let mut state = self.open_state()?;
+        let mut state = self.open_state(replica::node::generation(&log))?;
         let replayed = replay_committed(&mut state, &mut log)?;
         let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
         let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
@@ -312,6 +318,7 @@ impl Server {
         };
         let machine = Machine::new(state, me).with_mutants(self.planted.machine);
         let published = Arc::clone(machine.published());
+        let source = machine.source().map_err(|fault| wrong(&fault))?;
         let (timeout_ms_min, timeout_ms_max) = self.sizes.timeouts_ms;
         let policy = Policy {
             timeout_ms_min,
@@ -328,8 +335,9 @@ impl Server {
             published,
             authenticator: Arc::new(Digests),
             policy: Arc::new(policy),
-            inbox: VecDeque::new(),
+            inbox: VecDeque::from([Input::Durable(Arc::new(source))]),
             work: VecDeque::new(),
+            jobs: VecDeque::new(),
             flush_due: true,
             big_reads: BigReads::default(),
             connections: BTreeMap::new(),
@@ -344,8 +352,12 @@ impl Server {
         Ok(Started { replayed, first, last, applied, torn, cuts, flips })
     }
 
-    fn open_state(&self) -> Result<State, End> {
-        let (store, hooks) = (Box::new(self.store.clone()), Box::new(NoHooks));
+    fn open_state(&mut self, generation: u64) -> Result<State, End> {
+        // What the log does not name is of no use.
+        self.stores.retain(|known, _| *known == generation);
+        let store = self.stores.get(&generation);
+        let store = store.ok_or_else(|| End::Wrong(format!("no generation {generation}")))?;
+        let (store, hooks) = (Box::new(store.clone()), Box::new(NoHooks));
         let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &self.voters);
         let state =
             state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
@@ -407,12 +419,21 @@ impl Server {
         self.life = None;
         self.disk.limit_space(None);
         if power {
-            self.disk.crash(rng.next_u64());
-            self.store.crash(rng);
+            self.lose_power(rng);
         } else {
             self.disk.restart();
-            self.store.restart();
+            self.stores.values().for_each(SimStore::restart);
         }
+    }
+
+    fn lose_power(&self, rng: &mut SimRng) {
+        self.disk.crash(rng.next_u64());
+        self.stores.values().for_each(|store| store.crash(rng));
+    }
+
+    /// One of the next commits to a store fails.
+    pub fn fail_commit(&self, n: u64) {
+        self.stores.values().for_each(|store| store.fail_commit(n));
     }
 
     /// The process ends in order: connections first, then what is committed is applied, then the
@@ -428,7 +449,7 @@ impl Server {
             life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
         }
         life.machine.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-        self.store.restart();
+        self.stores.values().for_each(SimStore::restart);
         Ok(())
     }
 
@@ -544,6 +565,9 @@ impl Server {
             if now_ms >= life.next_flush_ms {
                 steps.push(Step::BeginFlush);
             }
+            if !life.jobs.is_empty() {
+                steps.push(Step::Snapshot);
+            }
         }
     }
 
@@ -610,12 +634,13 @@ impl Server {
             }
             Step::Flush => {
                 life.flush_due = false;
-                let work = life
+                let mut work = life
                     .node
                     .flush(clock_ms, &mut |to, message| sent.push((to, message)))
                     .map_err(|error| End::Broken(error.to_string()))?;
                 life.take_leadership(did);
-                if work.entries.is_empty() && work.expect.is_empty() {
+                life.jobs.extend(work.snapshots.drain(..));
+                if work.is_empty() {
                     return Ok(());
                 }
                 did.push(Did::Committed(work.entries.clone()));
@@ -624,16 +649,23 @@ impl Server {
             Step::Apply => {
                 // One entry at a time, so that anything may happen between two of them.
                 let Some(mut work) = life.work.pop_front() else { return Ok(()) };
-                let rest = work.entries.split_off(work.entries.len().min(1));
-                let index = work.entries.first().map(|(index, _, _)| *index);
+                let installs = work.install.is_some();
+                let at_once = if installs { 0 } else { 1 };
+                let rest = work.entries.split_off(work.entries.len().min(at_once));
+                let applies = installs || !work.entries.is_empty();
                 let reports =
                     life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
                 life.inbox.extend(reports.into_iter().map(Input::Report));
                 life.take_flush(false)?;
                 if !rest.is_empty() {
-                    life.work.push_front(Work { expect: Vec::new(), entries: rest });
+                    life.work.push_front(Work { entries: rest, ..Work::default() });
                 }
-                did.extend(index.map(Did::Applied));
+                if installs {
+                    did.push(Did::Installed);
+                }
+                if applies {
+                    did.push(Did::Applied(life.machine.state().meta().applied));
+                }
             }
             Step::BeginFlush => {
                 life.next_flush_ms = now_ms + flush_ms;
@@ -647,7 +679,19 @@ impl Server {
             Step::SyncStore => {
                 let Some((flush, _)) = life.flushes.pop_front() else { return Ok(()) };
                 flush.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-                life.inbox.push_back(Input::Durable(flush.index()));
+                let source = flush.source().expect("it was written");
+                life.inbox.push_back(Input::Durable(Arc::new(source)));
+            }
+            Step::Snapshot => {
+                let Some(job) = life.jobs.pop_front() else { return Ok(()) };
+                let stores = &mut self.stores;
+                let make = &mut |generation| {
+                    let store = SimStore::default();
+                    stores.insert(generation, store.clone());
+                    Ok(Box::new(store) as Box<dyn Store>)
+                };
+                let done = job.run(make).map_err(|fault| End::Broken(fault.to_string()))?;
+                life.inbox.push_back(done);
             }
         }
         Ok(())
