@@ -193,6 +193,8 @@ pub enum Did {
     Told(Vec<(i64, u32)>),
     /// It leads from now on, in this term; or in none any more.
     Leads(Option<u64>),
+    /// A vote left, for another server or for itself.
+    Voted { term: u64, candidate: u64 },
     /// Entries were given out as committed: index, term, payload.
     Committed(Vec<(u64, u64, Bytes)>),
     /// The Machine goes on from a snapshot.
@@ -217,6 +219,8 @@ pub struct Started {
     pub first: u64,
     /// The log's last entry.
     pub last: u64,
+    /// The term that its log knows of, and its vote in that.
+    pub vote: (u64, u64),
     /// What is applied.
     pub applied: u64,
     /// Whether a torn tail was cut.
@@ -311,6 +315,7 @@ impl Server {
         };
         let me = (config.server, config.boot);
         let (first, last, applied) = (log.first_index(), log.last_index(), state.meta().applied);
+        let vote = (log.hard_state().term, log.hard_state().vote);
         let node = Node::new(log, state.meta(), sessions, config);
         let node = match node {
             Ok(node) => node.with_mutants(self.planted.node),
@@ -349,7 +354,7 @@ impl Server {
             flushes: VecDeque::new(),
         });
         let torn = recovered == Some(true);
-        Ok(Started { replayed, first, last, applied, torn, cuts, flips })
+        Ok(Started { replayed, first, last, vote, applied, torn, cuts, flips })
     }
 
     fn open_state(&mut self, generation: u64) -> Result<State, End> {
@@ -638,6 +643,7 @@ impl Server {
                     .node
                     .flush(clock_ms, &mut |to, message| sent.push((to, message)))
                     .map_err(|error| End::Broken(error.to_string()))?;
+                did.extend(sent.iter().filter_map(|(_, message)| voted(message)));
                 life.take_leadership(did);
                 life.jobs.extend(work.snapshots.drain(..));
                 if work.is_empty() {
@@ -737,6 +743,22 @@ fn replay_committed(
         state.apply(entry.index, entry.term, &entry.data).map_err(|fault| wrong(&fault))?;
     }
     Ok(entries.into_iter().map(|entry| (entry.index, entry.term, entry.data)).collect())
+}
+
+/// The vote in a message, if there is one.
+fn voted(message: &PeerMessage) -> Option<Did> {
+    // As raft-rs numbers them.
+    const REQUEST_VOTE: i32 = 5;
+    const REQUEST_VOTE_RESPONSE: i32 = 6;
+    let PeerMessage::Raft(message) = message else { return None };
+    let term = message.term;
+    match message.kind {
+        REQUEST_VOTE => Some(Did::Voted { term, candidate: message.from }),
+        REQUEST_VOTE_RESPONSE if !message.reject => {
+            Some(Did::Voted { term, candidate: message.to })
+        }
+        _ => None,
+    }
 }
 
 /// Which threads do nothing for a while.
