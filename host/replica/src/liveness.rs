@@ -15,6 +15,8 @@ struct Alive {
     timeout_ms: i64,
     /// `None` until the next look: then it has its full timeout.
     expires_ms: Option<i64>,
+    /// Whether it was named as expired, in this term.
+    named: bool,
     outbox: Option<Arc<Outbox>>,
 }
 
@@ -34,7 +36,7 @@ impl Liveness {
         outbox: Option<Arc<Outbox>>,
     ) {
         let timeout_ms = i64::from(timeout_ms);
-        let alive = Alive { generation, timeout_ms, expires_ms: None, outbox };
+        let alive = Alive { generation, timeout_ms, expires_ms: None, named: false, outbox };
         self.sessions.insert(session, alive);
     }
 
@@ -43,7 +45,8 @@ impl Liveness {
     }
 
     /// The sessions that have been silent for longer than their timeouts, and the attach generations
-    /// that were. Each is named once.
+    /// that were. Each is named once; it is known until it was closed, which a leader that loses its
+    /// place may not live to see.
     pub(crate) fn expired(&mut self, now_ms: i64) -> Vec<(i64, u32)> {
         let mut expired = Vec::new();
         let stood_ms = self.looked_ms.map_or(0, |looked_ms| now_ms.saturating_sub(looked_ms));
@@ -54,15 +57,12 @@ impl Liveness {
             let heard = alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard());
             match alive.expires_ms {
                 Some(expires_ms) if !heard => {
-                    if now_ms > expires_ms {
+                    if now_ms > expires_ms && !std::mem::replace(&mut alive.named, true) {
                         expired.push((*session, alive.generation));
                     }
                 }
                 _ => alive.expires_ms = Some(now_ms + alive.timeout_ms),
             }
-        }
-        for (session, _) in &expired {
-            self.sessions.remove(session);
         }
         expired
     }
@@ -87,10 +87,34 @@ impl Liveness {
 
     /// Every session has its full timeout again.
     pub(crate) fn begin_again(&mut self) {
-        self.sessions.values_mut().for_each(|alive| alive.expires_ms = None);
+        for alive in self.sessions.values_mut() {
+            (alive.expires_ms, alive.named) = (None, false);
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
         self.sessions.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_a_leader_named_is_named_again_when_it_leads_again() {
+        let mut liveness = Liveness::default();
+        liveness.attached(7, 1, 1000, None);
+        let look = |liveness: &mut Liveness, from_ms: i64| -> Vec<(i64, u32)> {
+            let ticks = (0..40).map(|tick| from_ms + 50 * tick);
+            ticks.flat_map(|now_ms| liveness.expired(now_ms)).collect()
+        };
+        assert_eq!(look(&mut liveness, 0), [(7, 1)], "once");
+        // It lost its place before the close was committed.
+        liveness.begin_again();
+        assert_eq!(look(&mut liveness, 2000), [(7, 1)]);
+        liveness.closed(7);
+        liveness.begin_again();
+        assert_eq!(look(&mut liveness, 4000), []);
     }
 }

@@ -17,6 +17,18 @@ pub struct NodeMutants {
     pub forget_to_go_on_closing: bool,
     /// A write goes into the entry of the one before it, though a read waits between them.
     pub pack_past_reads: bool,
+    /// A leader proposes what a server sent though something before it did not come.
+    pub accept_gap: bool,
+    /// What a leader that is no more was sent is not sent to the next one.
+    pub never_send_again: bool,
+    /// What a leader had decided is proposed by the next one.
+    pub keep_decisions: bool,
+    /// A new leader does not give sessions their full timeouts.
+    pub no_full_timeouts: bool,
+    /// Whom a server has heard from it does not tell the leader.
+    pub forget_to_report: bool,
+    /// Whom it voted for is not written to the log.
+    pub forget_vote: bool,
 }
 
 /// Bugs of the Machine and of what it publishes to.
@@ -32,6 +44,8 @@ pub struct MachineMutants {
     pub forget_to_wake: bool,
     /// Child watches do not hear of deletions.
     pub lose_child_event: bool,
+    /// Clients stay connected when a snapshot jumps over what they watch.
+    pub keep_clients_over_snapshot: bool,
 }
 
 /// Bugs of a connection.
@@ -49,6 +63,8 @@ pub struct ConnectionMutants {
     pub no_heirs: bool,
     /// `setWatches` does not look at what its client has missed.
     pub no_catch_up: bool,
+    /// `setWatches` looks only: a client's watches are lost when it attaches its session.
+    pub set_nothing_again: bool,
     /// Events are shown to those who may not read the znode.
     pub show_private_events: bool,
 }

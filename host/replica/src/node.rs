@@ -184,6 +184,9 @@ impl<D: Disk> Node<D> {
     /// Plants bugs, for the tests that show that the tests find them. Never called in a server.
     pub fn with_mutants(mut self, mutants: NodeMutants) -> Self {
         self.raft.sync_late = mutants.acknowledge_before_sync;
+        self.raft.forget_vote = mutants.forget_vote;
+        self.lines.accept_gaps = mutants.accept_gap;
+        self.proposals.never_again = mutants.never_send_again;
         self.mutants = mutants;
         self
     }
@@ -391,7 +394,10 @@ impl<D: Disk> Node<D> {
                 self.decide(Command::CloseSession { session, generation });
             }
         } else if self.led.0 != 0 && self.ticks.is_multiple_of(HEARD_TICKS) {
-            let heard = self.liveness.take_heard();
+            let mut heard = self.liveness.take_heard();
+            if self.mutants.forget_to_report {
+                heard.clear();
+            }
             self.outgoing.push((self.led.0, PeerMessage::Heard(heard)));
         }
         // What a leader has proposed cannot be lost while it leads.
@@ -485,14 +491,16 @@ impl<D: Disk> Node<D> {
         self.led = now;
         self.moved = self.ticks;
         self.lines.clear();
-        if led.0 == me {
+        if led.0 == me && !self.mutants.keep_decisions {
             // What it had decided is for the next leader to decide.
             self.proposals.drop_decisions();
             self.queue.retain(|(_, ticket)| ticket.is_some());
         }
         self.proposals.send_afresh();
         if now.0 == me {
-            self.liveness.begin_again();
+            if !self.mutants.no_full_timeouts {
+                self.liveness.begin_again();
+            }
             if !self.mutants.forget_to_go_on_closing {
                 let closing: Vec<i64> = self.closing.iter().copied().collect();
                 for session in closing {

@@ -63,12 +63,15 @@ pub(crate) struct Proposals {
     sent: u64,
     /// Whether the next to be sent is the first of all that is kept.
     afresh: bool,
+    /// A planted bug: nothing is sent again.
+    pub(crate) never_again: bool,
 }
 
 impl Proposals {
     /// Those of a start: `commands` are the first, numbered from 0.
     pub(crate) fn new(me: (u32, u64), commands: Vec<Command>) -> Self {
-        let mut new = Self { me, next: 0, kept: VecDeque::new(), sent: 0, afresh: true };
+        let mut new =
+            Self { me, next: 0, kept: VecDeque::new(), sent: 0, afresh: true, never_again: false };
         let items = commands.into_iter().map(|command| (Queued::Command(command), None));
         new.number(items.collect(), true, &mut Vec::new());
         if let Some(first) = new.kept.front_mut() {
@@ -135,7 +138,9 @@ impl Proposals {
     /// Everything that is not applied is to be sent again: to a new leader, or to one that may have
     /// lost it.
     pub(crate) fn send_afresh(&mut self) {
-        (self.sent, self.afresh) = (0, true);
+        if !self.never_again {
+            (self.sent, self.afresh) = (0, true);
+        }
     }
 
     /// Everything up to `number` was applied.

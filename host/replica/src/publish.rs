@@ -163,7 +163,9 @@ impl Published {
         let closing = std::mem::take(&mut *self.closing.lock());
         let gone: Vec<_> =
             gone.into_iter().chain(closing.into_values().map(|t| t.outbox)).collect();
-        gone.iter().for_each(|outbox| outbox.inner.lock().dead = true);
+        if !self.mutants.keep_clients_over_snapshot {
+            gone.iter().for_each(|outbox| outbox.inner.lock().dead = true);
+        }
         drop(current);
         drop(old);
         gone.iter().for_each(|outbox| outbox.wake());

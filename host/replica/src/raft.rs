@@ -243,6 +243,8 @@ pub(crate) struct Raft<D: Disk> {
     node: RawNode<LogStorage<D>>,
     /// A planted bug: the log is synced with the next tick only.
     pub(crate) sync_late: bool,
+    /// A planted bug: votes are not written.
+    pub(crate) forget_vote: bool,
 }
 
 impl<D: Disk> Raft<D> {
@@ -280,7 +282,7 @@ impl<D: Disk> Raft<D> {
             // Nobody else can lead.
             node.campaign()?;
         }
-        Ok(Self { node, sync_late: false })
+        Ok(Self { node, sync_late: false, forget_vote: false })
     }
 
     pub(crate) fn tick(&mut self) -> Result<(), LogError> {
@@ -412,7 +414,10 @@ impl<D: Disk> Raft<D> {
             let log = &mut self.node.mut_store().log;
             log.append(&entries);
             if let Some(hard_state) = ready.hs() {
-                let (term, vote) = (hard_state.get_term(), hard_state.get_vote());
+                let (term, mut vote) = (hard_state.get_term(), hard_state.get_vote());
+                if self.forget_vote {
+                    vote = 0;
+                }
                 log.set_hard_state(HardState { term, vote, commit: hard_state.get_commit() });
             }
             if ready.must_sync() && !self.sync_late {

@@ -59,7 +59,7 @@ impl Asked {
         match self.request {
             // The planted bug: its watch is registered when the read is answered.
             _ if self.mutants.watch_after_read => false,
-            Request::SetWatches(_) | Request::SetWatches2(_) => true,
+            Request::SetWatches(_) | Request::SetWatches2(_) => !self.mutants.set_nothing_again,
             _ => self.watch().is_some(),
         }
     }

@@ -347,7 +347,7 @@ impl State {
                             meta.origins.insert(server, (boot, sequence));
                             outcome.answer = Answer::Done;
                         }
-                    } else if sequence != 0 && taken == Some((boot, sequence - 1)) {
+                    } else if sequence != 0 && self.is_next(taken, (boot, sequence)) {
                         meta.origins.insert(server, (boot, sequence));
                         if *command != Command::Nothing {
                             txn.zxid = next_zxid(txn.zxid, term);
@@ -384,6 +384,14 @@ impl State {
             self.begin_flush()?;
         }
         Ok(Applied { outcomes })
+    }
+
+    /// Whether a command is the next one of its server's boot.
+    fn is_next(&self, taken: Option<(u64, u64)>, (boot, sequence): (u64, u64)) -> bool {
+        match self.mutants.accept_gap {
+            false => taken == Some((boot, sequence - 1)),
+            true => taken.is_some_and(|(known, last)| known == boot && last < sequence),
+        }
     }
 
     fn run(

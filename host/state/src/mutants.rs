@@ -16,4 +16,6 @@ pub struct StateMutants {
     pub reuse_sequence_numbers: bool,
     /// The digest keeps what is deleted.
     pub digest_keeps_deleted: bool,
+    /// A server's command is taken though one before it was not.
+    pub accept_gap: bool,
 }

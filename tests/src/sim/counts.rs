@@ -37,6 +37,8 @@ counts! {
     fives: "seeds of five servers",
     /// Elections.
     elections: "elections won",
+    /// Snapshots.
+    installs: "snapshots of other servers installed",
     /// Cut off.
     partitions: "partitions between servers",
     /// One way.

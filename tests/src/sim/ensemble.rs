@@ -174,7 +174,9 @@ impl Ensemble {
     /// The process of a server ended, with its power or without.
     pub fn down(&mut self, id: u64, power: bool, now_ms: i64, rng: &mut SimRng) {
         self.network.down(id, power, now_ms, rng);
-        self.back_ms.insert(id, now_ms + 20 + rng.below(1200) as i64);
+        // Some are away for so long that the others forget what they need to catch up.
+        let away_ms = if self.size() > 1 && rng.chance(20) { 9000 } else { 1200 };
+        self.back_ms.insert(id, now_ms + 20 + rng.below(away_ms) as i64);
     }
 
     /// Starts a server.

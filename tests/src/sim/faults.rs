@@ -186,7 +186,7 @@ impl Faults {
             }
             13 => {
                 counts.store_errors += 1;
-                server.store.fail_commit(rng.below(8));
+                server.fail_commit(rng.below(8));
             }
             14 | 15 => {
                 counts.jumps += 1;

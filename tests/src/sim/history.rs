@@ -38,16 +38,20 @@ pub enum Event {
     Ticked { server: u64 },
     /// A Node leads from now on, in this term; or in none any more.
     Leads { server: u64, term: Option<u64> },
+    /// A server gave its vote to another, or asked for votes and thereby has given it to itself.
+    Voted { server: u64, term: u64, candidate: u64 },
     /// A Node gave an entry out as committed, the first of all to do so, or not.
     Committed { server: u64, first: bool, index: u64, term: u64, payload: bytes::Bytes },
+    /// A Machine goes on from another server's snapshot.
+    Installed { server: u64 },
     /// A Machine applied and published an entry.
     Applied { server: u64, index: u64, digest: u128, history: u128, view: Arc<View> },
     /// The digest over all rows of a server, computed afresh.
     Recomputed { server: u64, index: u64, kept: u128, fresh: u128 },
     /// A server is gone.
     Crashed { server: u64, how: &'static str },
-    /// A server is back, its log ends at `last`.
-    Restarted { server: u64, last: u64, applied: u64, torn: bool },
+    /// A server is back, its log ends at `last`; the term that it knows and whom it voted for there.
+    Restarted { server: u64, last: u64, applied: u64, torn: bool, vote: (u64, u64) },
     /// A server did nothing for a while, or part of it.
     Paused { server: u64, what: &'static str, ms: i64 },
     /// A wall clock jumped.
@@ -155,6 +159,9 @@ impl std::fmt::Display for Event {
                 write!(f, "SERVER {server} LEADS in term {term}")
             }
             Self::Leads { server, term: None } => write!(f, "server {server} leads no more"),
+            Self::Voted { server, term, candidate } => {
+                write!(f, "server {server}: votes for {candidate} in term {term}")
+            }
             Self::Committed { server, first: false, index, .. } => {
                 write!(f, "server {server}: entry {index} is committed")
             }
@@ -168,6 +175,9 @@ impl std::fmt::Display for Event {
                 }
                 Ok(())
             }
+            Self::Installed { server } => {
+                write!(f, "server {server}: GOES ON FROM A SNAPSHOT")
+            }
             Self::Applied { server, index, view, .. } => {
                 write!(f, "server {server}: entry {index} is published, {}", Zxid(view.zxid))
             }
@@ -175,7 +185,7 @@ impl std::fmt::Display for Event {
                 write!(f, "server {server}: digest recomputed at {index}")
             }
             Self::Crashed { server, how } => write!(f, "SERVER {server} GONE: {how}"),
-            Self::Restarted { server, last, applied, torn } => {
+            Self::Restarted { server, last, applied, torn, .. } => {
                 let torn = if *torn { ", its tail was torn" } else { "" };
                 write!(f, "SERVER {server} BACK: applied {applied}, the log ends at {last}{torn}")
             }

@@ -42,17 +42,24 @@ pub const ALL: &[Mutant] = mutants![
     node.expire_never,
     node.forget_to_go_on_closing,
     node.pack_past_reads,
+    node.never_send_again,
+    node.keep_decisions,
+    node.no_full_timeouts,
+    node.forget_to_report,
+    node.forget_vote,
     machine.event_after_reply,
     machine.keep_one_shot,
     machine.tell_twice,
     machine.forget_to_wake,
     machine.lose_child_event,
+    machine.keep_clients_over_snapshot,
     connection.stale_read,
     connection.late_view,
     connection.watch_after_read,
     connection.keep_withdrawn,
     connection.no_heirs,
     connection.no_catch_up,
+    connection.set_nothing_again,
     connection.show_private_events,
     state.multi_keeps_its_first_part,
     state.close_forgets_ephemerals,
@@ -62,8 +69,14 @@ pub const ALL: &[Mutant] = mutants![
     state.digest_keeps_deleted,
 ];
 
-/// The log's own, which its tests find too.
-pub const OF_THE_LOG: &[Mutant] = &[
+/// Those that are not one switch: of several values at once, of what a server is started with, or of
+/// the log, whose tests find them too.
+pub const OTHERS: &[Mutant] = &[
+    Mutant {
+        name: "accept_gap",
+        plant: |planted| (planted.node.accept_gap, planted.state.accept_gap) = (true, true),
+    },
+    Mutant { name: "reuse_boot", plant: |planted| planted.reuse_boot = true },
     Mutant {
         name: "log_skip_sync",
         plant: |planted| planted.log = Some(replica::log::Mutant::SkipSync),
@@ -81,5 +94,5 @@ pub fn find(name: &str) -> Option<&'static Mutant> {
 
 /// All mutants.
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    ALL.iter().chain(OF_THE_LOG)
+    ALL.iter().chain(OTHERS)
 }

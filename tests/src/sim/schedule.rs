@@ -392,7 +392,14 @@ impl Sim {
                 }
                 self.happened(Event::Leads { server, term })
             }
+            Did::Voted { term, candidate } => {
+                self.happened(Event::Voted { server, term, candidate })
+            }
             Did::Committed(entries) => self.committed(server, entries),
+            Did::Installed => {
+                self.counts.installs += 1;
+                self.happened(Event::Installed { server })
+            }
             Did::Applied(index) => self.applied(server, index),
         }
     }
@@ -472,7 +479,7 @@ impl Sim {
         self.counts.flips_harmless += u64::from(started.flips.1);
         self.faults.started(server, self.now_ms);
         let (last, applied, torn) = (started.last, started.applied, started.torn);
-        self.happened(Event::Restarted { server, last, applied, torn })?;
+        self.happened(Event::Restarted { server, last, applied, torn, vote: started.vote })?;
         self.committed(server, started.replayed)?;
         if applied > state::apply::BIRTH.0 {
             self.applied(server, applied)?;

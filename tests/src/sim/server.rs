@@ -19,9 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use proto::Id;
 use replica::log::{Log, LogError, Options, Position, SimDisk, SimRng};
+use replica::snapshots::SnapshotJob;
 use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage,
-    Policy, Published, Read, Sasl, Work, node,
+    Policy, Published, Read, Sasl, Work,
 };
 use state::{Flush, NoHooks, Settings, State, Store};
 
@@ -59,12 +60,8 @@ impl Authenticator for Digests {
 pub struct Server {
     /// The log's disk.
     pub disk: SimDisk,
-    /// The store in use.
-    pub store: SimStore,
-    /// Which generation of the state it holds.
-    generation: u64,
-    /// The one that a snapshot fills, and its generation.
-    staged: Option<(u64, SimStore)>,
+    /// The store of each generation of the state: snapshots begin new ones.
+    stores: BTreeMap<u64, SimStore>,
     id: u64,
     voters: Vec<u64>,
     planted: Planted,
@@ -114,6 +111,8 @@ struct Life {
     policy: Arc<Policy>,
     inbox: VecDeque<Input>,
     work: VecDeque<Work>,
+    /// Work on stores for snapshots on their way.
+    jobs: VecDeque<SnapshotJob>,
     flush_due: bool,
     big_reads: BigReads,
     connections: BTreeMap<u64, Client>,
@@ -177,6 +176,8 @@ pub enum Step {
     WriteFlush,
     /// Make it durable.
     SyncStore,
+    /// Read a chunk of a snapshot, or stage one.
+    Snapshot,
 }
 
 /// What a step did that somebody may want to know.
@@ -192,9 +193,13 @@ pub enum Did {
     Told(Vec<(i64, u32)>),
     /// It leads from now on, in this term; or in none any more.
     Leads(Option<u64>),
+    /// A vote left, for another server or for itself.
+    Voted { term: u64, candidate: u64 },
     /// Entries were given out as committed: index, term, payload.
     Committed(Vec<(u64, u64, Bytes)>),
-    /// An entry was published.
+    /// The Machine goes on from a snapshot.
+    Installed,
+    /// An entry was published, or the state of a snapshot up to it.
     Applied(u64),
 }
 
@@ -214,6 +219,8 @@ pub struct Started {
     pub first: u64,
     /// The log's last entry.
     pub last: u64,
+    /// The term that its log knows of, and its vote in that.
+    pub vote: (u64, u64),
     /// What is applied.
     pub applied: u64,
     /// Whether a torn tail was cut.
@@ -246,9 +253,7 @@ impl Server {
     pub fn new(id: u64, voters: &[u64], rng: &mut SimRng, planted: Planted) -> Self {
         Self {
             disk: SimDisk::new(),
-            store: SimStore::default(),
-            generation: 0,
-            staged: None,
+            stores: BTreeMap::from([(0, SimStore::default())]),
             id,
             voters: voters.to_vec(),
             planted,
@@ -266,26 +271,6 @@ impl Server {
         self.life.is_some()
     }
 
-    /// Goes on with the store that the log names; another is of no use.
-    fn switch(&mut self, generation: u64) -> Result<(), End> {
-        let staged = self.staged.take();
-        if generation == self.generation {
-            return Ok(());
-        }
-        match staged {
-            Some((number, store)) if number == generation => {
-                (self.generation, self.store) = (number, store);
-                Ok(())
-            }
-            _ => Err(End::Wrong(format!("the log names state {generation}, which is not there"))),
-        }
-    }
-
-    fn crash_stores(&mut self, rng: &mut SimRng) {
-        self.store.crash(rng);
-        self.staged.iter().for_each(|(_, store)| store.crash(rng));
-    }
-
     /// Starts the process: opens the store and the log, whose disk may lose power on the way.
     ///
     /// # Errors
@@ -301,8 +286,7 @@ impl Server {
                 Ok(opened) => break opened,
                 Err(LogError::Io { .. } | LogError::Broken(_)) if cuts < CUTS_MAX => {
                     cuts += 1;
-                    self.disk.crash(rng.next_u64());
-                    self.crash_stores(rng);
+                    self.lose_power(rng);
                 }
                 Err(error) => return Err(End::Wrong(format!("the log does not open: {error}"))),
             }
@@ -314,8 +298,7 @@ impl Server {
         self.boots += u64::from(self.boots == 0 || !self.planted.reuse_boot);
         let mut log = log;
         log.plant(self.planted.log);
-        self.switch(node::generation(&log))?;
-        let mut state = self.open_state()?;
+        let mut state = self.open_state(replica::node::generation(&log))?;
         let replayed = replay_committed(&mut state, &mut log)?;
         let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
         let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
@@ -332,14 +315,15 @@ impl Server {
         };
         let me = (config.server, config.boot);
         let (first, last, applied) = (log.first_index(), log.last_index(), state.meta().applied);
+        let vote = (log.hard_state().term, log.hard_state().vote);
         let node = Node::new(log, state.meta(), sessions, config);
         let node = match node {
             Ok(node) => node.with_mutants(self.planted.node),
             Err(error) => return Err(wrong(&error)),
         };
         let machine = Machine::new(state, me).with_mutants(self.planted.machine);
-        let source = machine.source().map_err(|fault| wrong(&fault))?;
         let published = Arc::clone(machine.published());
+        let source = machine.source().map_err(|fault| wrong(&fault))?;
         let (timeout_ms_min, timeout_ms_max) = self.sizes.timeouts_ms;
         let policy = Policy {
             timeout_ms_min,
@@ -358,6 +342,7 @@ impl Server {
             policy: Arc::new(policy),
             inbox: VecDeque::from([Input::Durable(Arc::new(source))]),
             work: VecDeque::new(),
+            jobs: VecDeque::new(),
             flush_due: true,
             big_reads: BigReads::default(),
             connections: BTreeMap::new(),
@@ -369,11 +354,15 @@ impl Server {
             flushes: VecDeque::new(),
         });
         let torn = recovered == Some(true);
-        Ok(Started { replayed, first, last, applied, torn, cuts, flips })
+        Ok(Started { replayed, first, last, vote, applied, torn, cuts, flips })
     }
 
-    fn open_state(&self) -> Result<State, End> {
-        let (store, hooks) = (Box::new(self.store.clone()), Box::new(NoHooks));
+    fn open_state(&mut self, generation: u64) -> Result<State, End> {
+        // What the log does not name is of no use.
+        self.stores.retain(|known, _| *known == generation);
+        let store = self.stores.get(&generation);
+        let store = store.ok_or_else(|| End::Wrong(format!("no generation {generation}")))?;
+        let (store, hooks) = (Box::new(store.clone()), Box::new(NoHooks));
         let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &self.voters);
         let state =
             state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
@@ -435,12 +424,21 @@ impl Server {
         self.life = None;
         self.disk.limit_space(None);
         if power {
-            self.disk.crash(rng.next_u64());
-            self.crash_stores(rng);
+            self.lose_power(rng);
         } else {
             self.disk.restart();
-            self.store.restart();
+            self.stores.values().for_each(SimStore::restart);
         }
+    }
+
+    fn lose_power(&self, rng: &mut SimRng) {
+        self.disk.crash(rng.next_u64());
+        self.stores.values().for_each(|store| store.crash(rng));
+    }
+
+    /// One of the next commits to a store fails.
+    pub fn fail_commit(&self, n: u64) {
+        self.stores.values().for_each(|store| store.fail_commit(n));
     }
 
     /// The process ends in order: connections first, then what is committed is applied, then the
@@ -456,7 +454,7 @@ impl Server {
             life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
         }
         life.machine.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-        self.store.restart();
+        self.stores.values().for_each(SimStore::restart);
         Ok(())
     }
 
@@ -572,6 +570,9 @@ impl Server {
             if now_ms >= life.next_flush_ms {
                 steps.push(Step::BeginFlush);
             }
+            if !life.jobs.is_empty() {
+                steps.push(Step::Snapshot);
+            }
         }
     }
 
@@ -642,20 +643,9 @@ impl Server {
                     .node
                     .flush(clock_ms, &mut |to, message| sent.push((to, message)))
                     .map_err(|error| End::Broken(error.to_string()))?;
+                did.extend(sent.iter().filter_map(|(_, message)| voted(message)));
                 life.take_leadership(did);
-                for job in work.snapshots.drain(..) {
-                    let done = job.run(&mut |generation| {
-                        let store = SimStore::default();
-                        self.staged = Some((generation, store.clone()));
-                        Ok(Box::new(store) as Box<dyn Store>)
-                    });
-                    life.inbox.push_back(done.map_err(|fault| End::Broken(fault.to_string()))?);
-                }
-                if work.install.is_some() {
-                    let generation = life.node.generation();
-                    self.switch(generation)?;
-                }
-                let Some(life) = &mut self.life else { return Ok(()) };
+                life.jobs.extend(work.snapshots.drain(..));
                 if work.is_empty() {
                     return Ok(());
                 }
@@ -665,8 +655,10 @@ impl Server {
             Step::Apply => {
                 // One entry at a time, so that anything may happen between two of them.
                 let Some(mut work) = life.work.pop_front() else { return Ok(()) };
-                let rest = work.entries.split_off(work.entries.len().min(1));
-                let index = work.entries.first().map(|(index, _, _)| *index);
+                let installs = work.install.is_some();
+                let at_once = if installs { 0 } else { 1 };
+                let rest = work.entries.split_off(work.entries.len().min(at_once));
+                let applies = installs || !work.entries.is_empty();
                 let reports =
                     life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
                 life.inbox.extend(reports.into_iter().map(Input::Report));
@@ -674,7 +666,12 @@ impl Server {
                 if !rest.is_empty() {
                     life.work.push_front(Work { entries: rest, ..Work::default() });
                 }
-                did.extend(index.map(Did::Applied));
+                if installs {
+                    did.push(Did::Installed);
+                }
+                if applies {
+                    did.push(Did::Applied(life.machine.state().meta().applied));
+                }
             }
             Step::BeginFlush => {
                 life.next_flush_ms = now_ms + flush_ms;
@@ -688,7 +685,19 @@ impl Server {
             Step::SyncStore => {
                 let Some((flush, _)) = life.flushes.pop_front() else { return Ok(()) };
                 flush.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-                life.inbox.extend(flush.source().map(|source| Input::Durable(Arc::new(source))));
+                let source = flush.source().expect("it was written");
+                life.inbox.push_back(Input::Durable(Arc::new(source)));
+            }
+            Step::Snapshot => {
+                let Some(job) = life.jobs.pop_front() else { return Ok(()) };
+                let stores = &mut self.stores;
+                let make = &mut |generation| {
+                    let store = SimStore::default();
+                    stores.insert(generation, store.clone());
+                    Ok(Box::new(store) as Box<dyn Store>)
+                };
+                let done = job.run(make).map_err(|fault| End::Broken(fault.to_string()))?;
+                life.inbox.push_back(done);
             }
         }
         Ok(())
@@ -734,6 +743,22 @@ fn replay_committed(
         state.apply(entry.index, entry.term, &entry.data).map_err(|fault| wrong(&fault))?;
     }
     Ok(entries.into_iter().map(|entry| (entry.index, entry.term, entry.data)).collect())
+}
+
+/// The vote in a message, if there is one.
+fn voted(message: &PeerMessage) -> Option<Did> {
+    // As raft-rs numbers them.
+    const REQUEST_VOTE: i32 = 5;
+    const REQUEST_VOTE_RESPONSE: i32 = 6;
+    let PeerMessage::Raft(message) = message else { return None };
+    let term = message.term;
+    match message.kind {
+        REQUEST_VOTE => Some(Did::Voted { term, candidate: message.from }),
+        REQUEST_VOTE_RESPONSE if !message.reject => {
+            Some(Did::Voted { term, candidate: message.to })
+        }
+        _ => None,
+    }
 }
 
 /// Which threads do nothing for a while.

@@ -11,6 +11,7 @@ mod one_leader;
 mod real_time;
 mod session_order;
 mod tree;
+mod votes;
 mod watch_order;
 mod watches;
 
@@ -57,6 +58,7 @@ pub trait Checker {
 pub fn all(planted: &Planted, ids: &[u64]) -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(one_leader::OneLeader::default()),
+        Box::new(votes::Votes::default()),
         Box::new(commits::Commits::default()),
         Box::new(durability::Durability::default()),
         Box::new(exactly_once::ExactlyOnce::default()),
