@@ -17,6 +17,8 @@ pub struct NodeMutants {
     pub forget_to_go_on_closing: bool,
     /// A write goes into the entry of the one before it, though a read waits between them.
     pub pack_past_reads: bool,
+    /// What is asked for linearizable reads has the same name each time.
+    pub repeat_read_index: bool,
 }
 
 /// Bugs of the Machine and of what it publishes to.
@@ -32,6 +34,8 @@ pub struct MachineMutants {
     pub forget_to_wake: bool,
     /// Child watches do not hear of deletions.
     pub lose_child_event: bool,
+    /// A linearizable read does not wait until what the leader told it of is applied.
+    pub read_unapplied: bool,
 }
 
 /// Bugs of a connection.

@@ -319,6 +319,7 @@ impl Server {
             required_schemes: Vec::new(),
             sasl_failures_allowed: true,
             ensemble: self.voters.len() > 1,
+            linearizable: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };
@@ -615,7 +616,7 @@ impl Server {
                     .flush(clock_ms, &mut |to, message| sent.push((to, message)))
                     .map_err(|error| End::Broken(error.to_string()))?;
                 life.take_leadership(did);
-                if work.entries.is_empty() && work.expect.is_empty() {
+                if work.is_empty() {
                     return Ok(());
                 }
                 did.push(Did::Committed(work.entries.clone()));
@@ -631,7 +632,7 @@ impl Server {
                 life.inbox.extend(reports.into_iter().map(Input::Report));
                 life.take_flush(false)?;
                 if !rest.is_empty() {
-                    life.work.push_front(Work { expect: Vec::new(), entries: rest });
+                    life.work.push_front(Work { entries: rest, ..Work::default() });
                 }
                 did.extend(index.map(Did::Applied));
             }
