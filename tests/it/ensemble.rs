@@ -33,17 +33,17 @@ impl Ensemble {
         Self::start_with("")
     }
 
-    /// The same, with more in each configuration.
-    fn start_with(more: &str) -> Self {
+    /// The same, with more lines in front of each configuration.
+    fn start_with(lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let addresses: Vec<SocketAddr> = (0..2 * SERVERS).map(|_| free_address()).collect();
         let (clients, peers) = addresses.split_at(SERVERS);
         for at in 0..SERVERS {
-            let mut text = format!("server-id = {}\n", at + 1);
+            let mut text = format!("{lines}server-id = {}\n", at + 1);
             for (id, peer) in (1..).zip(peers) {
                 text += &format!("[[ensemble.servers]]\nid = {id}\npeer = [\"{peer}\"]\n");
             }
-            std::fs::write(config(dir.path(), at), text + more).expect("it can be written");
+            std::fs::write(config(dir.path(), at), text).expect("it can be written");
         }
         let servers = (0..SERVERS).map(|_| None).collect();
         let mut ensemble = Self { dir, clients: clients.to_vec(), servers };
@@ -187,7 +187,7 @@ fn all_may_be_killed_and_what_was_acknowledged_is_there() {
 
 #[test]
 fn one_that_is_too_far_behind_gets_the_state() {
-    let storage = "[storage]\nlog-segment-bytes = \"1MiB\"\nlog-retain-bytes = \"1MiB\"\n";
+    let storage = "storage.log-segment-bytes = \"1MiB\"\nstorage.log-retain-bytes = \"1MiB\"\n";
     let mut ensemble = Ensemble::start_with(storage);
     let leader = ensemble.leader();
     let (away, other) = ((leader + 1) % SERVERS, (leader + 2) % SERVERS);
@@ -245,6 +245,39 @@ fn one_that_is_too_far_behind_gets_the_state() {
     ensemble.kill(away);
     ensemble.start_one(away);
     assert_eq!(read(&mut ensemble.connect(away), "/a"), "last");
+}
+
+#[test]
+fn linearizable_reads_show_what_any_server_acknowledged() {
+    let mut ensemble = Ensemble::start_with("reads = \"linearizable\"\n");
+    let leader = ensemble.leader();
+    let mut clients: Vec<Client> = (0..SERVERS).map(|at| ensemble.connect(at)).collect();
+    done(&mut clients[leader], &create("/a", b"0"));
+    for round in 1..=100 {
+        let data = round.to_string();
+        done(&mut clients[round % SERVERS], &set("/a", &data));
+        for client in &mut clients {
+            match done(client, &get("/a")) {
+                Some(Reply::Data(Some(read), _)) => assert_eq!(read, data.as_bytes()),
+                other => panic!("no data: {other:?}"),
+            }
+        }
+    }
+    // A read that nobody can answer waits until there is a leader again.
+    let (other, third) = ((leader + 1) % SERVERS, (leader + 2) % SERVERS);
+    ensemble.kill(leader);
+    ensemble.kill(other);
+    clients[third].send(&get("/a")).expect("it is open");
+    let timeout = Some(Duration::from_secs(2));
+    clients[third].stream.set_read_timeout(timeout).expect("a timeout");
+    assert!(
+        clients[third].receive(OpCode::GetData).is_err(),
+        "nobody knows whether it is the last"
+    );
+    ensemble.start_one(other);
+    clients[third].stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let (header, _) = clients[third].receive(OpCode::GetData).expect("it is answered");
+    assert_eq!(header.err, 0);
 }
 
 #[test]

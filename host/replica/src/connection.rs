@@ -5,6 +5,8 @@
 //!   each other without waiting; a read takes its view with the entry of the last write before it,
 //!   and the next write is in a later entry.
 //! * One read is under way at a time; writes pass it, because it holds its view or has its place.
+//! * A read that is to show what other servers have acknowledged (`sync`, and any where the policy says
+//!   so) waits in its slot until the Node has found that out; the session's next write waits here.
 //! * What is neither waits here until nothing is in hand, and so does all that comes after it.
 //! * Nothing is decided here about the tree: writes become inputs of the Node, reads are answered
 //!   from a view.
@@ -26,7 +28,7 @@ use state::{Command, access};
 use crate::input::Input;
 use crate::mutants::ConnectionMutants;
 use crate::operator::{self, Decision};
-use crate::outbox::{Event, Outbox, Say, Waits};
+use crate::outbox::{Event, Outbox, Say, Ticket, Waits};
 use crate::publish::Published;
 use crate::reads::{Asked, Read, watch_op};
 use crate::waiting::{Behind, may_wait};
@@ -74,6 +76,8 @@ pub struct Policy {
     pub sasl_failures_allowed: bool,
     /// Whether there are other servers.
     pub ensemble: bool,
+    /// Whether reads show whatever anybody was told before, on whichever server.
+    pub linearizable: bool,
     /// Whether `reconfig` is switched on.
     pub reconfig_enabled: bool,
     /// Schemes that an ACL of a client may name, besides `world` and `auth`.
@@ -115,6 +119,8 @@ pub struct Connection {
     sasl: Option<Box<dyn Sasl>>,
     connecting: bool,
     closing: bool,
+    /// The last linearizable read that took a slot and for which the Node was not asked yet.
+    unasked: Option<Ticket>,
     /// What was asked and not begun yet, by xid.
     queue: VecDeque<(i32, Sorted)>,
     /// What was taken out of the outbox and is not encoded yet.
@@ -144,6 +150,7 @@ impl Connection {
             sasl: None,
             connecting: true,
             closing: false,
+            unasked: None,
             queue: VecDeque::new(),
             saying: VecDeque::new(),
             stats: ConnectionStats::default(),
@@ -261,14 +268,21 @@ impl Connection {
     /// [`Self::receive`], and when the outbox wakes.
     pub fn advance(&mut self, inputs: &mut Vec<Input>) -> Option<Read> {
         self.outbox.looks();
+        let read = self.begin(inputs);
+        // What came together is asked for together.
+        inputs.extend(self.unasked.take().map(Input::Reads));
+        read
+    }
+
+    fn begin(&mut self, inputs: &mut Vec<Input>) -> Option<Read> {
         loop {
-            let (behind, attached) = {
+            let (behind, is_behind, attached) = {
                 let mut inner = self.outbox.inner.lock();
                 if let Some(taken) = inner.next_read() {
                     drop(inner);
                     return Some(Read::begin(&self.published, &self.outbox, taken));
                 }
-                (inner.behind(), inner.attached)
+                (inner.behind(), inner.last_behind.is_some(), inner.attached)
             };
             if self.closing {
                 return None;
@@ -286,17 +300,20 @@ impl Connection {
                 Behind::Writes => !self.mutants.stale_read,
             };
             let request = match asked {
+                write @ Sorted::Write(_) if is_behind => {
+                    self.queue.push_front((xid, write));
+                    return None;
+                }
                 Sorted::Write(op) => {
                     let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
                     inputs.push(Input::Write { session, generation, identities, op, ticket });
                     continue;
                 }
-                // What this server shows may be older than what another has acknowledged: the log
-                // tells when it has caught up.
-                Sorted::Other(Request::Sync { path }) if self.policy.ensemble => {
-                    let ticket = Some(self.outbox.push_pending(Waits::Sync { xid, path }));
-                    inputs.push(Input::Command { command: Command::Nothing, ticket });
+                // What this server shows may be older than what another has acknowledged.
+                Sorted::Other(request) if self.must_catch_up(&request) => {
+                    let asked = self.asks(session, xid, request);
+                    self.unasked = Some(self.outbox.push_behind(asked));
                     continue;
                 }
                 Sorted::Other(request)
@@ -351,6 +368,13 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whether the answer is to show whatever anybody was told before. A server that is alone does
+    /// that anyway.
+    fn must_catch_up(&self, request: &Request) -> bool {
+        let syncs = matches!(request, Request::Sync { .. });
+        self.policy.ensemble && (syncs || self.policy.linearizable && may_wait(request))
     }
 
     fn asks(&self, session: i64, xid: i32, request: Request) -> Asked {

@@ -35,6 +35,8 @@ pub enum Input {
         /// Where its answer goes, if anybody waits.
         ticket: Option<Ticket>,
     },
+    /// Reads, up to this slot of their connection, that are to show whatever anybody was told before.
+    Reads(Ticket),
     /// From the Machine.
     Report(Report),
     /// The store, with everything up to this entry, is durable.
@@ -95,8 +97,8 @@ pub enum Report {
     },
 }
 
-/// What the Node gives the Machine: a snapshot, who waits, then what was committed. The jobs beside
-/// it are not for the Machine.
+/// What the Node gives the Machine: a snapshot, who waits, what was committed, and who may read when.
+/// The jobs beside it are not for the Machine.
 #[derive(Debug, Default)]
 pub struct Work {
     /// Work on stores, for a thread of its own.
@@ -107,11 +109,16 @@ pub struct Work {
     pub expect: Vec<(u64, Ticket)>,
     /// Committed entries: index, term, payload.
     pub entries: Vec<(u64, u64, Bytes)>,
+    /// Reads that may take their views once the entry at the index is applied.
+    pub reads: Vec<(u64, Vec<Ticket>)>,
 }
 
 impl Work {
     /// Whether there is nothing for the Machine.
     pub fn is_empty(&self) -> bool {
-        self.install.is_none() && self.expect.is_empty() && self.entries.is_empty()
+        self.install.is_none()
+            && self.expect.is_empty()
+            && self.entries.is_empty()
+            && self.reads.is_empty()
     }
 }

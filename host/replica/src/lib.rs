@@ -15,7 +15,8 @@
 //! takes a view, a slot and a watch in one step, under the same lock (`Read::take` in [`reads`]).
 //! Behind such writes it takes its slot at once, and the rest in the step that publishes the last of
 //! them (`waiting.rs`). It then runs outside the lock, and what touches many rows goes on in turns
-//! ([`big_reads`]).
+//! ([`big_reads`]). A linearizable read, and `sync`, waits in its slot as well, until this server has
+//! applied what the leader says is committed (`read_index.rs`).
 
 pub mod input;
 
@@ -27,6 +28,7 @@ mod packing;
 pub mod peer;
 mod proposals;
 pub mod raft;
+mod read_index;
 pub mod snapshots;
 
 pub mod machine;

@@ -1,7 +1,7 @@
 //! Applies committed entries and publishes them. Runs on a thread of its own, so that a long apply
 //! never costs the Node its place.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use state::snapshot::{Source, Staged};
@@ -18,19 +18,25 @@ pub struct Machine {
     published: Arc<Published>,
     me: (u32, u64),
     waiting: VecDeque<(u64, Ticket)>,
+    /// Reads that wait for the entry at an index.
+    reads: BTreeMap<u64, Vec<Ticket>>,
+    mutants: MachineMutants,
 }
 
 impl Machine {
     /// A machine over an open state; `me` is this server's id and boot.
     pub fn new(state: State, me: (u32, u64)) -> Self {
         let published = Published::new(state.view());
-        Self { state, published, me, waiting: VecDeque::new() }
+        let (waiting, reads, mutants) =
+            (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
+        Self { state, published, me, waiting, reads, mutants }
     }
 
     /// Plants bugs, for the tests that show that the tests find them. Never called in a server; the
     /// machine must be new.
     pub fn with_mutants(mut self, mutants: MachineMutants) -> Self {
         self.published = Published::with_mutants(self.state.view(), mutants);
+        self.mutants = mutants;
         self
     }
 
@@ -97,6 +103,11 @@ impl Machine {
             self.install(staged, &mut reports)?;
         }
         self.waiting.extend(work.expect);
+        for (index, reads) in work.reads {
+            let index = if self.mutants.read_unapplied { 0 } else { index };
+            self.reads.entry(index).or_default().extend(reads);
+        }
+        self.confirm();
         for (index, term, payload) in work.entries {
             let applied = self.state.apply(index, term, &payload)?;
             let own = applied.outcomes.iter().rev();
@@ -106,7 +117,16 @@ impl Machine {
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, &mut reports);
             reports.push(Report::Applied { index, own });
+            self.confirm();
         }
         Ok(reports)
+    }
+
+    /// Lets the reads go on that waited for what is applied now.
+    fn confirm(&mut self) {
+        let applied = self.state.meta().applied;
+        while let Some(reads) = self.reads.first_entry().filter(|reads| *reads.key() <= applied) {
+            self.published.confirm(&reads.remove());
+        }
     }
 }

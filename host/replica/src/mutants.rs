@@ -29,6 +29,8 @@ pub struct NodeMutants {
     pub forget_to_report: bool,
     /// Whom it voted for is not written to the log.
     pub forget_vote: bool,
+    /// What is asked for linearizable reads has the same name each time.
+    pub repeat_read_index: bool,
 }
 
 /// Bugs of the Machine and of what it publishes to.
@@ -46,6 +48,8 @@ pub struct MachineMutants {
     pub lose_child_event: bool,
     /// Clients stay connected when a snapshot jumps over what they watch.
     pub keep_clients_over_snapshot: bool,
+    /// A linearizable read does not wait until what the leader told it of is applied.
+    pub read_unapplied: bool,
 }
 
 /// Bugs of a connection.

@@ -27,6 +27,7 @@ use crate::packing::{Item, Queued, pack};
 use crate::peer::{Missing, PeerMessage};
 use crate::proposals::Proposals;
 use crate::raft::{Raft, RaftMessage, SnapshotAt};
+use crate::read_index::ReadIndex;
 use crate::snapshots::{Incoming, Received, SnapshotJob, SnapshotMessage, StageDone};
 
 /// How many commands one entry holds.
@@ -92,6 +93,7 @@ pub struct Node<D: Disk> {
     proposals: Proposals,
     /// What the servers want, while this one leads.
     lines: Lines,
+    reads: ReadIndex,
     /// The leader and the term when it was last looked at.
     led: (u64, u64),
     /// Sessions whose close takes further entries.
@@ -148,6 +150,7 @@ impl<D: Disk> Node<D> {
             queue: VecDeque::new(),
             proposals: Proposals::new((config.server, config.boot), first),
             lines: Lines::default(),
+            reads: ReadIndex::new((config.server, config.boot)),
             led: (0, 0),
             closing: BTreeSet::new(),
             incoming: None,
@@ -187,6 +190,7 @@ impl<D: Disk> Node<D> {
         self.raft.forget_vote = mutants.forget_vote;
         self.lines.accept_gaps = mutants.accept_gap;
         self.proposals.never_again = mutants.never_send_again;
+        self.reads.repeats = mutants.repeat_read_index;
         self.mutants = mutants;
         self
     }
@@ -202,6 +206,7 @@ impl<D: Disk> Node<D> {
             Input::Command { command, ticket } => {
                 self.queue.push_back((Queued::Command(command), ticket));
             }
+            Input::Reads(ticket) => self.reads.wait(ticket),
             Input::Durable(source) => {
                 self.durable = self.durable.max(source.meta().applied);
                 self.raft.offers().put(source);
@@ -436,7 +441,10 @@ impl<D: Disk> Node<D> {
 
     /// Whether everything that was taken in is committed and applied.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.proposals.is_empty() && self.applied == self.committed
+        self.queue.is_empty()
+            && self.proposals.is_empty()
+            && self.reads.is_empty()
+            && self.applied == self.committed
     }
 
     /// Sends what is in hand to the leader, or proposes it, syncs the log once for up to
@@ -455,6 +463,7 @@ impl<D: Disk> Node<D> {
             self.follow();
             self.number(&mut work.expect);
             let proposes = self.propose(clock_ms);
+            self.ask();
             self.outgoing.drain(..).for_each(|(to, message)| send(to, message));
             let raft = &mut |to, message| send(to, PeerMessage::Raft(message));
             let generation = self.generation() + 1;
@@ -467,6 +476,9 @@ impl<D: Disk> Node<D> {
             self.staged = None;
             work.entries.extend(flushed.entries);
             self.committed = self.raft.committed();
+            for (index, question) in flushed.read_indexes {
+                work.reads.push((index, self.reads.answered(&question)));
+            }
             if !proposes {
                 work.snapshots.append(&mut self.jobs);
                 return Ok(work);
@@ -497,6 +509,7 @@ impl<D: Disk> Node<D> {
             self.queue.retain(|(_, ticket)| ticket.is_some());
         }
         self.proposals.send_afresh();
+        self.reads.ask_again();
         if now.0 == me {
             if !self.mutants.no_full_timeouts {
                 self.liveness.begin_again();
@@ -554,6 +567,15 @@ impl<D: Disk> Node<D> {
             }
         }
         true
+    }
+
+    /// Asks the leader on behalf of the reads in hand, once it can answer.
+    fn ask(&mut self) {
+        if self.raft.answers_reads()
+            && let Some(question) = self.reads.question(self.ticks)
+        {
+            self.raft.read_index(question);
+        }
     }
 
     /// Containers and TTL nodes that may go, up to `most`; the leader decides that they do.

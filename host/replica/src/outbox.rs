@@ -1,8 +1,8 @@
 //! What a connection has to say to its client, in order.
 //!
 //! An outbox is a row of slots, numbered without a gap. A write's slot is pending until its entry
-//! is published. A read's slot waits while one before it is pending (`waiting.rs`), is taken together
-//! with the read's view, and filled when it has been read.
+//! is published. A read's slot waits while one before it is pending, or while this server may be behind
+//! (`waiting.rs`), is taken together with the read's view, and filled when it has been read.
 //!
 //! Invariants:
 //! * An event goes before the first open slot, one that is pending or waits: after every reply that
@@ -24,8 +24,7 @@ use state::Answer;
 
 use crate::big_reads::Charge;
 use crate::operator::OperatorReply;
-use crate::reads::Asked;
-use crate::waiting::{Behind, Taken};
+use crate::waiting::{Behind, Taken, WaitingRead};
 use crate::watches::Since;
 
 /// How many bytes of events may wait for a client before its connection is closed; it then sets its
@@ -80,8 +79,6 @@ pub(crate) enum Waits {
     Close { xid: i32 },
     /// What an operator's change did.
     Operator { xid: i32 },
-    /// That this server has caught up.
-    Sync { xid: i32, path: String },
     /// A session.
     Connect { session: i64, password: [u8; PASSWORD_BYTES], read_only: Option<bool> },
 }
@@ -124,8 +121,10 @@ pub(crate) struct Inner {
     pub(crate) pending: usize,
     /// The last slot that was taken for a command.
     last_command: u64,
-    /// The reads whose slots wait, in order, by slot.
-    pub(crate) waiting: VecDeque<(u64, Asked)>,
+    /// The reads whose slots wait, in order.
+    pub(crate) waiting: VecDeque<WaitingRead>,
+    /// The last of those before which this server may be behind others' writes.
+    pub(crate) last_behind: Option<u64>,
     /// The reads that hold their views and are not under way yet, in order.
     pub(crate) ready: VecDeque<Taken>,
     /// The slot of the read that is under way.
@@ -206,8 +205,12 @@ impl Outbox {
         let mut inner = self.inner.lock();
         inner.pending += 1;
         let number = inner.add(State::Pending(waits));
-        let after_read = inner.waiting.back().is_some_and(|(read, _)| *read > inner.last_command);
+        let after_read = inner.waiting.back().is_some_and(|read| read.number > inner.last_command);
         inner.last_command = number;
+        self.ticket(number, after_read)
+    }
+
+    pub(crate) fn ticket(self: &Arc<Self>, number: u64, after_read: bool) -> Ticket {
         Ticket { outbox: Arc::clone(self), number, after_read }
     }
 
@@ -336,6 +339,16 @@ impl Slot {
 }
 
 impl Ticket {
+    /// This server has caught up with whatever was told to anybody before the read in this slot came,
+    /// and the reads before it. True if the first that waits need not wait any longer.
+    pub(crate) fn confirm(&self) -> bool {
+        let mut inner = self.outbox.inner.lock();
+        let upto = inner.waiting.iter_mut().take_while(|read| read.number <= self.number);
+        upto.for_each(|read| read.behind = false);
+        inner.last_behind = inner.last_behind.filter(|last| *last > self.number);
+        inner.may_take()
+    }
+
     /// Fills the slot with a command's answer; true if a read waited for just that.
     pub(crate) fn fill(&self, zxid: i64, answer: Answer) -> bool {
         let mut inner = self.outbox.inner.lock();
@@ -345,7 +358,7 @@ impl Ticket {
             return false;
         };
         inner.pending -= 1;
-        let passed = inner.waiting.front().is_some_and(|(read, _)| *read < self.number);
+        let passed = inner.waiting.front().is_some_and(|read| read.number < self.number);
         assert!(
             !passed || inner.dead,
             "a write was published before a read in front of it had its view"
@@ -376,10 +389,7 @@ impl Ticket {
                 Say::Reply { xid, zxid, result, charge: None }
             }
             // A command without effect: its outcome is unknown here, so the connection ends.
-            (Waits::Sync { xid, path }, Answer::Done) => {
-                Say::Reply { xid, zxid, result: Ok(Reply::Path(path)), charge: None }
-            }
-            (Waits::Write { .. } | Waits::Operator { .. } | Waits::Sync { .. }, _) => Say::Close,
+            (Waits::Write { .. } | Waits::Operator { .. }, _) => Say::Close,
         };
         if let Some(slot) = inner.slot(self.number) {
             slot.state = State::Decided(say);

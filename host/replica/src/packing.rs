@@ -5,7 +5,7 @@
 //! * A command goes into a later entry than its connection's command before it, if a read waits
 //!   between the two: that read's view is the one after the earlier entry (`waiting.rs`).
 //! * Writes of other connections do not wait for that. A command that is not a write (a session's
-//!   start and end, a `sync`, an operator's change) stays behind all that came before it.
+//!   start and end, an operator's change) stays behind all that came before it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -200,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_behind_a_waiting_read_goes_into_a_later_entry() {
+    fn a_command_behind_a_waiting_read_goes_into_a_later_entry() {
         let a = outbox(1);
-        let mut ticket = a.push_pending(Waits::Sync { xid: 1, path: "/".into() });
+        let mut ticket = a.push_pending(Waits::Operator { xid: 1 });
         ticket.after_read = true;
-        let sync = (Queued::Command(Command::Nothing), Some(ticket));
-        let queue = vec![write(&a, "a1", 1, false), sync, write(&a, "a2", 1, false)];
+        let change = (Queued::Command(Command::ChangeSettings(Vec::new())), Some(ticket));
+        let queue = vec![write(&a, "a1", 1, false), change, write(&a, "a2", 1, false)];
         let (entries, _) = packed(queue, 64);
         assert_eq!(entries, [vec!["a1"], vec!["command", "a2"]]);
     }

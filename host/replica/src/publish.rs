@@ -171,6 +171,21 @@ impl Published {
         gone.iter().for_each(|outbox| outbox.wake());
     }
 
+    /// Reads that waited for this server to catch up take the view, as soon as nothing of their session
+    /// is open before them. Only the one who publishes calls this.
+    pub(crate) fn confirm(&self, reads: &[Ticket]) {
+        let current = self.view.read();
+        let mut watches = self.watches.lock();
+        for ticket in reads {
+            if ticket.confirm() {
+                ticket.outbox.take_waiting(&current, &mut watches);
+            }
+        }
+        drop(watches);
+        drop(current);
+        reads.iter().for_each(|ticket| ticket.outbox.wake());
+    }
+
     fn change(
         &self,
         change: &Change,

@@ -236,6 +236,8 @@ pub(crate) struct Flushed {
     pub(crate) entries: Vec<(u64, u64, Bytes)>,
     /// Whether a snapshot was taken first; the entries go on from there.
     pub(crate) installed: bool,
+    /// Answers to [`Raft::read_index`]: the index, and the name of the question.
+    pub(crate) read_indexes: Vec<(u64, Vec<u8>)>,
 }
 
 /// A raft node over its log.
@@ -369,6 +371,19 @@ impl<D: Disk> Raft<D> {
         self.node.propose(Vec::new(), payload)
     }
 
+    /// Whether a leader is known that can answer [`Self::read_index`], as far as is known here: a new
+    /// one commits something first.
+    pub(crate) fn answers_reads(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.leader_id != 0 && (!self.is_leader() || raft.commit_to_current_term())
+    }
+
+    /// Asks the leader up to where all is committed. The answer may never come; `question` is its
+    /// name, and must never have been used before.
+    pub(crate) fn read_index(&mut self, question: Vec<u8>) {
+        self.node.read_index(question);
+    }
+
     pub(crate) fn applied(&mut self, index: u64) {
         self.node.advance_apply_to(index);
     }
@@ -392,12 +407,14 @@ impl<D: Disk> Raft<D> {
         let mut send = |messages: Vec<raft::prelude::Message>| {
             messages.into_iter().for_each(|message| send(message.to, to_peer(message)));
         };
-        let (mut committed, mut installed) = (Vec::new(), false);
+        let (mut committed, mut installed, mut read_indexes) = (Vec::new(), false, Vec::new());
         while self.node.has_ready() {
             // 1. What raft has decided.
             let mut ready = self.node.ready();
             // 2. A leader's messages, which need not wait for its own disk.
             send(ready.take_messages());
+            let answers = ready.take_read_states().into_iter();
+            read_indexes.extend(answers.map(|answer| (answer.index, answer.request_ctx)));
             // 3. A snapshot, whose state is staged: this makes it the one that there is.
             if !ready.snapshot().is_empty() {
                 let at = ready.snapshot().get_metadata();
@@ -435,7 +452,7 @@ impl<D: Disk> Raft<D> {
             }
             take(&mut committed, light.take_committed_entries());
         }
-        Ok(Flushed { entries: committed, installed })
+        Ok(Flushed { entries: committed, installed, read_indexes })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reads that stand behind writes of their session which are not published yet.
+//! Reads that stand behind writes of their session which are not published yet, and linearizable ones,
+//! which wait until this server is known to have caught up.
 //!
 //! Such a read waits in its slot, so that what comes after it goes on. With the entry of the last
 //! write before it, it takes the new view and sets its watch, in one step with publishing; then its
@@ -6,8 +7,10 @@
 //! every write before the read, and none after it.
 //!
 //! Invariants:
-//! * A read waits exactly as long as a slot before it is open. So reads take their views in order,
-//!   and the first open slot of a row is never a read's for longer than a publish.
+//! * A read waits exactly as long as a slot before it is open, or it may be behind others' writes. So
+//!   reads take their views in order.
+//! * While a read may be behind others' writes, its session's next write waits at the connection:
+//!   nothing says which entry that read's view will be of.
 //! * Watches are set under the watch table's lock, and not after [`Published::disconnect`].
 //!
 //! [`Published::disconnect`]: crate::publish::Published::disconnect
@@ -17,7 +20,7 @@ use std::sync::Arc;
 use proto::Request;
 use state::View;
 
-use crate::outbox::{Outbox, State};
+use crate::outbox::{Outbox, State, Ticket};
 use crate::reads::Asked;
 use crate::watches::{Table, WatchTable};
 
@@ -26,6 +29,14 @@ pub(crate) struct Taken {
     pub(crate) view: Arc<View>,
     pub(crate) number: u64,
     pub(crate) asked: Asked,
+}
+
+/// A read that has its slot, and neither its view nor its watch yet.
+pub(crate) struct WaitingRead {
+    pub(crate) number: u64,
+    pub(crate) asked: Asked,
+    /// Whether this server may be behind what it is to show.
+    pub(crate) behind: bool,
 }
 
 /// What a connection has in hand, for what comes next.
@@ -85,8 +96,17 @@ impl Outbox {
             return Some(asked);
         }
         let number = inner.add(State::Waiting);
-        inner.waiting.push_back((number, asked));
+        inner.waiting.push_back(WaitingRead { number, asked, behind: false });
         None
+    }
+
+    /// Takes the next slot for a linearizable read: it waits for [`Ticket::confirm`] too.
+    pub(crate) fn push_behind(self: &Arc<Self>, asked: Asked) -> Ticket {
+        let mut inner = self.inner.lock();
+        let number = inner.add(State::Waiting);
+        inner.waiting.push_back(WaitingRead { number, asked, behind: true });
+        inner.last_behind = Some(number);
+        self.ticket(number, false)
     }
 
     /// The reads before which nothing is open any more take the view and set their watches. The
@@ -94,7 +114,7 @@ impl Outbox {
     pub(crate) fn take_waiting(self: &Arc<Self>, view: &Arc<View>, watches: &mut WatchTable) {
         let mut inner = self.inner.lock();
         while inner.may_take()
-            && let Some((number, asked)) = inner.waiting.pop_front()
+            && let Some(WaitingRead { number, asked, .. }) = inner.waiting.pop_front()
         {
             asked.register(watches, self, number);
             let slot = inner.slot(number).expect("a slot that is not decided is not drained");
@@ -151,9 +171,9 @@ impl Outbox {
 }
 
 impl crate::outbox::Inner {
-    /// Whether the first read that waits has nothing open before it.
+    /// Whether the first read that waits has nothing open before it, and is not behind.
     pub(crate) fn may_take(&self) -> bool {
-        self.waiting.front().is_some_and(|(number, _)| *number == self.open)
+        self.waiting.front().is_some_and(|read| read.number == self.open && !read.behind)
     }
 
     /// The next read to run, unless one is under way.

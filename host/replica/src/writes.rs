@@ -123,6 +123,7 @@ mod tests {
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
             ensemble: false,
+            linearizable: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".into()],
         };

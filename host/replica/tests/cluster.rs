@@ -1,14 +1,16 @@
 //! Three servers as values in one thread, from a seed: their messages are lost, doubled, delayed and
-//! overtaken, links are cut, servers lose power, and clients move from one to another with requests
-//! under way.
+//! overtaken, links are cut or break, servers stand still or lose power, and clients move from one to
+//! another with requests under way.
 //!
 //! What is claimed: a write that was acknowledged is there, none is applied twice, no session ends,
-//! the replicas agree, and when the trouble is over everybody goes on.
+//! the replicas agree, a linearizable read, or one after a `sync`, shows what anybody was told before it
+//! was asked for, and when the trouble is over everybody goes on. Bugs that are planted are found.
 
 mod common;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -17,21 +19,27 @@ use proto::frame::next_frame;
 use proto::{Acl, ConnectRequest, ConnectResponse, OpCode, ReplyHeader, Request};
 use replica::connection::Drained;
 use replica::log::{Log, LogError, Options, SimDisk, SimRng};
+use replica::mutants::{MachineMutants, NodeMutants};
 use replica::snapshots::SnapshotJob;
-use replica::{Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage, Report, Work};
+use replica::{
+    Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage, Policy, Report, Work,
+};
 use state::{MemoryStore, NoHooks, Settings, State, Store};
 
 use common::{Nobody, policy};
 
 const SEEDS: u64 = 12;
+/// A planted bug is found within so many seeds.
+const MUTANT_SEEDS: u64 = 300;
 const SERVERS: u64 = 3;
 const CLIENTS: usize = 5;
 /// How long there is trouble, and how long everybody has to come to rest after it.
 const TROUBLE_MS: i64 = 20_000;
 const HEALING_MS: i64 = 20_000;
-/// The codes of `OK` and `NODEEXISTS`.
+/// The codes of `OK`, `NODEEXISTS` and `NONODE`.
 const OK: i32 = 0;
 const NODE_EXISTS: i32 = -110;
+const NO_NODE: i32 = -101;
 
 /// One run of a server's process.
 struct Life {
@@ -41,6 +49,10 @@ struct Life {
     work: VecDeque<Work>,
     jobs: VecDeque<SnapshotJob>,
     next_tick_ms: i64,
+    /// It stands still until then.
+    stands_ms: i64,
+    /// Its Machine does until then.
+    lags_ms: i64,
 }
 
 struct Server {
@@ -65,14 +77,34 @@ struct Flight {
     message: PeerMessage,
 }
 
+/// What a client asked for.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// To create the znode that has the xid in its name.
+    Create,
+    /// That its server catches up.
+    Sync,
+    /// Whether this znode exists, which it does.
+    Exists(u64),
+}
+
+/// The bugs that are planted.
+#[derive(Clone, Copy, Default)]
+struct Planted {
+    node: NodeMutants,
+    machine: MachineMutants,
+}
+
 struct Client {
     session: i64,
     connection: Option<Connection>,
     server: u64,
     connected: bool,
+    /// Whether it has its server catch up before it reads.
+    syncs: bool,
     out: BytesMut,
-    /// The paths that were asked for on this connection and not answered.
-    asked: VecDeque<u64>,
+    /// What was asked for on this connection and not answered, by xid.
+    asked: VecDeque<(u64, Asked)>,
     /// Those whose connections ended before an answer: they are there or not.
     unknown: Vec<u64>,
     acknowledged: Vec<u64>,
@@ -81,6 +113,7 @@ struct Client {
 
 struct Cluster {
     seed: u64,
+    planted: Planted,
     rng: SimRng,
     now_ms: i64,
     servers: BTreeMap<u64, Server>,
@@ -89,12 +122,15 @@ struct Cluster {
     cut: Vec<(u64, u64)>,
     clients: Vec<Client>,
     tokens: u64,
+    /// The last znode that some client was told is there.
+    told: Option<u64>,
     connections: u64,
     trouble: bool,
     leaders: Vec<(u64, u64)>,
     crashes: u64,
     installs: usize,
     moves: u64,
+    reads: u64,
 }
 
 /// What the seeds have in all, so that a run that tests nothing is seen.
@@ -106,10 +142,11 @@ struct Counts {
     crashes: u64,
     installs: usize,
     moves: u64,
+    reads: u64,
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, planted: Planted) -> Self {
         let servers = (1..=SERVERS).map(|id| {
             let (disk, stores) = (SimDisk::new(), BTreeMap::new());
             (id, Server { disk, stores, boot: 0, life: None, back_ms: 0 })
@@ -119,6 +156,7 @@ impl Cluster {
             connection: None,
             server: 1 + at as u64 % SERVERS,
             connected: false,
+            syncs: false,
             out: BytesMut::new(),
             asked: VecDeque::new(),
             unknown: Vec::new(),
@@ -127,6 +165,7 @@ impl Cluster {
         };
         Self {
             seed,
+            planted,
             rng: SimRng::new(seed),
             now_ms: 0,
             servers: servers.collect(),
@@ -134,12 +173,14 @@ impl Cluster {
             cut: Vec::new(),
             clients: (0..CLIENTS).map(client).collect(),
             tokens: 0,
+            told: None,
             connections: 0,
             trouble: true,
             leaders: Vec::new(),
             crashes: 0,
             installs: 0,
             moves: 0,
+            reads: 0,
         }
     }
 
@@ -175,12 +216,14 @@ impl Cluster {
         let me = (config.server, config.boot);
         let sessions = state.view().sessions().expect("rows are sound");
         let node = Node::new(log, state.meta(), sessions, config).expect("log and state match");
-        let machine = Machine::new(state, me);
+        let node = node.with_mutants(self.planted.node);
+        let machine = Machine::new(state, me).with_mutants(self.planted.machine);
         let next_tick_ms = now_ms + self.rng.below(50) as i64;
         let source = machine.source().expect("memory does not fail");
         let inbox = VecDeque::from([Input::Durable(Arc::new(source))]);
-        let (work, jobs) = (VecDeque::new(), VecDeque::new());
-        server.life = Some(Life { node, machine, inbox, work, jobs, next_tick_ms });
+        let (work, jobs, stands_ms, lags_ms) = (VecDeque::new(), VecDeque::new(), 0, 0);
+        server.life =
+            Some(Life { node, machine, inbox, work, jobs, next_tick_ms, stands_ms, lags_ms });
         self.relink(id, true);
     }
 
@@ -226,7 +269,8 @@ impl Cluster {
         let copies = if lost { 0 } else { 1 + u64::from(self.trouble && self.rng.chance(3)) };
         for _ in 0..copies {
             let slow = self.trouble && self.rng.chance(5);
-            let delay_ms = if slow { self.rng.below(400) } else { 1 + self.rng.below(4) };
+            let slowest_ms = if self.rng.chance(20) { 3000 } else { 400 };
+            let delay_ms = if slow { self.rng.below(slowest_ms) } else { 1 + self.rng.below(4) };
             let at_ms = self.now_ms + delay_ms as i64;
             // It goes over the wire as bytes.
             let message = PeerMessage::decode(&message.encode()).expect("it can be decoded");
@@ -278,6 +322,30 @@ impl Cluster {
                 }
             }
             40..=79 => self.cut.clear(),
+            // A server stands still, and what comes for it waits.
+            82..=101 => {
+                let (id, ms) = (1 + self.rng.below(SERVERS), self.rng.below(3000) as i64);
+                let stands_ms = self.now_ms + ms;
+                if let Some(life) = life(&mut self.servers, id) {
+                    life.stands_ms = stands_ms;
+                }
+            }
+            // Its Machine does.
+            122..=161 => {
+                let (id, ms) = (1 + self.rng.below(SERVERS), self.rng.below(500) as i64);
+                let lags_ms = self.now_ms + ms;
+                if let Some(life) = life(&mut self.servers, id) {
+                    life.lags_ms = lags_ms;
+                }
+            }
+            // Its links break, and are there again.
+            102..=121 => {
+                let id = 1 + self.rng.below(SERVERS);
+                if self.servers[&id].life.is_some() {
+                    self.relink(id, false);
+                    self.relink(id, true);
+                }
+            }
             // All of them at once.
             80..=81 => (1..=SERVERS).for_each(|id| self.crash(id)),
             _ => {}
@@ -291,6 +359,9 @@ impl Cluster {
         let begin_flush = self.rng.chance(2);
         let server = self.servers.get_mut(&id).expect("it is one of them");
         let life = server.life.as_mut().expect("it is up");
+        if self.now_ms < life.stands_ms {
+            return;
+        }
         life.inbox.drain(..).for_each(|input| life.node.step(input));
         if self.now_ms >= life.next_tick_ms {
             life.next_tick_ms = self.now_ms + 50;
@@ -303,6 +374,7 @@ impl Cluster {
             life.work.push_back(work);
         }
         // The Machine may lag.
+        let slow = slow || self.now_ms < life.lags_ms;
         while let Some(work) = if slow { None } else { life.work.pop_front() } {
             let reports = life.machine.apply(work).expect("it applies");
             let installed = |report: &&Report| matches!(report, Report::Installed { .. });
@@ -347,7 +419,8 @@ impl Cluster {
                 return;
             };
             self.connections += 1;
-            let policy = policy(120_000);
+            let linearizable = rng.chance(50);
+            let policy = Policy { ensemble: true, linearizable, ..policy(120_000) };
             let mut connection = Connection::new(
                 Arc::clone(life.machine.published()),
                 Outbox::new(self.connections, Box::new(|| {})),
@@ -374,6 +447,7 @@ impl Cluster {
             client.connected = false;
             // One that is not answered goes elsewhere.
             client.connects_ms = now_ms + 3000;
+            client.syncs = !linearizable;
             return;
         };
         connection.outbox().hear();
@@ -391,16 +465,27 @@ impl Cluster {
                 continue;
             }
             let header = ReplyHeader::decode(&mut Reader::new(payload)).expect("a header");
-            let path = client.asked.pop_front().expect("a reply to what was asked");
+            let (path, asked) = client.asked.pop_front().expect("a reply to what was asked");
             assert_eq!(header.xid as u64, path, "seed {}: replies come in order", self.seed);
-            match header.err {
-                OK => client.acknowledged.push(path),
-                NODE_EXISTS => panic!("seed {}: /w{path} was made twice", self.seed),
+            match (asked, header.err) {
+                (Asked::Create, OK) => {
+                    client.acknowledged.push(path);
+                    self.told = Some(path);
+                }
+                (Asked::Create, NODE_EXISTS) => {
+                    panic!("seed {}: /w{path} was made twice", self.seed)
+                }
+                (Asked::Sync, OK) => {}
+                (Asked::Exists(_), OK) => self.reads += 1,
+                (Asked::Exists(path), NO_NODE) => {
+                    panic!("seed {}: a read came after /w{path} and did not show it", self.seed)
+                }
                 // It was fenced: its session had moved on.
-                _ => {
+                (Asked::Create, _) => {
                     client.unknown.push(path);
                     gone = true;
                 }
+                (asked, code) => panic!("seed {}: {asked:?} failed with {code}", self.seed),
             }
         }
         let stuck = !client.connected && now_ms > client.connects_ms;
@@ -411,24 +496,25 @@ impl Cluster {
         }
         if client.connected && client.asked.len() < 12 && self.trouble && rng.chance(20) {
             for _ in 0..1 + rng.below(4) {
-                self.tokens += 1;
-                let mut frame = BytesMut::new();
-                let request = Request::Create(proto::request::Create {
-                    op: OpCode::Create,
-                    path: format!("/w{}", self.tokens),
-                    data: Some(Bytes::new()),
-                    acl: vec![Acl::world(31)],
-                    flags: 0,
-                    ttl_ms: -1,
-                });
-                request.encode(self.tokens as i32, &mut frame);
-                let payload = next_frame(&mut frame, 1 << 20).expect("whole").expect("whole");
-                connection.receive(payload).expect("it decodes");
-                client.asked.push_back(self.tokens);
+                let wanted = match self.told.filter(|_| rng.chance(40)) {
+                    None => vec![Asked::Create],
+                    Some(path) if client.syncs => vec![Asked::Sync, Asked::Exists(path)],
+                    Some(path) => vec![Asked::Exists(path)],
+                };
+                for asked in wanted {
+                    self.tokens += 1;
+                    let mut frame = BytesMut::new();
+                    request(asked, self.tokens).encode(self.tokens as i32, &mut frame);
+                    let payload = next_frame(&mut frame, 1 << 20).expect("whole").expect("whole");
+                    connection.receive(payload).expect("it decodes");
+                    client.asked.push_back((self.tokens, asked));
+                }
             }
         }
         let mut inputs = Vec::new();
-        assert!(connection.advance(&mut inputs).is_none(), "a write is no read");
+        while let Some(read) = connection.advance(&mut inputs) {
+            assert!(read.run().is_none(), "it is one row");
+        }
         if let Some(life) = life(&mut self.servers, client.server) {
             life.inbox.extend(inputs);
         }
@@ -478,6 +564,7 @@ impl Cluster {
         counts.crashes += self.crashes;
         counts.installs += self.installs;
         counts.moves += self.moves;
+        counts.reads += self.reads;
     }
 
     fn state(&self) -> String {
@@ -501,8 +588,24 @@ impl Client {
         self.connection = None;
         self.connected = false;
         self.out.clear();
-        self.unknown.extend(self.asked.drain(..));
+        let creates = self.asked.drain(..).filter(|(_, asked)| matches!(asked, Asked::Create));
+        self.unknown.extend(creates.map(|(path, _)| path));
         self.connects_ms = connects_ms;
+    }
+}
+
+fn request(asked: Asked, xid: u64) -> Request {
+    match asked {
+        Asked::Create => Request::Create(proto::request::Create {
+            op: OpCode::Create,
+            path: format!("/w{xid}"),
+            data: Some(Bytes::new()),
+            acl: vec![Acl::world(31)],
+            flags: 0,
+            ttl_ms: -1,
+        }),
+        Asked::Sync => Request::Sync { path: "/".to_owned() },
+        Asked::Exists(path) => Request::Exists { path: format!("/w{path}"), watch: false },
     }
 }
 
@@ -511,15 +614,42 @@ fn three_servers_are_one() {
     let seeds = std::env::var("TEST_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(SEEDS);
     let mut counts = Counts::default();
     let from = std::env::var("TEST_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-    (from..from + seeds).for_each(|seed| Cluster::new(seed).run(&mut counts));
-    let Counts { acknowledged, unknown, elections, crashes, installs, moves } = counts;
+    let planted = Planted::default();
+    (from..from + seeds).for_each(|seed| Cluster::new(seed, planted).run(&mut counts));
+    let Counts { acknowledged, unknown, elections, crashes, installs, moves, reads } = counts;
     println!(
-        "{seeds} seeds: {acknowledged} writes acknowledged, {unknown} unknown, \
+        "{seeds} seeds: {acknowledged} writes acknowledged, {unknown} unknown, {reads} reads, \
          {elections} elections, {crashes} crashes, {installs} snapshots, {moves} sessions moved"
     );
-    assert!(acknowledged > 1000 && unknown > 0, "clients get on");
+    assert!(acknowledged > 1000 && reads > 1000 && unknown > 0, "clients get on");
     assert!(
         elections as u64 > seeds && crashes > 0 && installs > 0 && moves > 0,
         "there is trouble"
     );
+}
+
+/// How many seeds it takes to find what is planted.
+fn found(planted: Planted) -> Option<u64> {
+    (0..MUTANT_SEEDS).find(|seed| {
+        let run = || Cluster::new(*seed, planted).run(&mut Counts::default());
+        catch_unwind(AssertUnwindSafe(run)).is_err()
+    })
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    let node = |plant: fn(&mut NodeMutants)| {
+        let mut planted = Planted::default();
+        plant(&mut planted.node);
+        planted
+    };
+    let machine = MachineMutants { read_unapplied: true, ..MachineMutants::default() };
+    let all = [
+        ("repeat_read_index", node(|mutants| mutants.repeat_read_index = true)),
+        ("read_unapplied", Planted { machine, ..Planted::default() }),
+    ];
+    for (name, planted) in all {
+        let seeds = found(planted).unwrap_or_else(|| panic!("{name} was not found"));
+        println!("{name}: found by seed {seeds}");
+    }
 }

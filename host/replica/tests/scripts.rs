@@ -2,7 +2,7 @@
 //!
 //! The prefix of a command says who does it. Nothing happens by itself:
 //!
-//! * `connect [timeout=MS] [auth]`, `attach SESSION` open a connection and give its packet to the
+//! * `connect [timeout=MS] [auth] [linearizable]`, `attach SESSION` open a connection and give its packet to the
 //!   server; `leave` ends it.
 //! * Requests go out and are taken by the server: `create PATH [DATA] [mode=e|s|es] [acl=private]`,
 //!   `set`, `delete`, `get PATH [watch]`, `exists`, `ls`, `addwatch PATH [recursive]`, `setwatches`,
@@ -298,7 +298,7 @@ impl Runner {
     fn commit(&mut self) -> Result<usize, Failure> {
         let work = self.node.flush(1000, &mut |_, _| {})?;
         let entries = work.entries.len();
-        if !work.entries.is_empty() || !work.expect.is_empty() {
+        if !work.is_empty() {
             self.work.push_back(work);
         }
         Ok(entries)
@@ -343,12 +343,14 @@ impl Runner {
         let last_zxid = before.map_or(0, |client| client.last_zxid);
         self.connections += 1;
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let linearizable = words.flag("linearizable");
         let policy = Policy {
             timeout_ms_min: 1,
             timeout_ms_max: 60_000,
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
-            ensemble: false,
+            ensemble: linearizable,
+            linearizable,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };

@@ -87,6 +87,8 @@ pub enum Op {
     Exists,
     /// getChildren of a directory of up to 100 keys.
     Ls,
+    /// sync of a random key.
+    Sync,
     /// getData with a watch, then setData of the same key, in turn; both are counted.
     Watch,
     /// Opening and closing a session; one of each, with its TCP connection, is one operation.

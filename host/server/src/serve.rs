@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::auth::Schemes;
 use crate::client::{self, ClientLimits, Clients};
 use crate::client_threads::ClientThreads;
-use crate::config::{Address, Config, LogFormat, Provider};
+use crate::config::{Address, Config, LogFormat, Provider, Reads};
 use crate::data_dir;
 use crate::four_letter::Answers;
 use crate::mailbox::Mailbox;
@@ -372,6 +372,7 @@ fn policy(config: &Config) -> Policy {
         required_schemes,
         sasl_failures_allowed: config.auth.sasl.allow_failed_clients,
         ensemble: config.ensemble.servers.len() > 1,
+        linearizable: config.reads == Reads::Linearizable,
         reconfig_enabled: config.ensemble.reconfig_enabled,
         acl_schemes: config.auth.providers.iter().map(|p| p.scheme().to_owned()).collect(),
     }

@@ -331,6 +331,7 @@ impl Server {
             required_schemes: Vec::new(),
             sasl_failures_allowed: true,
             ensemble: self.voters.len() > 1,
+            linearizable: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };

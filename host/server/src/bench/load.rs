@@ -429,6 +429,10 @@ impl Next {
                 self.keys.dir(&mut self.path, dir);
                 wire::read(out, xid, OpCode::GetChildren, &self.path, false);
             }
+            Op::Sync => {
+                self.pick();
+                wire::request(out, xid, OpCode::Sync, |w| w.string(&self.path));
+            }
             Op::Multi => wire::request(out, xid, OpCode::Multi, |w| {
                 for _ in 0..self.multi_size {
                     self.pick();
