@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::Id;
 use state::apply::{Meta, SessionRow};
 use state::snapshot::{Source, Staged};
-use state::{Command, Op};
+use state::{Command, Members, Op};
 
 use crate::outbox::{Outbox, Ticket};
 use crate::peer::PeerMessage;
@@ -57,6 +57,13 @@ pub enum Input {
         /// What it says.
         message: PeerMessage,
     },
+    /// A server that lost its data asks to take part anew.
+    Join {
+        /// Its id.
+        server: u32,
+        /// A random number of its own.
+        nonce: u64,
+    },
     /// There is a new link to a server, by its raft id.
     Linked(u64),
     /// The link to a server is gone.
@@ -88,6 +95,8 @@ pub enum Report {
     Closed(i64),
     /// A close has more ephemerals to delete.
     Closing(i64),
+    /// The servers of the ensemble are others.
+    Members(Arc<Members>),
     /// It goes on with the state of a snapshot.
     Installed {
         /// What stands beside the tree.

@@ -23,6 +23,7 @@ pub mod input;
 mod lines;
 mod liveness;
 pub mod log;
+mod membership;
 pub mod node;
 mod packing;
 pub mod peer;

@@ -109,7 +109,11 @@ impl Machine {
         }
         self.confirm();
         for (index, term, payload) in work.entries {
+            let members = Arc::clone(&self.state.meta().members);
             let applied = self.state.apply(index, term, &payload)?;
+            if !Arc::ptr_eq(&members, &self.state.meta().members) {
+                reports.push(Report::Members(Arc::clone(&self.state.meta().members)));
+            }
             let own = applied.outcomes.iter().rev();
             let own = own.filter(|o| o.origin == self.me && o.answer != Answer::Skipped);
             let own = own.map(|outcome| outcome.sequence).next();

@@ -10,17 +10,19 @@
 //! * Nothing more is proposed while [`BACKLOG_ENTRIES_MAX`] entries wait to be applied.
 //! * Only the leader decides: that a session has expired, that a close goes on, that a znode is due.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use state::apply::SessionRow;
 use state::snapshot::Staged;
-use state::{Command, Settings, View};
+use state::{Command, Members, Settings, View};
 use thiserror::Error;
 
 use crate::input::{Input, Report, Work};
 use crate::lines::Lines;
 use crate::liveness::Liveness;
 use crate::log::{Disk, Log, LogError, Position};
+use crate::membership::{Step, next_step};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
@@ -40,6 +42,8 @@ pub const ROUND_BYTES_MAX: usize = 4 << 20;
 pub const BACKLOG_ENTRIES_MAX: u64 = 64;
 /// Every so many ticks a follower tells the leader whom it has heard from.
 const HEARD_TICKS: u32 = 10;
+/// After so many ticks a server that asks to take part is decided on again.
+const JOIN_TICKS: u32 = 100;
 /// A log that is kept for a snapshot on its way grows to at most so many times its usual length.
 const LOG_HELD_MAX: u64 = 8;
 /// After so many ticks without any of its commands being applied, a server sends them again.
@@ -98,6 +102,12 @@ pub struct Node<D: Disk> {
     led: (u64, u64),
     /// Sessions whose close takes further entries.
     closing: BTreeSet<i64>,
+    /// The servers, as of what is applied.
+    members: Arc<Members>,
+    /// Those with a link, by their ids for raft.
+    linked: BTreeSet<u64>,
+    /// Servers that ask to take part anew: with what number, and when they were last decided on.
+    joining: BTreeMap<u32, (u64, u32)>,
     /// A snapshot on its way to this server.
     incoming: Option<Incoming>,
     /// The state of a snapshot that raft takes now.
@@ -131,13 +141,8 @@ impl<D: Disk> Node<D> {
     ) -> Result<Self, NodeError> {
         let at = Position { index: meta.applied, term: meta.term };
         log.reconcile(at)?;
-        let raft = Raft::new(
-            log,
-            config.raft_id,
-            meta.voters.clone(),
-            meta.applied,
-            config.election_ticks,
-        );
+        let raft =
+            Raft::new(log, config.raft_id, &meta.members, meta.applied, config.election_ticks);
         let raft = raft.map_err(|e| NodeError::Raft(e.to_string()))?;
         // The first commands of a start: who numbers them, and, once ever, who the ensemble is.
         let (cluster_id, settings) = (config.cluster_id, config.settings.clone());
@@ -153,6 +158,9 @@ impl<D: Disk> Node<D> {
             reads: ReadIndex::new((config.server, config.boot)),
             led: (0, 0),
             closing: BTreeSet::new(),
+            members: Arc::clone(&meta.members),
+            linked: BTreeSet::new(),
+            joining: BTreeMap::new(),
             incoming: None,
             staged: None,
             jobs: Vec::new(),
@@ -217,7 +225,9 @@ impl<D: Disk> Node<D> {
             Input::Staged(done) => self.staged(done),
             Input::Report(report) => self.report(report),
             Input::Peer { from, message } => self.hear(from, message),
+            Input::Join { server, nonce } => self.join(server, nonce),
             Input::Linked(peer) => {
+                self.linked.insert(peer);
                 // What it was sent before may be lost.
                 if peer == self.led.0 {
                     self.proposals.send_afresh();
@@ -227,6 +237,7 @@ impl<D: Disk> Node<D> {
                 }
             }
             Input::Unlinked(peer) => {
+                self.linked.remove(&peer);
                 self.raft.unreachable(peer);
                 if peer == self.raft.leader().0 && !self.leads() {
                     // It is not waited for: the voters ask for votes one after the other.
@@ -244,6 +255,7 @@ impl<D: Disk> Node<D> {
                 _ => self.raft.step(message),
             },
             PeerMessage::Snapshot(message) => self.hear_of_snapshot(from, message),
+            PeerMessage::Join(server, nonce) => self.join(server, nonce),
             PeerMessage::Forward(server, sent) if self.leads() => {
                 if let Err(missing) = self.lines.put(server, sent) {
                     self.outgoing.push((from, PeerMessage::SendAgain(missing)));
@@ -264,12 +276,75 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// A server that lost its data asks to take part anew.
+    fn join(&mut self, server: u32, nonce: u64) {
+        let Some(member) = self.members.servers.get(&server) else {
+            return tracing::warn!(
+                server,
+                "a server that is not of the ensemble asks to take part"
+            );
+        };
+        if member.nonce == nonce {
+            return;
+        }
+        if !self.leads() {
+            if self.led.0 != 0 {
+                self.outgoing.push((self.led.0, PeerMessage::Join(server, nonce)));
+            }
+            return;
+        }
+        let asked = self.joining.get(&server).filter(|(known, _)| *known == nonce);
+        let is_new = asked.is_none_or(|(_, at)| self.ticks.wrapping_sub(*at) >= JOIN_TICKS);
+        if !is_new {
+            return;
+        }
+        let is_there = self.linked.contains(&member.raft_id);
+        self.joining.insert(server, (nonce, self.ticks));
+        if is_there {
+            return tracing::warn!(
+                server,
+                "a server without data asks to take part, but there is one with its id; two servers \
+                 must not have the same id"
+            );
+        }
+        tracing::info!(server, "a server that has lost its data takes part anew");
+        self.decide(Command::Admit { server, nonce });
+    }
+
+    /// Brings whom raft counts in line with the servers that are to be.
+    fn change_members(&mut self) {
+        if !self.leads() || self.raft.is_changing() {
+            return;
+        }
+        let counted = self.raft.counted(|id| self.linked.contains(&id));
+        match next_step(&self.members, &counted, self.config.raft_id) {
+            Some(Step::Change(step)) => {
+                tracing::info!(?step, "whom raft counts changes, by their ids for raft");
+                if let Err(error) = self.raft.propose_change(step) {
+                    tracing::debug!(%error, "not now");
+                }
+            }
+            Some(Step::HandOver(to)) => self.raft.hand_over(to),
+            None => {}
+        }
+    }
+
+    /// The servers, as of what is applied.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
+    /// A server's id, for logs.
+    fn server(&self, raft_id: u64) -> u32 {
+        self.members.server_of(raft_id).unwrap_or(u32::MAX)
+    }
+
     /// Raft may take a snapshot only when its state is here: it is asked for first.
     fn offered(&mut self, message: RaftMessage, at: &SnapshotAt) {
         match &mut self.incoming {
             Some(incoming) => incoming.offered_again(message),
             None => {
-                let server = message.from - 1;
+                let server = self.server(message.from);
                 tracing::info!(
                     server,
                     index = at.index,
@@ -301,7 +376,7 @@ impl<D: Disk> Node<D> {
             }
             SnapshotMessage::Gone { of } => {
                 if self.incoming.as_ref().is_some_and(|i| i.is(of) && i.from() == from) {
-                    tracing::info!(server = from - 1, "it keeps that snapshot no more");
+                    tracing::info!(server = self.server(from), "it keeps that snapshot no more");
                     // The leader offers another one.
                     self.incoming = None;
                 }
@@ -348,7 +423,9 @@ impl<D: Disk> Node<D> {
                     self.moved = self.ticks;
                 }
             }
+            Report::Members(members) => self.members = members,
             Report::Installed { meta, sessions } => {
+                self.members = Arc::clone(&meta.members);
                 self.applied = meta.applied;
                 self.durable = self.durable.max(meta.applied);
                 self.raft.applied(meta.applied);
@@ -411,6 +488,7 @@ impl<D: Disk> Node<D> {
             self.proposals.send_afresh();
             self.moved = self.ticks;
         }
+        self.change_members();
         if let Some(incoming) = &mut self.incoming {
             self.outgoing.extend(incoming.ask(self.ticks));
         }

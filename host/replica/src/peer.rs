@@ -21,6 +21,9 @@ pub enum PeerMessage {
     SendAgain(Missing),
     /// The sessions whose clients were heard from since the last time, with their attach generations.
     Heard(Vec<(i64, u32)>),
+    /// For the leader: a server that lost its data asks to take part anew, with its id and a random
+    /// number.
+    Join(u32, u64),
     /// Of a snapshot that is on its way.
     Snapshot(SnapshotMessage),
 }

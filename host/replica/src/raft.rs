@@ -9,18 +9,26 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use raft::prelude::{ConfState, Config, EntryType, MessageType, RawNode, Snapshot};
+use raft::prelude::{
+    ConfChange, ConfChangeType, ConfState, Config, EntryType, MessageType, RawNode, Snapshot,
+};
 use raft::{GetEntriesContext, RaftState, SnapshotStatus, StateRole, Storage, StorageError};
 use serde::{Deserialize, Serialize};
 
 use state::apply::Meta;
+use state::{Batch, ConfStep, Members};
 
 use crate::log::{Disk, Entry, HardState, Log, LogError};
+use crate::membership::Counted;
 use crate::snapshots::Offers;
+
+/// One that lacks no more entries than this is as good as up to date.
+const NEARLY_ALL: u64 = 64;
 
 struct LogStorage<D: Disk> {
     log: Log<D>,
-    voters: Vec<u64>,
+    /// Whom raft counts when it starts.
+    conf: ConfState,
     offers: RefCell<Offers>,
 }
 
@@ -39,9 +47,7 @@ impl<D: Disk> Storage for LogStorage<D> {
         hard_state.set_term(term);
         hard_state.set_vote(vote);
         hard_state.set_commit(commit);
-        let mut conf_state = ConfState::default();
-        conf_state.set_voters(self.voters.clone());
-        Ok(RaftState { hard_state, conf_state })
+        Ok(RaftState { hard_state, conf_state: self.conf.clone() })
     }
 
     fn entries(
@@ -103,21 +109,49 @@ fn to_log(entry: raft::prelude::Entry) -> Entry {
     Entry { index, term, kind, data: entry.data, context: entry.context }
 }
 
-/// Where a snapshot ends, and who the voters are there.
+fn conf_state(voters: &[u64], learners: &[u64]) -> ConfState {
+    let mut conf = ConfState::default();
+    conf.set_voters(voters.to_vec());
+    conf.set_learners(learners.to_vec());
+    conf
+}
+
+/// The change of whom raft counts, as raft has it.
+fn conf_change(step: ConfStep) -> ConfChange {
+    let (kind, id) = match step {
+        ConfStep::Voter(id) => (ConfChangeType::AddNode, id),
+        ConfStep::Learner(id) => (ConfChangeType::AddLearnerNode, id),
+        ConfStep::Remove(id) => (ConfChangeType::RemoveNode, id),
+    };
+    let mut change = ConfChange::default();
+    change.set_change_type(kind);
+    change.node_id = id;
+    change
+}
+
+/// What apply takes of an entry: of one of raft's own, the change that its context holds.
+pub fn payload(entry: &Entry) -> &Bytes {
+    if entry.kind == 0 { &entry.data } else { &entry.context }
+}
+
+/// Where a snapshot ends, and whom raft counts there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotAt {
     /// The index of its last entry.
     pub index: u64,
     /// The term of that.
     pub term: u64,
-    /// The raft ids of the voters.
+    /// Who votes, by their ids for raft.
     pub voters: Vec<u64>,
+    /// Who gets the log and does not vote.
+    pub learners: Vec<u64>,
 }
 
 impl SnapshotAt {
     /// That of a state.
     pub(crate) fn of(meta: &Meta) -> Self {
-        Self { index: meta.applied, term: meta.term, voters: meta.voters.clone() }
+        let (voters, learners) = (meta.members.voters.clone(), meta.members.learners.clone());
+        Self { index: meta.applied, term: meta.term, voters, learners }
     }
 }
 
@@ -125,7 +159,7 @@ fn to_snapshot(at: &SnapshotAt) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let metadata = snapshot.mut_metadata();
     (metadata.index, metadata.term) = (at.index, at.term);
-    metadata.mut_conf_state().set_voters(at.voters.clone());
+    metadata.set_conf_state(conf_state(&at.voters, &at.learners));
     snapshot
 }
 
@@ -168,8 +202,9 @@ fn to_peer(message: raft::prelude::Message) -> RaftMessage {
     };
     let snapshot = message.has_snapshot().then(|| {
         let metadata = message.get_snapshot().get_metadata();
-        let voters = metadata.get_conf_state().get_voters().to_vec();
-        SnapshotAt { index: metadata.index, term: metadata.term, voters }
+        let conf = metadata.get_conf_state();
+        let (voters, learners) = (conf.get_voters().to_vec(), conf.get_learners().to_vec());
+        SnapshotAt { index: metadata.index, term: metadata.term, voters, learners }
     });
     RaftMessage {
         snapshot,
@@ -254,7 +289,7 @@ impl<D: Disk> Raft<D> {
     pub(crate) fn new(
         log: Log<D>,
         id: u64,
-        voters: Vec<u64>,
+        members: &Members,
         applied: u64,
         (min_election_tick, max_election_tick): (usize, usize),
     ) -> Result<Self, raft::Error> {
@@ -277,10 +312,11 @@ impl<D: Disk> Raft<D> {
             max_uncommitted_size: 64 << 20,
             max_committed_size_per_ready: 16 << 20,
         };
-        let storage = LogStorage { log, voters: voters.clone(), offers: RefCell::default() };
+        let conf = conf_state(&members.voters, &members.learners);
+        let storage = LogStorage { log, conf, offers: RefCell::default() };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut node = RawNode::new(&config, storage, &logger)?;
-        if voters == [id] {
+        if members.voters == [id] {
             // Nobody else can lead.
             node.campaign()?;
         }
@@ -350,15 +386,52 @@ impl<D: Disk> Raft<D> {
         }
     }
 
+    fn voters(&self) -> Vec<u64> {
+        self.node.raft.prs().conf().voters().ids().iter().collect()
+    }
+
+    /// Whom raft counts, as a leader knows them; `is_there` says who can be reached.
+    pub(crate) fn counted(&self, is_there: impl Fn(u64) -> bool) -> Vec<Counted> {
+        let (me, last) = (self.node.raft.id, self.last_index());
+        let progress = self.node.raft.prs();
+        let voters = self.voters();
+        let mut counted: Vec<Counted> = progress
+            .iter()
+            .map(|(id, at)| Counted {
+                id: *id,
+                votes: voters.contains(id),
+                is_there: *id == me || is_there(*id),
+                is_up_to_date: *id == me || at.matched + NEARLY_ALL >= last,
+            })
+            .collect();
+        counted.sort_by_key(|counted| counted.id);
+        counted
+    }
+
+    /// Whether a change of whom raft counts is under way.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// Proposes such a change.
+    pub(crate) fn propose_change(&mut self, step: ConfStep) -> Result<(), raft::Error> {
+        self.node.propose_conf_change(Batch::encode_conf(step), conf_change(step))
+    }
+
+    /// Lets another server lead.
+    pub(crate) fn hand_over(&mut self, id: u64) {
+        self.node.transfer_leader(id);
+    }
+
     /// Whether there is no other voter.
     pub(crate) fn is_alone(&self) -> bool {
-        self.node.store().voters.len() == 1
+        self.voters() == [self.node.raft.id]
     }
 
     /// How many voters with smaller ids there are, the lost leader not counted.
     pub(crate) fn rank(&self, lost: u64) -> u32 {
         let me = self.node.raft.id;
-        self.node.store().voters.iter().filter(|id| **id < me && **id != lost).count() as u32
+        self.voters().into_iter().filter(|id| *id < me && *id != lost).count() as u32
     }
 
     /// Messages to this server do not get through.
@@ -420,12 +493,11 @@ impl<D: Disk> Raft<D> {
                 let at = ready.snapshot().get_metadata();
                 let store = self.node.mut_store();
                 store.log.install(at.index, at.term, &generation.to_be_bytes())?;
-                store.voters = at.get_conf_state().get_voters().to_vec();
                 committed.clear();
                 installed = true;
             }
             // 4. What was committed before.
-            take(&mut committed, ready.take_committed_entries());
+            let mut changes = take(&mut committed, ready.take_committed_entries());
             // 5. Entries and the hard state, made durable by one sync.
             let entries: Vec<Entry> = ready.take_entries().into_iter().map(to_log).collect();
             let log = &mut self.node.mut_store().log;
@@ -450,12 +522,28 @@ impl<D: Disk> Raft<D> {
                 // Goes out with the next sync; a state that is ahead of it raises it at open.
                 log.set_hard_state(HardState { commit, ..log.hard_state() });
             }
-            take(&mut committed, light.take_committed_entries());
+            changes.extend(take(&mut committed, light.take_committed_entries()));
+            for step in changes {
+                if let Err(error) = self.node.apply_conf_change(&conf_change(step)) {
+                    tracing::error!(%error, ?step, "raft does not take a change of servers");
+                }
+            }
         }
         Ok(Flushed { entries: committed, installed, read_indexes })
     }
 }
 
-fn take(committed: &mut Vec<(u64, u64, Bytes)>, entries: Vec<raft::prelude::Entry>) {
-    committed.extend(entries.into_iter().map(|e| (e.get_index(), e.get_term(), e.data)));
+/// Moves entries to what is committed; gives the changes of whom raft counts among them.
+fn take(
+    committed: &mut Vec<(u64, u64, Bytes)>,
+    entries: Vec<raft::prelude::Entry>,
+) -> Vec<ConfStep> {
+    let mut changes = Vec::new();
+    for entry in entries.into_iter().map(to_log) {
+        if entry.kind != 0 {
+            changes.extend(Batch::decode_conf(&entry.context));
+        }
+        committed.push((entry.index, entry.term, payload(&entry).clone()));
+    }
+    changes
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use state::snapshot::{CHUNK_BYTES_MAX, Chunk, Cursor, Progress, Source, Staged, Staging};
-use state::{Fault, Store};
+use state::{Fault, Members, Store};
 
 use crate::input::Input;
 use crate::peer::PeerMessage;
@@ -162,7 +162,12 @@ impl Offers {
             offer.used = self.ticks;
             return Some(Arc::clone(&offer.source));
         }
-        let source = self.latest.clone().filter(is_of_use)?;
+        // One that it is not among would be of no use to it.
+        let lists = |source: &Arc<Source>| {
+            let Members { voters, learners, .. } = &*source.meta().members;
+            voters.contains(&to) || learners.contains(&to)
+        };
+        let source = self.latest.clone().filter(is_of_use).filter(lists)?;
         self.offered.insert(to, Offer { source: Arc::clone(&source), used: self.ticks });
         Some(source)
     }

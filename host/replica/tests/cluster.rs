@@ -62,6 +62,10 @@ struct Server {
     boot: u64,
     life: Option<Life>,
     back_ms: i64,
+    /// Its id for raft; none while it has lost its data and asks to take part anew.
+    raft_id: Option<u64>,
+    /// The random number that it asks with.
+    nonce: u64,
 }
 
 /// The process of a server, if it is up.
@@ -129,6 +133,7 @@ struct Cluster {
     leaders: Vec<(u64, u64)>,
     crashes: u64,
     installs: usize,
+    rejoins: u64,
     moves: u64,
     reads: u64,
 }
@@ -141,6 +146,7 @@ struct Counts {
     elections: usize,
     crashes: u64,
     installs: usize,
+    rejoins: u64,
     moves: u64,
     reads: u64,
 }
@@ -149,7 +155,8 @@ impl Cluster {
     fn new(seed: u64, planted: Planted) -> Self {
         let servers = (1..=SERVERS).map(|id| {
             let (disk, stores) = (SimDisk::new(), BTreeMap::new());
-            (id, Server { disk, stores, boot: 0, life: None, back_ms: 0 })
+            let raft_id = Some(id);
+            (id, Server { disk, stores, boot: 0, life: None, back_ms: 0, raft_id, nonce: 0 })
         });
         let client = |at: usize| Client {
             session: 0,
@@ -179,21 +186,44 @@ impl Cluster {
             leaders: Vec::new(),
             crashes: 0,
             installs: 0,
+            rejoins: 0,
             moves: 0,
             reads: 0,
         }
     }
 
-    fn start(&mut self, id: u64) {
+    /// A server that has lost its data asks to take part anew; its number in the ensemble, once it is
+    /// let in.
+    fn join(&mut self, id: u64) -> Option<u64> {
         let now_ms = self.now_ms;
         let server = self.servers.get_mut(&id).expect("it is one of them");
+        server.back_ms = now_ms + 200;
+        let (number, nonce) = (id as u32 - 1, server.nonce);
+        let mut let_in = None;
+        for other in self.servers.values_mut().filter_map(|server| server.life.as_mut()) {
+            let member = &other.machine.state().meta().members.servers[&number];
+            let_in = let_in.or((member.nonce == nonce).then_some(member.raft_id));
+            other.inbox.push_back(Input::Join { server: number, nonce });
+        }
+        let_in
+    }
+
+    fn start(&mut self, id: u64) {
+        let now_ms = self.now_ms;
+        if self.servers[&id].raft_id.is_none() {
+            let Some(raft_id) = self.join(id) else { return };
+            self.servers.get_mut(&id).expect("it is one of them").raft_id = Some(raft_id);
+            self.rejoins += 1;
+        }
+        let server = self.servers.get_mut(&id).expect("it is one of them");
         server.boot += 1;
-        let voters: Vec<u64> = (1..=SERVERS).collect();
+        let voters: Vec<u64> = if server.nonce == 0 { (1..=SERVERS).collect() } else { Vec::new() };
+        let raft_id = server.raft_id.expect("it is let in");
         let options = Options { segment_bytes: 16 << 10, ..Options::default() };
         let log = match Log::open(server.disk.clone(), options.clone()) {
             Ok((log, _)) => log,
             Err(LogError::Missing) => {
-                let (index, term) = state::apply::BIRTH;
+                let (index, term) = if server.nonce == 0 { state::apply::BIRTH } else { (0, 0) };
                 Log::create(server.disk.clone(), options, index, term).expect("the disk is empty")
             }
             Err(error) => panic!("seed {}: the log does not open: {error}", self.seed),
@@ -205,8 +235,8 @@ impl Cluster {
         let state = State::open_or_found(store, Box::new(NoHooks), 1 << 20, &voters);
         let state = state.expect("memory does not fail").with_gather_bytes(2000);
         let config = NodeConfig {
-            server: id as u32,
-            raft_id: id,
+            server: id as u32 - 1,
+            raft_id,
             election_ticks: (8 + 3 * id as usize, 9 + 3 * id as usize),
             boot: self.seed << 32 | id << 24 | server.boot,
             cluster_id: 1 + id,
@@ -234,7 +264,8 @@ impl Cluster {
         for other in up.into_iter().filter(|other| *other != id) {
             let told = |peer| if there { Input::Linked(peer) } else { Input::Unlinked(peer) };
             for (to, peer) in [(id, other), (other, id)] {
-                if let Some(life) = life(&mut self.servers, to) {
+                let peer = self.servers[&peer].raft_id;
+                if let (Some(peer), Some(life)) = (peer, life(&mut self.servers, to)) {
                     life.inbox.push_back(told(peer));
                 }
             }
@@ -262,6 +293,10 @@ impl Cluster {
     }
 
     fn send(&mut self, from: u64, to: u64, message: PeerMessage) {
+        let Some(to) = self.servers.iter().find(|(_, s)| s.raft_id == Some(to)).map(|(id, _)| *id)
+        else {
+            return;
+        };
         if self.cut.contains(&(from, to)) {
             return;
         }
@@ -289,6 +324,7 @@ impl Cluster {
             std::mem::take(&mut self.flights).into_iter().partition(|f| f.at_ms <= now_ms);
         self.flights = later;
         for Flight { from, to, message, .. } in due {
+            let Some(from) = self.servers[&from].raft_id else { continue };
             if let Some(life) = life(&mut self.servers, to) {
                 life.inbox.push_back(Input::Peer { from, message });
             }
@@ -322,6 +358,7 @@ impl Cluster {
                 }
             }
             40..=79 => self.cut.clear(),
+            102..=105 => self.wipe(),
             // A server stands still, and what comes for it waits.
             82..=101 => {
                 let (id, ms) = (1 + self.rng.below(SERVERS), self.rng.below(3000) as i64);
@@ -350,6 +387,30 @@ impl Cluster {
             80..=81 => (1..=SERVERS).for_each(|id| self.crash(id)),
             _ => {}
         }
+    }
+
+    /// A server loses its data, unless another one is on its way back from that.
+    fn wipe(&mut self) {
+        let id = 1 + self.rng.below(SERVERS);
+        let votes = |life: &Life| {
+            let members = &life.machine.state().meta().members;
+            let wanted: Vec<u64> = members.servers.values().map(|member| member.raft_id).collect();
+            members.voters.iter().all(|voter| wanted.contains(voter)) && members.voters.len() == 3
+        };
+        let lives: Vec<&Life> = self.servers.values().filter_map(|s| s.life.as_ref()).collect();
+        let raft_ids: Option<Vec<u64>> = self.servers.values().map(|s| s.raft_id).collect();
+        let is_known = lives.iter().all(|life| {
+            let members = &life.machine.state().meta().members;
+            raft_ids.as_ref().is_some_and(|ids| ids.iter().all(|id| members.voters.contains(id)))
+        });
+        if lives.len() < 3 || !is_known || !lives.iter().all(|life| votes(life)) {
+            return;
+        }
+        self.crash(id);
+        let nonce = self.rng.next_u64();
+        let server = self.servers.get_mut(&id).expect("it is one of them");
+        (server.disk, server.stores) = (SimDisk::new(), BTreeMap::new());
+        (server.raft_id, server.nonce) = (None, nonce);
     }
 
     fn serve(&mut self, id: u64) {
@@ -527,6 +588,8 @@ impl Cluster {
         let first = lives.first().map(applied);
         self.clients.iter().all(content)
             && lives.len() == SERVERS as usize
+            && lives.iter().all(|life| life.machine.state().meta().members.learners.is_empty())
+            && lives.iter().all(|life| life.machine.state().meta().members.voters.len() == 3)
             && lives.iter().all(|life| life.node.is_idle() && Some(applied(life)) == first)
     }
 
@@ -563,6 +626,7 @@ impl Cluster {
         counts.elections += self.leaders.len();
         counts.crashes += self.crashes;
         counts.installs += self.installs;
+        counts.rejoins += self.rejoins;
         counts.moves += self.moves;
         counts.reads += self.reads;
     }
@@ -573,7 +637,13 @@ impl Cluster {
             Some(life) => {
                 let applied = life.machine.state().meta().applied;
                 let (idle, led) = (life.node.is_idle(), life.node.leader());
-                format!("{id} applied {applied}, idle {idle}, led by {} in {}", led.0, led.1)
+                let members = &life.machine.state().meta().members;
+                let (voters, learners) = (&members.voters, &members.learners);
+                format!(
+                    "{id} applied {applied}, idle {idle}, led by {} in {}, voters {voters:?}, learners \
+                     {learners:?}",
+                    led.0, led.1
+                )
             }
         });
         let clients = self.clients.iter().map(|client| {
@@ -616,14 +686,16 @@ fn three_servers_are_one() {
     let from = std::env::var("TEST_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     let planted = Planted::default();
     (from..from + seeds).for_each(|seed| Cluster::new(seed, planted).run(&mut counts));
-    let Counts { acknowledged, unknown, elections, crashes, installs, moves, reads } = counts;
+    let Counts { acknowledged, unknown, elections, crashes, installs, rejoins, moves, reads } =
+        counts;
     println!(
         "{seeds} seeds: {acknowledged} writes acknowledged, {unknown} unknown, {reads} reads, \
-         {elections} elections, {crashes} crashes, {installs} snapshots, {moves} sessions moved"
+         {elections} elections, {crashes} crashes, {installs} snapshots, \
+         {rejoins} servers back without data, {moves} sessions moved"
     );
     assert!(acknowledged > 1000 && reads > 1000 && unknown > 0, "clients get on");
     assert!(
-        elections as u64 > seeds && crashes > 0 && installs > 0 && moves > 0,
+        elections as u64 > seeds && crashes > 0 && installs > 0 && moves > 0 && rejoins > 0,
         "there is trouble"
     );
 }

@@ -28,6 +28,7 @@ use crate::fault::Fault;
 use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering};
 use crate::hooks::{Hooks, NoHooks};
 use crate::keys::{self, Keyspace};
+use crate::members::Members;
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
 use crate::quota::{self, QuotaPaths};
@@ -74,8 +75,8 @@ pub struct Meta {
     pub digest: u128,
     /// The history digest.
     pub history: u128,
-    /// The raft ids of the voters.
-    pub voters: Vec<u64>,
+    /// The servers.
+    pub members: Arc<Members>,
     /// Names the ensemble; 0 before its first command.
     pub cluster_id: u64,
     settings: Settings,
@@ -135,7 +136,8 @@ impl State {
         Self::open_or_found(store, hooks, cache_bytes, &[1])
     }
 
-    /// The same; an empty store becomes that of an ensemble of these voters, by their raft ids.
+    /// The same; an empty store becomes that of an ensemble of these voters, by their ids for raft. With
+    /// none of them it is that of a server that waits for a snapshot.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -341,7 +343,10 @@ impl State {
                         changes: Vec::new(),
                     };
                     let taken = meta.origins.get(&server).copied();
-                    if *command == Command::Origin {
+                    if let Command::Conf(step) = command {
+                        Arc::make_mut(&mut meta.members).change(*step);
+                        outcome.answer = Answer::Done;
+                    } else if *command == Command::Origin {
                         // One that comes again must not begin the numbers again.
                         if taken.is_none_or(|(known, _)| known != boot) {
                             meta.origins.insert(server, (boot, sequence));
@@ -349,7 +354,7 @@ impl State {
                         }
                     } else if sequence != 0 && self.is_next(taken, (boot, sequence)) {
                         meta.origins.insert(server, (boot, sequence));
-                        if *command != Command::Nothing {
+                        if !matches!(command, Command::Nothing | Command::Admit { .. }) {
                             txn.zxid = next_zxid(txn.zxid, term);
                         }
                         outcome.zxid = txn.zxid;
@@ -412,7 +417,13 @@ impl State {
                 }
                 Ok(Answer::Done)
             }
-            Command::Origin | Command::Nothing => Ok(Answer::Done),
+            Command::Admit { server, nonce } => {
+                if meta.members.servers.contains_key(server) {
+                    Arc::make_mut(&mut meta.members).admit(*server, *nonce);
+                }
+                Ok(Answer::Done)
+            }
+            Command::Origin | Command::Nothing | Command::Conf(_) => Ok(Answer::Done),
             Command::OpenSession { session, password, timeout_ms } => {
                 session::open(txn, sessions, *session, *password, *timeout_ms)
             }
@@ -562,7 +573,8 @@ fn birth(store: &dyn Store, acls: &AclTable, voters: &[u64]) -> Result<Meta, Fau
         node.encode(&mut row);
         nodes.push((keys::node(path), row));
     }
-    let (applied, term) = BIRTH;
+    // With nobody, it is nothing that anything could follow on: a snapshot must come.
+    let (applied, term) = if voters.is_empty() { (0, 0) } else { BIRTH };
     let meta = Meta {
         applied,
         term,
@@ -570,7 +582,7 @@ fn birth(store: &dyn Store, acls: &AclTable, voters: &[u64]) -> Result<Meta, Fau
         time_ms: 0,
         digest,
         history: 0,
-        voters: voters.to_vec(),
+        members: Arc::new(Members::founders(voters)),
         cluster_id: 0,
         settings: Settings::default(),
         counts: (4, bytes, 0),

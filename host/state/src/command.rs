@@ -7,9 +7,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::members::ConfStep;
 
 /// The newest format of a batch that this program reads, and the one that it writes.
-pub const BATCH_FORMAT: u32 = 2;
+pub const BATCH_FORMAT: u32 = 3;
 
 /// One log entry: commands of all servers that the leader had in hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +95,15 @@ pub enum Command {
     },
     /// Changes cluster settings, those that are named and no other.
     ChangeSettings(Vec<SettingChange>),
+    /// A server that lost its data takes part anew.
+    Admit {
+        /// Its id.
+        server: u32,
+        /// A random number of its own.
+        nonce: u64,
+    },
+    /// What raft counts changes: the one command of an entry of raft's own, of no server.
+    Conf(ConfStep),
     /// Changes nothing and takes no zxid: a `sync`, or what a leader had decided before it lost its
     /// place.
     Nothing,
@@ -234,6 +244,24 @@ impl Batch {
         let batch = Borrowed { time_ms, groups };
         rmp_serde::encode::write(&mut out, &batch).expect("a batch can always be encoded");
         out
+    }
+
+    /// The bytes of an entry of raft's own.
+    pub fn encode_conf(step: ConfStep) -> Vec<u8> {
+        let (identities, commands) = (Vec::new(), vec![Command::Conf(step)]);
+        let group = Group { origin: (u32::MAX, 0), first: 0, identities, commands };
+        Self { time_ms: 0, groups: vec![group] }.encode()
+    }
+
+    /// The change that an entry of raft's own holds.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_conf(bytes: &[u8]) -> Result<ConfStep, Fault> {
+        match &Self::decode(bytes)?.groups[..] {
+            [Group { commands, .. }] if let [Command::Conf(step)] = commands[..] => Ok(step),
+            _ => Err(Fault::Damaged { keyspace: "log", why: "no change of raft's".to_owned() }),
+        }
     }
 
     /// Reads the bytes of a log entry.
