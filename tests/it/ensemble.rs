@@ -281,20 +281,65 @@ fn linearizable_reads_show_what_any_server_acknowledged() {
 }
 
 #[test]
-fn a_server_that_lost_its_data_does_not_vote() {
+fn a_server_that_lost_its_data_takes_part_anew() {
     let mut ensemble = Ensemble::start();
-    let leader = ensemble.leader();
-    let lost = (leader + 1) % SERVERS;
+    let mut leader = ensemble.leader();
     done(&mut ensemble.connect(leader), &create("/a", b"0"));
-    ensemble.kill(lost);
-    std::fs::remove_dir_all(ensemble.data(lost)).expect("it was there");
-    let more = ensemble.arguments(lost);
-    let more: Vec<&str> = more.iter().map(String::as_str).collect();
-    let output = refused(&ensemble.data(lost), ensemble.clients[lost], &more);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("this server has no data, but server"), "{told}");
-    // The others go on.
-    done(&mut ensemble.connect(leader), &set("/a", "1"));
+    // Each in its turn, the leader too, so that in the end nobody is left who founded it.
+    for round in 1..=SERVERS {
+        let lost = (leader + 1) % SERVERS;
+        ensemble.kill(lost);
+        std::fs::remove_dir_all(ensemble.data(lost)).expect("it was there");
+        done(&mut ensemble.connect(leader), &set("/a", &format!("{round} without")));
+        ensemble.start_one(lost);
+        assert_eq!(read(&mut ensemble.connect(lost), "/a"), format!("{round} without"));
+        // It votes again: the third is not needed.
+        let third = (leader + 2) % SERVERS;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut client = ensemble.connect(leader);
+            ensemble.kill(third);
+            client.stream.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+            let wrote = client.ask(&set("/a", &format!("{round} with")));
+            ensemble.start_one(third);
+            if wrote.is_ok_and(|(header, _)| header.err == 0) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "it does not vote");
+        }
+        assert_eq!(read(&mut ensemble.connect(lost), "/a"), format!("{round} with"));
+        // The next to be lost is the one that leads now.
+        ensemble.leader();
+        leader = lost;
+    }
+}
+
+#[test]
+fn one_without_data_does_not_take_the_place_of_one_that_is_there() {
+    let ensemble = Ensemble::start();
+    let leader = ensemble.leader();
+    done(&mut ensemble.connect(leader), &create("/a", b"0"));
+    let double = (leader + 1) % SERVERS;
+    // The same configuration, on another directory, and where others can call it.
+    let text = std::fs::read_to_string(config(ensemble.dir.path(), double)).expect("it is there");
+    let other = ensemble.dir.path().join("double.toml");
+    let text = format!("{text}[ensemble]\npeer-listen = \"{}\"\n", free_address());
+    std::fs::write(&other, text).expect("it can be written");
+    let log = std::fs::File::create(ensemble.dir.path().join("log-of-double")).expect("a file");
+    let data = ensemble.dir.path().join("double");
+    let _double = spawn(&data, other.to_str().expect("it is UTF-8"), log);
+    let deadline = Instant::now() + PATIENCE;
+    let expected = "two servers must not have the same id";
+    loop {
+        let told = std::fs::read_to_string(ensemble.dir.path().join(format!("log{leader}")));
+        if told.expect("it is there").contains(expected) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody complains");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    done(&mut ensemble.connect(double), &set("/a", "1"));
+    assert_eq!(read(&mut ensemble.connect(leader), "/a"), "1");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod sasl;
 pub mod tls;
 
 mod data_dir;
+mod identity;
 mod mailbox;
 mod peers;
 pub mod serve;

@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use replica::peer::PEER_FORMAT;
 use replica::{Input, PeerMessage};
 use serde::{Deserialize, Serialize};
+use state::Members;
 
 use crate::config::Address;
 use crate::mailbox::Mailbox;
@@ -33,14 +34,17 @@ const WAITING_MAX: usize = 10_000;
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     format: u32,
-    from: u64,
-    to: u64,
+    from: u32,
+    /// The caller's id for raft.
+    raft_id: u64,
+    to: u32,
     /// Which ensemble's data the caller has; 0 if it does not know yet.
     cluster: u64,
-    /// The ids of all voters, as the caller's configuration has them.
-    voters: Vec<u64>,
-    /// Whether the caller has no data, and takes no part before it knows that it may.
-    empty: bool,
+    /// The ids of all servers, as the caller's configuration has them.
+    servers: Vec<u32>,
+    /// Set if the caller has no data, and takes no part before it knows that it may: a random number
+    /// of its own.
+    empty: Option<u64>,
 }
 
 /// The answer.
@@ -48,6 +52,10 @@ struct Hello {
 struct Welcome {
     /// Why the caller is refused.
     refused: Option<String>,
+    /// This server's id for raft.
+    raft_id: u64,
+    /// The id for raft that an empty caller takes part with, once it is let in.
+    admitted: Option<u64>,
     /// Whether the caller, if it has no data, may take part as a founder: this server had none
     /// either when it started, and has not seen the caller take part since.
     may_found: bool,
@@ -56,20 +64,22 @@ struct Welcome {
 /// One server of the ensemble, as the others find it.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// Its id for raft.
-    pub(crate) id: u64,
+    /// Its id.
+    pub(crate) id: u32,
     /// Where it listens for other servers.
     pub(crate) addresses: Vec<Address>,
 }
 
 /// This server among the others.
 pub(crate) struct Me {
-    /// Its id for raft.
-    pub(crate) id: u64,
+    /// Its id.
+    pub(crate) id: u32,
+    /// Its id for raft; the one of a founder if it has no data.
+    pub(crate) raft_id: u64,
     /// Which ensemble's data it has; 0 if it does not know yet.
     pub(crate) cluster: u64,
-    /// All voters, itself included, in order.
-    pub(crate) voters: Vec<u64>,
+    /// The servers, as of its data.
+    pub(crate) members: Arc<Members>,
     /// Whether it has no data.
     pub(crate) empty: bool,
     /// Where the others call.
@@ -80,19 +90,36 @@ pub(crate) struct Me {
 
 /// What the answers to calls depend on.
 struct Post {
-    id: u64,
+    id: u32,
+    raft_id: AtomicU64,
     cluster: u64,
-    voters: Vec<u64>,
-    /// Whether it had no data when it started.
-    began_empty: bool,
+    /// The ids of all servers, in order.
+    servers: Vec<u32>,
+    members: RwLock<Arc<Members>>,
+    /// The random number of a server that had no data when it started.
+    began_empty: Option<u64>,
+    /// Whether it takes part by now.
+    takes_part: AtomicBool,
     /// Who was seen to take part since it started.
-    took_part: Mutex<BTreeSet<u64>>,
+    took_part: Mutex<BTreeSet<u32>>,
     inputs: Arc<Mailbox<Input>>,
+}
+
+/// How a server that had no data takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// It founds an ensemble with the others.
+    Founder,
+    /// The others had one; it takes part with this id for raft.
+    Admitted(u64),
 }
 
 /// The links of this server.
 pub(crate) struct Peers {
-    links: BTreeMap<u64, Arc<Link>>,
+    links: BTreeMap<u32, Arc<Link>>,
+    others: Vec<Peer>,
+    post: Option<Arc<Post>>,
+    members: Arc<Members>,
 }
 
 struct Link {
@@ -103,43 +130,117 @@ struct Link {
 impl Peers {
     /// A server without any.
     pub(crate) fn none() -> Self {
-        Self { links: BTreeMap::new() }
+        let (links, members) = (BTreeMap::new(), Arc::new(Members::default()));
+        Self { links, others: Vec::new(), post: None, members }
     }
 
-    /// Listens for the others, and keeps a link to each. One that is empty first asks all others
-    /// whether they found the ensemble with it: a server that has lost its data must not vote as if
-    /// it had never had any. Blocks until all have answered.
+    /// Listens for the others. An empty server must then [`Self::begin`].
     ///
     /// # Errors
-    /// If one of them has data.
-    pub(crate) fn start(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, cluster, voters, empty, listener, others } = me;
-        let (took_part, inputs) = (Mutex::default(), Arc::clone(inputs));
-        let post = Arc::new(Post { id, cluster, voters, began_empty: empty, took_part, inputs });
+    /// If there can be no thread, or no random number.
+    pub(crate) fn new(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
+        let Me { id, raft_id, cluster, members, empty, listener, others } = me;
+        let mut nonce = [0; 8];
+        getrandom::fill(&mut nonce).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let mut servers: Vec<u32> = others.iter().map(|peer| peer.id).chain([id]).collect();
+        servers.sort_unstable();
+        let post = Arc::new(Post {
+            id,
+            raft_id: AtomicU64::new(raft_id),
+            cluster,
+            servers,
+            members: RwLock::new(Arc::clone(&members)),
+            // 0 is that of founders.
+            began_empty: empty.then_some(u64::from_be_bytes(nonce) | 1),
+            takes_part: AtomicBool::new(!empty),
+            took_part: Mutex::default(),
+            inputs: Arc::clone(inputs),
+        });
         {
             let post = Arc::clone(&post);
             let name = "peers".to_owned();
             std::thread::Builder::new().name(name).spawn(move || accept(&listener, &post))?;
         }
-        if empty {
-            others.iter().try_for_each(|peer| found_with(peer, &post))?;
-            tracing::info!(servers = ?names(&post.voters), "all are empty; they found an ensemble");
-        }
-        let mut links = BTreeMap::new();
-        for peer in others {
-            let messages = Mailbox::new(usize::MAX);
-            let link = Arc::new(Link { messages, there: AtomicBool::new(false) });
-            let (ours, post) = (Arc::clone(&link), Arc::clone(&post));
-            links.insert(peer.id, link);
-            let name = format!("to-server-{}", peer.id - 1);
-            std::thread::Builder::new().name(name).spawn(move || call(&peer, &post, &ours))?;
-        }
-        Ok(Self { links })
+        Ok(Self { links: BTreeMap::new(), others, post: Some(post), members })
     }
 
-    /// Sends a message, if there is a link; otherwise it is dropped.
+    /// Asks the others how this server, which is empty, may take part: it founds an ensemble with
+    /// them only if all are empty too, because one that has lost its data must not vote as if it had
+    /// never had any. Blocks until it is known.
+    ///
+    /// # Errors
+    /// If one of them refuses it.
+    pub(crate) fn begin(&self) -> Beginning {
+        let Some(post) = &self.post else { return Beginning::Founder };
+        let mut told: BTreeMap<u32, String> = BTreeMap::new();
+        let mut waits = false;
+        loop {
+            let mut founders = 0;
+            for peer in &self.others {
+                let server = peer.id;
+                let said = match connect(peer, &post.hello(server, post.began_empty)) {
+                    Ok((_, Welcome { admitted: Some(raft_id), .. })) => {
+                        tracing::info!("this server takes part; it gets the ensemble's data");
+                        post.raft_id.store(raft_id, Ordering::Relaxed);
+                        return Beginning::Admitted(raft_id);
+                    }
+                    Ok((_, Welcome { may_found: true, .. })) => {
+                        founders += 1;
+                        continue;
+                    }
+                    Ok(_) if waits => continue,
+                    Ok(_) => {
+                        waits = true;
+                        "it has data and this server has none: waiting to be let in".to_owned()
+                    }
+                    Err(error) => error.to_string(),
+                };
+                if told.get(&server) != Some(&said) {
+                    tracing::info!(server, %said, "waiting for a server, to take part with it");
+                    told.insert(server, said);
+                }
+            }
+            if founders == self.others.len() {
+                tracing::info!(servers = ?post.servers, "all are empty; they found an ensemble");
+                return Beginning::Founder;
+            }
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    /// Takes part, and keeps a link to each of the others.
+    ///
+    /// # Errors
+    /// If there can be no thread.
+    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        let Some(post) = &self.post else { return Ok(()) };
+        post.takes_part.store(true, Ordering::Relaxed);
+        for peer in self.others.drain(..) {
+            let messages = Mailbox::new(usize::MAX);
+            let link = Arc::new(Link { messages, there: AtomicBool::new(false) });
+            let (ours, post) = (Arc::clone(&link), Arc::clone(post));
+            let name = format!("to-server-{}", peer.id);
+            self.links.insert(peer.id, link);
+            std::thread::Builder::new().name(name).spawn(move || call(&peer, &post, &ours))?;
+        }
+        Ok(())
+    }
+
+    /// The servers are these by now.
+    pub(crate) fn update(&mut self, members: &Arc<Members>) {
+        if !Arc::ptr_eq(members, &self.members) {
+            self.members = Arc::clone(members);
+            if let Some(post) = &self.post {
+                *post.members.write() = Arc::clone(members);
+            }
+        }
+    }
+
+    /// Sends a message to a server, by its id for raft, if there is a link; otherwise it is dropped.
     pub(crate) fn send(&self, to: u64, message: PeerMessage) {
-        let Some(link) = self.links.get(&to) else { return };
+        let Some(link) = self.members.server_of(to).and_then(|to| self.links.get(&to)) else {
+            return;
+        };
         if link.there.load(Ordering::Relaxed) && link.messages.len() < WAITING_MAX {
             link.messages.put([message]);
         }
@@ -147,20 +248,46 @@ impl Peers {
 }
 
 impl Post {
-    fn hello(&self, to: u64, empty: bool) -> Hello {
+    fn hello(&self, to: u32, empty: Option<u64>) -> Hello {
         let (format, from, cluster) = (PEER_FORMAT, self.id, self.cluster);
-        Hello { format, from, to, cluster, voters: self.voters.clone(), empty }
+        let raft_id = self.raft_id.load(Ordering::Relaxed);
+        Hello { format, from, raft_id, to, cluster, servers: self.servers.clone(), empty }
+    }
+
+    /// Why a caller is refused, if it is.
+    fn refuses(&self, hello: &Hello) -> Option<String> {
+        let known = self.members.read().servers.get(&hello.from).map(|member| member.raft_id);
+        if hello.format != PEER_FORMAT {
+            Some(format!("expected format {PEER_FORMAT} of messages, got {}", hello.format))
+        } else if hello.to != self.id {
+            Some(format!("expected a call for server {}, got one for {}", self.id, hello.to))
+        } else if hello.servers != self.servers {
+            let (ours, theirs) = (&self.servers, &hello.servers);
+            Some(format!("expected an ensemble of the servers {ours:?}, got one of {theirs:?}"))
+        } else if hello.cluster != self.cluster && hello.cluster != 0 && self.cluster != 0 {
+            let (ours, theirs) = (self.cluster, hello.cluster);
+            Some(format!(
+                "expected data of the ensemble {ours:#x}, got a server with that of {theirs:#x}"
+            ))
+        } else if hello.from == self.id || !self.servers.contains(&hello.from) {
+            Some(format!("expected another server of the ensemble, got server {}", hello.from))
+        } else if hello.empty.is_none() && !self.takes_part.load(Ordering::Relaxed) {
+            Some("it has no data yet, and takes no part".to_owned())
+        } else if hello.empty.is_none() && known.is_some_and(|known| hello.raft_id < known) {
+            Some(format!(
+                "server {} took part anew without data, with another id for raft; this data of it, \
+                 from before, is of no use: empty its data directory",
+                hello.from
+            ))
+        } else {
+            None
+        }
     }
 }
 
-/// A server's id for raft, for which 0 is none.
+/// A founder's id for raft, for which 0 is none.
 pub(crate) fn raft_id(server: u8) -> u64 {
     u64::from(server) + 1
-}
-
-/// Servers, as their configuration names them.
-pub(crate) fn names(ids: &[u64]) -> Vec<u64> {
-    ids.iter().map(|id| id.wrapping_sub(1)).collect()
 }
 
 fn accept(listener: &TcpListener, post: &Arc<Post>) {
@@ -182,45 +309,21 @@ fn accept(listener: &TcpListener, post: &Arc<Post>) {
     }
 }
 
-/// Asks one of the others, until it answers.
-fn found_with(peer: &Peer, post: &Post) -> anyhow::Result<()> {
-    let server = peer.id - 1;
-    let mut told: Option<String> = None;
-    loop {
-        match connect(peer, &post.hello(peer.id, true)) {
-            Ok((_, Welcome { may_found: true, .. })) => return Ok(()),
-            Ok(_) => anyhow::bail!(
-                "this server has no data, but server {server} has: a server that lost its data must \
-                 not vote, and this version cannot send it the ensemble's. Put its data directory \
-                 back; if the ensemble has never served, empty all directories and start all servers"
-            ),
-            Err(error) => {
-                let error = error.to_string();
-                if told.as_ref() != Some(&error) {
-                    tracing::info!(server, %error, "waiting for a server, to found an ensemble with it");
-                    told = Some(error);
-                }
-                std::thread::sleep(RETRY);
-            }
-        }
-    }
-}
-
 /// Keeps the link to a peer, for ever.
 fn call(peer: &Peer, post: &Post, link: &Link) {
-    let (inputs, server) = (&post.inputs, peer.id - 1);
+    let (inputs, server) = (&post.inputs, peer.id);
     let mut told = false;
     loop {
-        match connect(peer, &post.hello(peer.id, false)) {
-            Ok((stream, _)) => {
+        match connect(peer, &post.hello(server, None)) {
+            Ok((stream, Welcome { raft_id, .. })) => {
                 tracing::info!(server, "linked to a server");
                 told = false;
                 link.there.store(true, Ordering::Relaxed);
-                inputs.put([Input::Linked(peer.id)]);
+                inputs.put([Input::Linked(raft_id)]);
                 let error = speak(stream, link);
                 link.there.store(false, Ordering::Relaxed);
                 link.messages.take(&mut Vec::new(), Duration::ZERO);
-                inputs.put([Input::Unlinked(peer.id)]);
+                inputs.put([Input::Unlinked(raft_id)]);
                 tracing::info!(server, %error, "the link to a server is gone");
             }
             Err(error) => {
@@ -282,51 +385,39 @@ fn speak(mut stream: TcpStream, link: &Link) -> io::Error {
     }
 }
 
-/// Takes a call; gives the peer's id if messages follow.
-fn answer(mut stream: &TcpStream, post: &Post) -> io::Result<Option<u64>> {
+/// Takes a call; gives the peer's ids, its own and that for raft, if messages follow.
+fn answer(mut stream: &TcpStream, post: &Post) -> io::Result<Option<(u32, u64)>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let hello: Hello = decode(&read_frame(&mut stream)?)?;
     let from = hello.from;
-    let refused = if hello.format != PEER_FORMAT {
-        Some(format!("expected format {PEER_FORMAT} of messages, got {}", hello.format))
-    } else if hello.to != post.id {
-        Some(format!(
-            "expected a call for server {}, got one for {}",
-            post.id - 1,
-            hello.to.wrapping_sub(1)
-        ))
-    } else if hello.voters != post.voters {
-        let (ours, theirs) = (names(&post.voters), names(&hello.voters));
-        Some(format!("expected an ensemble of the servers {ours:?}, got one of {theirs:?}"))
-    } else if hello.cluster != post.cluster && hello.cluster != 0 && post.cluster != 0 {
-        let (ours, theirs) = (post.cluster, hello.cluster);
-        Some(format!(
-            "expected data of the ensemble {ours:#x}, got a server with that of {theirs:#x}"
-        ))
-    } else if from == post.id || !post.voters.contains(&from) {
-        Some(format!(
-            "expected another server of the ensemble, got server {}",
-            from.wrapping_sub(1)
-        ))
-    } else {
-        None
-    };
+    let refused = post.refuses(&hello);
     let mut took_part = post.took_part.lock();
-    if refused.is_none() && !hello.empty {
+    if refused.is_none() && hello.empty.is_none() {
         took_part.insert(from);
     }
-    let may_found = post.began_empty && !took_part.contains(&from);
+    let may_found = post.began_empty.is_some() && !took_part.contains(&from);
     drop(took_part);
-    stream.write_all(&frame(&encode(&Welcome { refused: refused.clone(), may_found })))?;
+    let mut admitted = None;
+    if let (None, Some(nonce), false) = (&refused, hello.empty, may_found) {
+        let members = Arc::clone(&post.members.read());
+        let known = members.servers.get(&from).filter(|member| member.nonce == nonce);
+        admitted = known.map(|member| member.raft_id);
+        if admitted.is_none() && post.takes_part.load(Ordering::Relaxed) {
+            post.inputs.put([Input::Join { server: from, nonce }]);
+        }
+    }
+    let raft_id = post.raft_id.load(Ordering::Relaxed);
+    let welcome = Welcome { refused: refused.clone(), raft_id, admitted, may_found };
+    stream.write_all(&frame(&encode(&welcome)))?;
     match refused {
-        None => Ok(Some(from).filter(|_| !hello.empty)),
+        None => Ok(Some((from, hello.raft_id)).filter(|_| hello.empty.is_none())),
         Some(why) => Err(io::Error::other(why)),
     }
 }
 
 /// Takes messages until the link breaks.
-fn listen(from: u64, stream: TcpStream, inputs: &Mailbox<Input>) {
+fn listen((server, from): (u32, u64), stream: TcpStream, inputs: &Mailbox<Input>) {
     if let Err(error) = stream.set_read_timeout(None) {
         return tracing::warn!(%error, "a link cannot be used");
     }
@@ -339,7 +430,7 @@ fn listen(from: u64, stream: TcpStream, inputs: &Mailbox<Input>) {
                 inputs.put([Input::Peer { from, message }]);
             }
             Err(error) => {
-                tracing::info!(server = from - 1, %error, "the link from a server is gone");
+                tracing::info!(server, %error, "the link from a server is gone");
                 inputs.put([Input::Unlinked(from)]);
                 return;
             }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use replica::log::{Log, LogError, Options, Position, RealDisk};
-use replica::{NodeConfig, Policy, Published, node, settings};
-use state::{FjallStore, NoHooks, Settings, State, StoreOptions};
+use replica::raft::payload;
+use replica::{Input, NodeConfig, Policy, Published, node, settings};
+use state::{FjallStore, Members, NoHooks, Settings, State, Store, StoreOptions};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -22,9 +23,10 @@ use crate::client_threads::ClientThreads;
 use crate::config::{Address, Config, LogFormat, Provider, Reads};
 use crate::data_dir;
 use crate::four_letter::Answers;
+use crate::identity;
 use crate::mailbox::Mailbox;
 use crate::operator_token::OperatorToken;
-use crate::peers::{self, Me, Peer, Peers};
+use crate::peers::{self, Beginning, Me, Peer, Peers};
 use crate::stats::Stats;
 use crate::stores::Stores;
 use crate::threads::{Reaping, Replica, clock_ms};
@@ -161,69 +163,116 @@ fn start_replica(
     config: &Config,
     listener: Option<std::net::TcpListener>,
 ) -> anyhow::Result<(Replica, Option<u64>)> {
-    let dir = &config.data_dir;
-    let log = open_log(config, &dir.join("log"))?;
-    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
-    let stores = Arc::new(Stores::new(dir, options));
-    let store = stores.open(log.as_ref().map_or(0, node::generation))?;
-    tell_torn_tail(&store);
-    let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
-    let (raft_id, others) = ensemble(config);
-    let mut voters: Vec<u64> = others.iter().map(|peer| peer.id).chain([raft_id]).collect();
-    voters.sort_unstable();
-    let mut state = State::open_or_found(Box::new(store), Box::new(NoHooks), cache_bytes, &voters)
-        .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
-    anyhow::ensure!(
-        state.meta().voters == voters,
-        "the data in {} is of {}, but the configuration (`[[ensemble.servers]]`) is of {}: this version \
-         cannot change who is in an ensemble; put the list back, or use another directory",
-        dir.display(),
-        ensemble_of(&state.meta().voters),
-        ensemble_of(&voters)
-    );
+    let inputs = Arc::new(Mailbox::new(usize::MAX));
+    let (opened, peers) = open_data(config, listener, &inputs)?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);
     let number = |bytes: &[u8]| bytes.iter().fold(1u64, |n, b| n.wrapping_mul(257) ^ u64::from(*b));
     let node_config = NodeConfig {
         server: u32::from(config.server_id),
-        raft_id,
+        raft_id: opened.raft_id,
         election_ticks: (10, 20),
         boot: number(boot),
         cluster_id: number(cluster_id) | 1,
         settings: seed(config),
         log_keep_bytes: config.storage.log_retain_bytes,
     };
-    let mut log = log;
+    let reaping = Reaping {
+        every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
+        per_minute: config.nodes.container_deletes_per_minute,
+    };
+    let Opened { log, state, stores, .. } = opened;
+    // Alone, all that is in the log will be committed; in an ensemble the rest may never be. One that
+    // has nothing yet waits for a snapshot.
+    let known = if peers.is_none() { log.last_index() } else { state.meta().applied.max(1) };
+    let last =
+        Some(known).filter(|last| *last > state::apply::BIRTH.0 || state.meta().applied == 0);
+    Ok((Replica::start(log, state, node_config, reaping, inputs, peers, stores)?, last))
+}
+
+/// The data of a server that takes part.
+struct Opened {
+    raft_id: u64,
+    log: Log<RealDisk>,
+    state: State,
+    stores: Arc<Stores>,
+}
+
+/// Opens the data, and finds out with the others how a server without any takes part.
+fn open_data(
+    config: &Config,
+    listener: Option<std::net::TcpListener>,
+    inputs: &Arc<Mailbox<Input>>,
+) -> anyhow::Result<(Opened, Option<Peers>)> {
+    let dir = &config.data_dir;
+    let mut log = open_log(config, &dir.join("log"))?;
+    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
+    let stores = Arc::new(Stores::new(dir, options));
+    let (founder_id, others) = ensemble(config);
+    let mut founders: Vec<u64> =
+        others.iter().map(|peer| u64::from(peer.id) + 1).chain([founder_id]).collect();
+    founders.sort_unstable();
+    let given = identity::read(dir)?;
+    let voters = |given: Option<u64>| if given.is_some() { &[][..] } else { &founders[..] };
+    let store = stores.open(log.as_ref().map_or(0, node::generation))?;
+    tell_torn_tail(&store);
+    let mut state = open_state(config, Box::new(store), voters(given))?;
+    let is_of_it =
+        state.meta().members.servers.keys().eq(Members::founders(&founders).servers.keys());
+    anyhow::ensure!(
+        is_of_it || state.meta().applied == 0,
+        "the data in {} is of {}, but the configuration (`[[ensemble.servers]]`) is of {}: this version \
+         cannot change who is in an ensemble; put the list back, or use another directory",
+        dir.display(),
+        ensemble_of(&state.meta().members),
+        ensemble_of(&Members::founders(&founders))
+    );
     match &mut log {
         Some(log) => replay_committed(&mut state, log)?,
         None => anyhow::ensure!(
-            state.meta().applied == state::apply::BIRTH.0,
+            state.meta().applied <= state::apply::BIRTH.0,
             "{} has no log, but the state beside it has applied up to {}: the log was lost; restore \
              the directory from a backup",
             dir.join("log").display(),
             state.meta().applied
         ),
     }
-    let alone = others.is_empty();
-    let inputs = Arc::new(Mailbox::new(usize::MAX));
-    let cluster = state.meta().cluster_id;
-    let empty = log.is_none();
-    let me = |listener| Me { id: raft_id, cluster, voters, empty, listener, others };
-    let peers = listener.map(|listener| Peers::start(me(listener), &inputs)).transpose()?;
-    // Not before all agree that there is an ensemble to be founded.
+    let mut raft_id = given.unwrap_or(founder_id);
+    let mut peers = None;
+    if let Some(listener) = listener {
+        let empty = log.is_none() && given.is_none();
+        let (id, cluster) = (u32::from(config.server_id), state.meta().cluster_id);
+        let members = Arc::clone(&state.meta().members);
+        let me = Me { id, raft_id, cluster, members, empty, listener, others };
+        let new = peers.insert(Peers::new(me, inputs)?);
+        // Not before all agree that there is an ensemble to be founded.
+        if empty && let Beginning::Admitted(given) = new.begin() {
+            identity::write(dir, given)?;
+            raft_id = given;
+            // What founders begin with is nothing that it could go on from.
+            drop(state);
+            state = open_state(config, stores.make(0)?, &[])?;
+            new.update(&state.meta().members);
+        }
+        new.start()?;
+    }
     let log = match log {
         Some(log) => log,
-        None => create_log(config, &dir.join("log"))?,
+        None => {
+            let at = Position { index: state.meta().applied, term: state.meta().term };
+            let disk = RealDisk::new(dir.join("log"));
+            let disk = disk.with_context(|| format!("cannot open {}", dir.display()))?;
+            Log::create(disk, log_options(config), at.index, at.term)?
+        }
     };
-    let reaping = Reaping {
-        every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
-        per_minute: config.nodes.container_deletes_per_minute,
-    };
-    // Alone, all that is in the log will be committed; in an ensemble the rest may never be.
-    let known = if alone { log.last_index() } else { state.meta().applied };
-    let last = Some(known).filter(|last| *last > state::apply::BIRTH.0);
-    Ok((Replica::start(log, state, node_config, reaping, inputs, peers, stores)?, last))
+    Ok((Opened { raft_id, log, state, stores }, peers))
+}
+
+fn open_state(config: &Config, store: Box<dyn Store>, voters: &[u64]) -> anyhow::Result<State> {
+    let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
+    State::open_or_found(store, Box::new(NoHooks), cache_bytes, voters)
+        .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))
 }
 
 /// This server's id for raft, and the other voters. A server that is alone has the id 1.
@@ -231,15 +280,18 @@ fn ensemble(config: &Config) -> (u64, Vec<Peer>) {
     let servers = &config.ensemble.servers;
     let others = servers.iter().filter(|server| server.id != config.server_id);
     let others: Vec<Peer> =
-        others.map(|s| Peer { id: peers::raft_id(s.id), addresses: s.peer.clone() }).collect();
+        others.map(|s| Peer { id: u32::from(s.id), addresses: s.peer.clone() }).collect();
     if others.is_empty() { (1, others) } else { (peers::raft_id(config.server_id), others) }
 }
 
-/// Voters, in words.
-fn ensemble_of(voters: &[u64]) -> String {
-    match voters {
+/// The servers of an ensemble, in words.
+fn ensemble_of(members: &Members) -> String {
+    match &members.voters[..] {
         [1] => "a server on its own".to_owned(),
-        voters => format!("an ensemble of the servers {:?}", peers::names(voters)),
+        _ => {
+            let servers: Vec<u32> = members.servers.keys().copied().collect();
+            format!("an ensemble of the servers {servers:?}")
+        }
     }
 }
 
@@ -339,7 +391,7 @@ fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Resul
     while state.meta().applied < commit {
         let next = state.meta().applied + 1;
         for entry in log.entries(next, commit + 1, REPLAY_BYTES)? {
-            state.apply(entry.index, entry.term, &entry.data)?;
+            state.apply(entry.index, entry.term, payload(&entry))?;
         }
         anyhow::ensure!(state.meta().applied >= next, "the log has no entry {next}");
         if told.elapsed() > Duration::from_secs(1) {
@@ -349,12 +401,6 @@ fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Resul
         }
     }
     Ok(())
-}
-
-fn create_log(config: &Config, dir: &Path) -> anyhow::Result<Log<RealDisk>> {
-    let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
-    let (index, term) = state::apply::BIRTH;
-    Ok(Log::create(disk, log_options(config), index, term)?)
 }
 
 fn policy(config: &Config) -> Policy {

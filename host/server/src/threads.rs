@@ -221,6 +221,7 @@ impl NodeThread {
                 .node
                 .flush(clock_ms(), &mut |to, message| peers.send(to, message))
                 .unwrap_or_else(|error| broken("the log", &error));
+            self.peers.update(self.node.members());
             if !alone {
                 self.part.store(Part::in_ensemble(&self.node) as u8, Ordering::Relaxed);
             }

@@ -265,7 +265,7 @@ impl Model {
         if next {
             self.origins.insert(server, (boot, sequence));
         }
-        next && *command != Command::Nothing
+        next && !matches!(command, Command::Nothing | Command::Admit { .. } | Command::Conf(_))
     }
 
     fn run(
@@ -277,6 +277,9 @@ impl Model {
     ) -> Result<(), String> {
         match command {
             Command::Origin | Command::Nothing => {}
+            Command::Admit { .. } | Command::Conf(_) => {
+                return Err("the servers changed, but nobody asked for it".to_owned());
+            }
             // Only the first one counts: each founder may have proposed its own.
             Command::Bootstrap { .. } => {}
             Command::ChangeSettings(_) => {

@@ -741,9 +741,14 @@ fn replay_committed(
     }
     let entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
     for entry in &entries {
-        state.apply(entry.index, entry.term, &entry.data).map_err(|fault| wrong(&fault))?;
+        state
+            .apply(entry.index, entry.term, replica::raft::payload(entry))
+            .map_err(|fault| wrong(&fault))?;
     }
-    Ok(entries.into_iter().map(|entry| (entry.index, entry.term, entry.data)).collect())
+    Ok(entries
+        .into_iter()
+        .map(|entry| (entry.index, entry.term, replica::raft::payload(&entry).clone()))
+        .collect())
 }
 
 /// The vote in a message, if there is one.
