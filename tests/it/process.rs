@@ -1,11 +1,12 @@
 //! Starts and ends `vivarium serve`.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+pub(crate) use tests::real::ports::free_address;
 
 /// The binary that was built beside this test.
 pub(crate) fn binary() -> PathBuf {
@@ -21,21 +22,6 @@ pub(crate) fn binary() -> PathBuf {
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-}
-
-/// A free address of loopback, below the ports that the system gives to outgoing connections: to one
-/// of those, a test that waits for its server would sooner or later connect to itself.
-pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id() as u16;
-    loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + first.wrapping_mul(97).wrapping_add(next) % 20_000;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
 }
 
 /// `vivarium serve` on a data directory, not started yet.

@@ -4,10 +4,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proto::request::{Create, SetWatches};
 use proto::{MultiOp, OpCode, ReadOp, Request};
 
-use super::random::Random;
 use super::request::{Draft, body};
 use super::servers::Profile;
 use super::values::{self, Reach};
+use crate::random::Random;
 
 /// Makes the requests of one seed.
 pub(super) struct Generator {

@@ -13,7 +13,6 @@
 mod differences;
 mod generate;
 mod mapping;
-mod random;
 mod request;
 mod run;
 mod scenarios;
@@ -23,7 +22,6 @@ mod session;
 mod tally;
 mod told;
 mod values;
-mod wire;
 
 use std::path::PathBuf;
 use std::time::Instant;

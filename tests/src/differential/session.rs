@@ -10,7 +10,7 @@ use proto::{ConnectRequest, ConnectResponse};
 use super::mapping::Side;
 use super::request::Draft;
 use super::told::Told;
-use super::wire::{Heard, PATIENCE, Wire};
+use crate::wire::{Heard, PATIENCE, Wire};
 
 /// A session: two of everything.
 pub(super) struct Session {

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use proto::{Acl, Id, OpCode};
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Where a znode of the test may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

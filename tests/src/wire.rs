@@ -8,11 +8,11 @@ use bytes::{Bytes, BytesMut};
 use proto::frame::next_frame;
 
 /// How long an answer may take. A server that says nothing at all is heard as [`Heard::Silence`].
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// A frame's payload.
     Frame(Bytes),
     /// The server has closed the connection.
@@ -22,14 +22,14 @@ pub(super) enum Heard {
 }
 
 /// A connection.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     input: BytesMut,
     closed: bool,
 }
 
 impl Wire {
-    pub(super) fn open(address: SocketAddr) -> std::io::Result<Self> {
+    pub(crate) fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -38,12 +38,12 @@ impl Wire {
 
     /// Sends bytes. A failure is not told here: what the server said before it is read first, then
     /// the connection is heard to be closed.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
     /// The next frame.
-    pub(super) fn hear(&mut self, deadline: Instant) -> Heard {
+    pub(crate) fn hear(&mut self, deadline: Instant) -> Heard {
         loop {
             match next_frame(&mut self.input, 64 << 20) {
                 Ok(Some(frame)) => return Heard::Frame(frame),
