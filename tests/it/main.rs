@@ -5,6 +5,7 @@ mod client;
 mod ensemble;
 mod kill;
 mod limits;
+mod local_ensemble;
 mod logging;
 mod process;
 mod pty;

@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::bench;
+use crate::local_ensemble::{self, LocalEnsembleArgs};
 use crate::serve;
 use crate::tls;
 
@@ -35,7 +36,8 @@ Try it:
   vivarium shell create /greeting hello
   vivarium shell                        the interactive shell
   vivarium status                       how the server is
-  vivarium serve --zoo-cfg zoo.cfg      in place of a ZooKeeper, with its configuration";
+  vivarium serve --zoo-cfg zoo.cfg      in place of a ZooKeeper, with its configuration
+  vivarium local-ensemble               three servers on this machine, of which any one may die";
 
 const SERVE_EXAMPLES: &str = "\
 Later layers win: defaults, then the file, then VIVARIUM_* variables (limits.max-frame-bytes is
@@ -51,6 +53,16 @@ Examples:
   vivarium serve --config config/single.toml --listen 0.0.0.0:2181
   vivarium serve --data-dir /var/lib/vivarium --set limits.max-frame-bytes=4MiB
   vivarium serve --zoo-cfg zoo.cfg --java-property jute.maxbuffer=4194304";
+
+const LOCAL_ENSEMBLE_EXAMPLES: &str = "\
+Once all servers serve, it is printed how to connect. Their logs go to standard error, each line with
+the server's name before it. Ctrl-C or SIGTERM stops all; the next start goes on with their data. Exit
+codes: 0 after that, 1 if a server ends before all have served, or if none is left.
+
+Examples:
+  vivarium local-ensemble
+  vivarium local-ensemble --servers 5 --dir /tmp/five --client-port 2281
+  kill -9 PID                           of one of them: clients of the others stay connected";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -82,7 +94,16 @@ Examples:
 enum Command {
     /// Run a server. Without any configuration: data in ./vivarium-data, clients on 127.0.0.1:2181.
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ConfigArgs),
+    Serve {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Stop when the process with this id, which started this one, has ended.
+        #[arg(long, value_name = "PID", hide = true)]
+        end_with: Option<i32>,
+    },
+    /// Run several servers on this machine as one ensemble, to try it out.
+    #[command(after_help = LOCAL_ENSEMBLE_EXAMPLES)]
+    LocalEnsemble(LocalEnsembleArgs),
     /// Read the configuration, say what is wrong with it, and print what would hold.
     #[command(after_help = CHECK_EXAMPLES)]
     CheckConfig(ConfigArgs),
@@ -125,11 +146,13 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => {
-            let (config, warnings) = args.load()?;
+        Command::Serve { config, end_with } => {
+            end_with.map_or(Ok(()), serve::end_with)?;
+            let (config, warnings) = config.load()?;
             config.require_supported()?;
             serve::run(&config, &warnings)
         }
+        Command::LocalEnsemble(args) => local_ensemble::run(&args),
         Command::CheckConfig(args) => {
             let (config, warnings) = args.load()?;
             config.require_supported()?;

@@ -10,6 +10,7 @@ pub mod tls;
 
 mod data_dir;
 mod identity;
+mod local_ensemble;
 mod mailbox;
 mod peers;
 pub mod serve;

@@ -49,6 +49,17 @@ pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Has this process told to stop when its parent, which has the id `parent`, ends.
+///
+/// # Errors
+/// If the parent has ended already.
+pub fn end_with(parent: i32) -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    let now = rustix::process::Pid::as_raw(rustix::process::getppid());
+    anyhow::ensure!(now == parent, "the process {parent}, which started this one, has ended");
+    Ok(())
+}
+
 fn start_logging(config: &Config) -> anyhow::Result<()> {
     // The store's own steps are of interest only when something is wrong with it.
     let level = format!("fjall=warn,lsm_tree=warn,{}", config.logging.level);
