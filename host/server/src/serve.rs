@@ -92,8 +92,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let (replica, last) = start_replica(config, listener)?;
     if let Some(index) = last {
         caught_up(&replica.published, index).await;
-        compare_settings(&replica.published.view().settings, &seed(config));
     }
+    tokio::spawn(compare_settings(Arc::clone(&replica.published), seed(config)));
     // Not before the data directory is ours: its server's token is the one that holds.
     let token = OperatorToken::create(&config.data_dir)?;
     let (stop, stopping) = watch::channel(false);
@@ -338,9 +338,13 @@ async fn caught_up(published: &Published, index: u64) {
     }
 }
 
-/// Says where the configuration differs from what the cluster has agreed on.
-fn compare_settings(holds: &Settings, configured: &Settings) {
-    let different = settings::different(holds, configured);
+/// Says where the configuration differs from what the cluster has agreed on, once it has.
+async fn compare_settings(published: Arc<Published>, configured: Settings) {
+    while published.view().cluster_id == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let holds = &published.view().settings;
+    let different = settings::different(holds, &configured);
     if different.is_empty() {
         return;
     }
@@ -351,7 +355,7 @@ fn compare_settings(holds: &Settings, configured: &Settings) {
     };
     tracing::warn!(
         holds = ?told(holds),
-        configured = ?told(configured),
+        configured = ?told(&configured),
         "the configuration differs from the cluster's settings, which hold; change them with \
          `vivarium settings set`, or change the configuration"
     );

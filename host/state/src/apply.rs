@@ -530,6 +530,7 @@ fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>
         index: meta.applied,
         zxid: meta.zxid,
         time_ms: meta.time_ms,
+        cluster_id: meta.cluster_id,
         settings: meta.settings.clone(),
         counts: Counts { nodes, bytes, ephemerals },
         rows,

@@ -25,6 +25,8 @@ pub struct View {
     pub zxid: i64,
     /// The time of the last batch, in milliseconds since the epoch.
     pub time_ms: i64,
+    /// Names the ensemble; 0 before its first command.
+    pub cluster_id: u64,
     /// The cluster settings.
     pub settings: Settings,
     /// What is in the tree.
