@@ -2,11 +2,13 @@
 
 mod bad_input;
 mod client;
+mod disk_full;
 mod ensemble;
 mod kill;
 mod limits;
 mod local_ensemble;
 mod logging;
+mod peers;
 mod process;
 mod pty;
 mod settings;

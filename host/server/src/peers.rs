@@ -3,11 +3,15 @@
 //!
 //! A frame is its length, its checksum (crc32c), and so many bytes. The first says who calls, and is
 //! answered; then messages follow one way. What cannot be sent is dropped: raft, and the numbers of
-//! commands, see to what is lost.
+//! commands, see to what is lost. The first frame of each side begins with its format, which the other
+//! must have too, and nothing else of it is read before that is known.
+//!
+//! A server is who answers where the configuration says: one that calls with the same id, but is
+//! another process, is refused, since two that vote for one could acknowledge what gets lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use replica::peer::PEER_FORMAT;
 use replica::{Input, PeerMessage};
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use state::Members;
 
 use crate::config::Address;
@@ -29,12 +34,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(100);
 /// How many messages may wait for a peer that does not take them before further ones are dropped.
 const WAITING_MAX: usize = 10_000;
+/// What the first frame of each side begins with; the number of its format follows.
+const MAGIC: [u8; 4] = *b"vvrm";
 
 /// What a caller says first.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
-    format: u32,
     from: u32,
+    /// A random number of the caller's start.
+    boot: u64,
     /// The caller's id for raft.
     raft_id: u64,
     to: u32,
@@ -50,6 +58,8 @@ struct Hello {
 /// The answer.
 #[derive(Debug, Serialize, Deserialize)]
 struct Welcome {
+    /// A random number of this server's start.
+    boot: u64,
     /// Why the caller is refused.
     refused: Option<String>,
     /// This server's id for raft.
@@ -91,6 +101,7 @@ pub(crate) struct Me {
 /// What the answers to calls depend on.
 struct Post {
     id: u32,
+    boot: u64,
     raft_id: AtomicU64,
     cluster: u64,
     /// The ids of all servers, in order.
@@ -102,7 +113,17 @@ struct Post {
     takes_part: AtomicBool,
     /// Who was seen to take part since it started.
     took_part: Mutex<BTreeSet<u32>>,
+    /// Of each peer, the start of the process that answers its calls, and the calls taken from it.
+    known: Mutex<BTreeMap<u32, Known>>,
+    /// What was last said of whom, not to say it again with each call.
+    told: Mutex<BTreeMap<Option<u32>, String>>,
     inputs: Arc<Mailbox<Input>>,
+}
+
+#[derive(Default)]
+struct Known {
+    answers: Option<u64>,
+    calls: Option<(u64, TcpStream)>,
 }
 
 /// How a server that had no data takes part.
@@ -123,7 +144,8 @@ pub(crate) struct Peers {
 }
 
 struct Link {
-    messages: Mailbox<PeerMessage>,
+    /// What is to be sent; `None` when the connection has ended.
+    messages: Mailbox<Option<PeerMessage>>,
     there: AtomicBool,
 }
 
@@ -140,20 +162,24 @@ impl Peers {
     /// If there can be no thread, or no random number.
     pub(crate) fn new(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
         let Me { id, raft_id, cluster, members, empty, listener, others } = me;
-        let mut nonce = [0; 8];
-        getrandom::fill(&mut nonce).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let mut boot = [0; 8];
+        getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        // 0 is that of founders.
+        let boot = u64::from_be_bytes(boot) | 1;
         let mut servers: Vec<u32> = others.iter().map(|peer| peer.id).chain([id]).collect();
         servers.sort_unstable();
         let post = Arc::new(Post {
             id,
+            boot,
             raft_id: AtomicU64::new(raft_id),
             cluster,
             servers,
             members: RwLock::new(Arc::clone(&members)),
-            // 0 is that of founders.
-            began_empty: empty.then_some(u64::from_be_bytes(nonce) | 1),
+            began_empty: empty.then_some(boot),
             takes_part: AtomicBool::new(!empty),
             took_part: Mutex::default(),
+            known: Mutex::default(),
+            told: Mutex::default(),
             inputs: Arc::clone(inputs),
         });
         {
@@ -242,24 +268,53 @@ impl Peers {
             return;
         };
         if link.there.load(Ordering::Relaxed) && link.messages.len() < WAITING_MAX {
-            link.messages.put([message]);
+            link.messages.put([Some(message)]);
         }
     }
 }
 
 impl Post {
     fn hello(&self, to: u32, empty: Option<u64>) -> Hello {
-        let (format, from, cluster) = (PEER_FORMAT, self.id, self.cluster);
+        let (from, boot, cluster) = (self.id, self.boot, self.cluster);
         let raft_id = self.raft_id.load(Ordering::Relaxed);
-        Hello { format, from, raft_id, to, cluster, servers: self.servers.clone(), empty }
+        Hello { from, boot, raft_id, to, cluster, servers: self.servers.clone(), empty }
+    }
+
+    fn welcome(&self, refused: Option<String>) -> Welcome {
+        let raft_id = self.raft_id.load(Ordering::Relaxed);
+        Welcome { boot: self.boot, refused, raft_id, admitted: None, may_found: false }
+    }
+
+    /// The process with this `boot` answers calls for a peer; what another one had called is closed.
+    fn answers(&self, peer: u32, boot: u64) {
+        let mut known = self.known.lock();
+        let known = known.entry(peer).or_default();
+        known.answers = Some(boot);
+        if let Some((_, stream)) = known.calls.take_if(|(calls, _)| *calls != boot) {
+            // It fails where it has ended.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Nobody answers calls for a peer.
+    fn answers_no_more(&self, peer: u32) {
+        self.known.lock().entry(peer).or_default().answers = None;
+    }
+
+    /// Says why a call was refused, unless that was the last thing said of that caller.
+    fn tell(&self, from: Option<u32>, error: &io::Error) {
+        let (text, mut told) = (error.to_string(), self.told.lock());
+        if told.get(&from) != Some(&text) {
+            tracing::warn!(error = text, "a peer's call was refused");
+            told.insert(from, text);
+        }
     }
 
     /// Why a caller is refused, if it is.
     fn refuses(&self, hello: &Hello) -> Option<String> {
         let known = self.members.read().servers.get(&hello.from).map(|member| member.raft_id);
-        if hello.format != PEER_FORMAT {
-            Some(format!("expected format {PEER_FORMAT} of messages, got {}", hello.format))
-        } else if hello.to != self.id {
+        let answers = self.known.lock().get(&hello.from).and_then(|known| known.answers);
+        if hello.to != self.id {
             Some(format!("expected a call for server {}, got one for {}", self.id, hello.to))
         } else if hello.servers != self.servers {
             let (ours, theirs) = (&self.servers, &hello.servers);
@@ -279,6 +334,12 @@ impl Post {
                  from before, is of no use: empty its data directory",
                 hello.from
             ))
+        } else if answers.is_some_and(|boot| boot != hello.boot) {
+            Some(format!(
+                "expected the server {} that answers where the configuration says, got another one \
+                 with its id: every server needs an id of its own",
+                hello.from
+            ))
         } else {
             None
         }
@@ -296,7 +357,7 @@ fn accept(listener: &TcpListener, post: &Arc<Post>) {
         let body = move |stream| match answer(&stream, &post) {
             Ok(Some(from)) => listen(from, stream, &post.inputs),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "a peer's call was refused"),
+            Err((from, error)) => post.tell(from, &error),
         };
         let spawned = stream.and_then(|stream| {
             let thread = std::thread::Builder::new().name("from-server".to_owned());
@@ -315,13 +376,15 @@ fn call(peer: &Peer, post: &Post, link: &Link) {
     let mut told = false;
     loop {
         match connect(peer, &post.hello(server, None)) {
-            Ok((stream, Welcome { raft_id, .. })) => {
+            Ok((stream, Welcome { raft_id, boot, .. })) => {
                 tracing::info!(server, "linked to a server");
                 told = false;
+                post.answers(server, boot);
                 link.there.store(true, Ordering::Relaxed);
                 inputs.put([Input::Linked(raft_id)]);
-                let error = speak(stream, link);
+                let error = speak(&stream, link);
                 link.there.store(false, Ordering::Relaxed);
+                post.answers_no_more(server);
                 link.messages.take(&mut Vec::new(), Duration::ZERO);
                 inputs.put([Input::Unlinked(raft_id)]);
                 tracing::info!(server, %error, "the link to a server is gone");
@@ -364,18 +427,37 @@ fn greet(mut stream: TcpStream, hello: &Hello) -> io::Result<(TcpStream, Welcome
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&frame(&encode(hello)))?;
     let welcome: Welcome = decode(&read_frame(&mut stream)?)?;
+    // A peer that has vanished is called again, rather than waited for as long as TCP would.
+    SockRef::from(&stream).set_tcp_user_timeout(Some(2 * PATIENCE))?;
+    stream.set_read_timeout(None)?;
     match &welcome.refused {
         None => Ok((stream, welcome)),
         Some(why) => Err(io::Error::other(format!("it refuses this server: {why}"))),
     }
 }
 
-/// Sends what there is to send until the link breaks.
-fn speak(mut stream: TcpStream, link: &Link) -> io::Error {
+/// Sends what there is to send until the link breaks. Two followers say nothing to each other for as
+/// long as there is a leader: that the other one is gone, and maybe back, is noticed by what can be read.
+fn speak(stream: &TcpStream, link: &Link) -> io::Error {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The peer has said all that it says here: this ends when the connection does.
+            let _ = (&mut &*stream).read(&mut [0]);
+            link.messages.put([None]);
+        });
+        let error = write_all(stream, link);
+        // It fails where the connection has ended.
+        let _ = stream.shutdown(Shutdown::Both);
+        error
+    })
+}
+
+fn write_all(mut stream: &TcpStream, link: &Link) -> io::Error {
     let (mut messages, mut bytes) = (Vec::new(), Vec::new());
     loop {
         link.messages.take(&mut messages, PATIENCE);
         for message in messages.drain(..) {
+            let Some(message) = message else { return io::ErrorKind::ConnectionAborted.into() };
             bytes.extend_from_slice(&frame(&message.encode()));
         }
         if let Err(error) = stream.write_all(&bytes) {
@@ -385,11 +467,23 @@ fn speak(mut stream: TcpStream, link: &Link) -> io::Error {
     }
 }
 
-/// Takes a call; gives the peer's ids, its own and that for raft, if messages follow.
-fn answer(mut stream: &TcpStream, post: &Post) -> io::Result<Option<(u32, u64)>> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let hello: Hello = decode(&read_frame(&mut stream)?)?;
+/// Takes a call; gives the peer's ids, its own and that for raft, if messages follow. An error comes
+/// with who called, if that is known.
+fn answer(
+    mut stream: &TcpStream,
+    post: &Post,
+) -> Result<Option<(u32, u64)>, (Option<u32>, io::Error)> {
+    let hello: io::Result<Hello> = (|| {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        decode(&read_frame(&mut stream)?)
+    })();
+    let hello = hello.map_err(|error| {
+        // One of another version understands as much of the answer as it must. Others may not listen.
+        let _ = stream.write_all(&frame(&encode(&post.welcome(Some(error.to_string())))));
+        (None, error)
+    })?;
+    let of_caller = |error: io::Error| (Some(hello.from), error);
     let from = hello.from;
     let refused = post.refuses(&hello);
     let mut took_part = post.took_part.lock();
@@ -407,13 +501,18 @@ fn answer(mut stream: &TcpStream, post: &Post) -> io::Result<Option<(u32, u64)>>
             post.inputs.put([Input::Join { server: from, nonce }]);
         }
     }
-    let raft_id = post.raft_id.load(Ordering::Relaxed);
-    let welcome = Welcome { refused: refused.clone(), raft_id, admitted, may_found };
-    stream.write_all(&frame(&encode(&welcome)))?;
-    match refused {
-        None => Ok(Some((from, hello.raft_id)).filter(|_| hello.empty.is_none())),
-        Some(why) => Err(io::Error::other(why)),
+    let welcome = Welcome { admitted, may_found, ..post.welcome(refused.clone()) };
+    stream.write_all(&frame(&encode(&welcome))).map_err(of_caller)?;
+    if let Some(why) = refused {
+        return Err(of_caller(io::Error::other(why)));
     }
+    if hello.empty.is_some() {
+        return Ok(None);
+    }
+    post.told.lock().remove(&Some(from));
+    let taken = stream.try_clone().map_err(of_caller)?;
+    post.known.lock().entry(from).or_default().calls = Some((hello.boot, taken));
+    Ok(Some((from, hello.raft_id)))
 }
 
 /// Takes messages until the link breaks.
@@ -465,10 +564,62 @@ fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(payload)
 }
 
+/// The payload of a first frame.
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec(value).expect("a greeting can always be encoded")
+    let mut out = [&MAGIC[..], &PEER_FORMAT.to_be_bytes()].concat();
+    out.extend(rmp_serde::to_vec(value).expect("a greeting can always be encoded"));
+    out
 }
 
 fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> io::Result<T> {
-    rmp_serde::from_slice(bytes).map_err(io::Error::other)
+    let (format, rest) = bytes
+        .strip_prefix(&MAGIC)
+        .and_then(|rest| rest.split_first_chunk())
+        .ok_or_else(|| io::Error::other("expected a server of an ensemble, got somebody else"))?;
+    let format = u32::from_be_bytes(*format);
+    if format != PEER_FORMAT {
+        return Err(io::Error::other(format!(
+            "expected format {PEER_FORMAT} of messages, got {format}: it is of another version"
+        )));
+    }
+    rmp_serde::from_slice(rest).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A peer that takes calls in the test's own hand.
+    fn take_call(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().expect("a call");
+        let hello: Hello = decode(&read_frame(&mut stream).expect("a frame")).expect("a hello");
+        assert_eq!((hello.from, hello.to), (1, 2));
+        let welcome =
+            Welcome { boot: 1, refused: None, raft_id: 3, admitted: None, may_found: false };
+        stream.write_all(&frame(&encode(&welcome))).expect("it listens");
+        stream
+    }
+
+    #[test]
+    fn a_link_on_which_nothing_is_said_is_noticed_to_be_gone() {
+        let listen = || TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = listen();
+        let port = peer.local_addr().expect("it listens").port();
+        let others = vec![Peer { id: 2, addresses: vec![Address::new("127.0.0.1", port)] }];
+        let members = Arc::new(Members::default());
+        let (listener, inputs) = (listen(), Arc::new(Mailbox::new(usize::MAX)));
+        let me = Me { id: 1, raft_id: 2, cluster: 7, members, empty: false, listener, others };
+        let mut peers = Peers::new(me, &inputs).expect("it listens");
+        peers.start().expect("it starts");
+        drop(take_call(&peer));
+        // The next call comes though nothing was to be sent.
+        let _stream = take_call(&peer);
+        let (mut taken, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(20));
+        while !matches!(taken[..], [Input::Linked(3), Input::Unlinked(3), Input::Linked(3)]) {
+            assert!(Instant::now() < deadline, "the Node is told of each: {}", taken.len());
+            inputs.take(&mut taken, Duration::from_millis(10));
+        }
+    }
 }
