@@ -14,7 +14,7 @@ use crate::real::session::{Answer, Session, Trouble};
 /// Long enough for every fault: no session may expire.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a silent server is waited for before another one is tried.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(700);
 /// No client may be without a server for so long, whatever happens.
 const OUTAGE_MAX: Duration = Duration::from_secs(25);
 
@@ -116,16 +116,17 @@ impl<'a> Client<'a> {
         let at = at % context.servers.len();
         let session = Session::new(&context.servers, at, SESSION_TIMEOUT, PATIENCE);
         let mut client = Self { context, session, what };
-        client.attach();
+        client.find_server();
         client
     }
 
-    /// Attaches the session again; false if that failed, which is told.
+    /// Attaches the session to another server; false if that failed, which is told.
     pub(super) fn attach(&mut self) -> bool {
-        let next = self.session.server().map_or(0, |at| at + 1);
-        if self.session.server().is_some() {
-            self.session.leave_for(next % self.context.servers.len());
-        }
+        self.session.leave();
+        self.find_server()
+    }
+
+    fn find_server(&mut self) -> bool {
         match self.session.attach(Instant::now() + OUTAGE_MAX) {
             Ok(_) => {
                 self.context.count("attaches");

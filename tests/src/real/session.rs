@@ -83,6 +83,11 @@ impl Session {
         self.connections
     }
 
+    /// Closes the connection, not the session; the next attach begins with the next server.
+    pub fn leave(&mut self) {
+        self.leave_for((self.at + 1) % self.servers.len());
+    }
+
     /// Closes the connection, not the session; the next attach begins with `servers[at]`.
     pub fn leave_for(&mut self, at: usize) {
         self.wire = None;
