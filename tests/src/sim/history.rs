@@ -170,7 +170,8 @@ impl std::fmt::Display for Event {
                 let batch = state::Batch::decode(payload);
                 for group in batch.into_iter().flat_map(|batch| batch.groups) {
                     for (sequence, command) in (group.first..).zip(group.commands) {
-                        write!(f, "\n             #{sequence} {command:?}")?;
+                        let server = group.origin.0 + 1;
+                        write!(f, "\n             #{server}.{sequence} {command:?}")?;
                     }
                 }
                 Ok(())
