@@ -255,8 +255,9 @@ impl Model {
     /// Whether a command takes effect: each is the next of its server's boot, once.
     fn takes(&mut self, (server, boot): (u32, u64), sequence: u64, command: &Command) -> bool {
         let last = self.origins.get(&server).copied();
-        if *command == Command::Origin {
-            if last.is_none_or(|(known, _)| known != boot) {
+        if let Command::Origin { replaces } = *command {
+            let known = last.map_or(0, |(known, _)| known);
+            if known == replaces && known != boot {
                 self.origins.insert(server, (boot, sequence));
             }
             return false;
@@ -276,7 +277,7 @@ impl Model {
         changes: &mut Vec<Changed>,
     ) -> Result<(), String> {
         match command {
-            Command::Origin | Command::Nothing => {}
+            Command::Origin { .. } | Command::Nothing => {}
             // Only the first one counts: each founder may have proposed its own.
             Command::Bootstrap { .. } => {}
             Command::ChangeSettings(_) => {
