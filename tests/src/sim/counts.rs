@@ -103,6 +103,8 @@ counts! {
     garbage: "packets that are not the protocol",
     /// Connections given up.
     given_up: "connections given up by clients",
+    /// Hung up.
+    hang_ups: "connections that servers ended for a reason",
     /// Sessions closed.
     closes: "sessions closed",
     /// Expiries.

@@ -32,6 +32,8 @@ pub enum Event {
     Ended { conn: u64 },
     /// A server took a whole packet from a connection.
     Heard { conn: u64 },
+    /// A server closed a connection: of its own will, as a client sees it.
+    HungUp { conn: u64 },
     /// A Node was told by another whom that has heard from: sessions and generations.
     Told { server: u64, sessions: Vec<(i64, u32)> },
     /// A Node ticked.
@@ -151,6 +153,7 @@ impl std::fmt::Display for Event {
             Self::Misplaced { conn, what } => write!(f, "connection {conn}: {what}"),
             Self::Ended { conn } => write!(f, "connection {conn}: ended"),
             Self::Heard { conn } => write!(f, "connection {conn}: heard from"),
+            Self::HungUp { conn } => write!(f, "connection {conn}: the server hangs up"),
             Self::Told { server, sessions } => {
                 write!(f, "server {server}: told that these were heard from: {sessions:x?}")
             }

@@ -289,9 +289,14 @@ impl Network {
         }
     }
 
+    /// It does to single messages what links do, and no more.
+    pub fn smooth(&mut self) {
+        self.rough = (0, 0);
+    }
+
     /// Nothing is wrong any more.
     pub fn heal(&mut self, now_ms: i64) {
-        self.rough = (0, 0);
+        self.smooth();
         for link in self.links.values_mut() {
             link.cut_until_ms = link.cut_until_ms.min(now_ms);
             link.slow_until_ms = link.slow_until_ms.min(now_ms);

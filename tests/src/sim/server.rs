@@ -91,10 +91,10 @@ impl Sizes {
         let recycle_max = rng.below(3) as usize;
         Self {
             log: Options { segment_bytes, recycle_max, memory_bytes_max },
-            log_keep_bytes: segment_bytes * (1 + rng.below(4)),
+            log_keep_bytes: 2048 << rng.below(5),
             gather_bytes_max: [0, 512, 4096, 64 << 10][rng.below(4) as usize],
             cache_bytes: (4 << 10) << rng.below(4),
-            flush_ms: 500 + rng.below(1000) as i64,
+            flush_ms: 500 + rng.below(2000) as i64,
             timeouts_ms: (1000, 3000 + rng.below(1500) as i32),
             // No two are the same, so that they do not ask for votes together for ever.
             election_ticks: 8 + 3 * id as usize + rng.below(3) as usize,
@@ -187,6 +187,8 @@ pub enum Did {
     Attached { conn: u64, session: i64, generation: u32 },
     /// A packet was taken from a connection.
     Heard { conn: u64 },
+    /// A connection was told to end.
+    HungUp { conn: u64 },
     /// The Node ticked.
     Ticked,
     /// The Node was told by another server whom that has heard from: sessions and generations.
@@ -610,7 +612,7 @@ impl Server {
                 life.big_reads.turn();
             }
             Step::Stalled(conn) => life.end(conn, wires),
-            Step::Drain(conn) => life.drain(conn, wires),
+            Step::Drain(conn) => life.drain(conn, wires, did),
             Step::Send(conn) => life.send(conn, wires, rng, now_ms),
             Step::Take => {
                 for _ in 0..1 + rng.below(4) {
