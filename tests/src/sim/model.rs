@@ -254,6 +254,10 @@ impl Model {
 
     /// Whether a command takes effect: each is the next of its server's boot, once.
     fn takes(&mut self, (server, boot): (u32, u64), sequence: u64, command: &Command) -> bool {
+        if matches!(command, Command::Conf(_)) {
+            // Of an entry of raft's own: of no server.
+            return false;
+        }
         let last = self.origins.get(&server).copied();
         if let Command::Origin { replaces } = *command {
             let known = last.map_or(0, |(known, _)| known);
@@ -278,6 +282,8 @@ impl Model {
     ) -> Result<(), String> {
         match command {
             Command::Origin { .. } | Command::Nothing => {}
+            // Who is in the ensemble is not part of the tree.
+            Command::Admit { .. } | Command::Conf(_) => {}
             // Only the first one counts: each founder may have proposed its own.
             Command::Bootstrap { .. } => {}
             Command::ChangeSettings(_) => {

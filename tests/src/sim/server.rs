@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use proto::Id;
-use replica::log::{Log, LogError, Options, Position, SimDisk, SimRng};
+use replica::log::{Entry, Log, LogError, Options, Position, SimDisk, SimRng};
+use replica::raft::payload;
 use replica::snapshots::SnapshotJob;
 use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage,
@@ -743,9 +744,10 @@ fn replay_committed(
     }
     let entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
     for entry in &entries {
-        state.apply(entry.index, entry.term, &entry.data).map_err(|fault| wrong(&fault))?;
+        state.apply(entry.index, entry.term, payload(entry)).map_err(|fault| wrong(&fault))?;
     }
-    Ok(entries.into_iter().map(|entry| (entry.index, entry.term, entry.data)).collect())
+    let committed = |entry: &Entry| (entry.index, entry.term, payload(entry).clone());
+    Ok(entries.iter().map(committed).collect())
 }
 
 /// The vote in a message, if there is one.
