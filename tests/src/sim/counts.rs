@@ -39,6 +39,10 @@ counts! {
     elections: "elections won",
     /// Snapshots.
     installs: "snapshots of other servers installed",
+    /// Data lost.
+    wipes: "servers that lost all their data",
+    /// Taking part anew.
+    rejoins: "servers that took part anew, with another id for raft",
     /// Cut off.
     partitions: "partitions between servers",
     /// One way.

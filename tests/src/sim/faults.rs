@@ -18,6 +18,8 @@ pub enum Fall {
     Kill,
     /// As asked by its operator.
     Stop,
+    /// With its power and all its data.
+    Wiped,
 }
 
 /// What is wrong with one server for some time.
@@ -235,7 +237,7 @@ fn between(
     let other = others[rng.below(others.len() as u64) as usize];
     let until_ms = now_ms + 300 + rng.below(6000) as i64;
     let (mut cut, mut ends) = (Vec::new(), false);
-    let what = match rng.below(16) {
+    let what = match rng.below(18) {
         0 | 1 => {
             counts.blackouts += 1;
             return ids
@@ -289,6 +291,8 @@ fn between(
             }
             format!("links of server {victim} break")
         }
+        // Not while another one is on its way back from that: a majority must be left.
+        15 | 16 if ensemble.is_complete() => return vec![(victim, Fall::Wiped)],
         _ => {
             counts.slow += 1;
             ensemble.network.slow((victim, other), until_ms);

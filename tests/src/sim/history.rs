@@ -52,6 +52,8 @@ pub enum Event {
     Recomputed { server: u64, index: u64, kept: u128, fresh: u128 },
     /// A server is gone.
     Crashed { server: u64, how: &'static str },
+    /// A server that is gone has lost all its data.
+    Wiped { server: u64 },
     /// A server is back, its log ends at `last`; the term that it knows and whom it voted for there.
     Restarted { server: u64, last: u64, applied: u64, torn: bool, vote: (u64, u64) },
     /// A server did nothing for a while, or part of it.
@@ -189,6 +191,7 @@ impl std::fmt::Display for Event {
                 write!(f, "server {server}: digest recomputed at {index}")
             }
             Self::Crashed { server, how } => write!(f, "SERVER {server} GONE: {how}"),
+            Self::Wiped { server } => write!(f, "SERVER {server} HAS LOST ITS DATA"),
             Self::Restarted { server, last, applied, torn, .. } => {
                 let torn = if *torn { ", its tail was torn" } else { "" };
                 write!(f, "SERVER {server} BACK: applied {applied}, the log ends at {last}{torn}")

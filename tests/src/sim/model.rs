@@ -270,7 +270,7 @@ impl Model {
         if next {
             self.origins.insert(server, (boot, sequence));
         }
-        next && *command != Command::Nothing
+        next && !matches!(command, Command::Nothing | Command::Admit { .. })
     }
 
     fn run(

@@ -305,7 +305,7 @@ impl Sim {
         falls.into_iter().try_for_each(|(id, fall)| self.fall(id, fall))?;
         if now_ms >= self.next_second_ms {
             self.next_second_ms = now_ms + 1000;
-            let well_since_ms = self.ensemble.well_since_ms(&self.faults);
+            let well_since_ms = self.ensemble.well_since_ms(&self.faults, now_ms);
             self.happened(Event::Second { well_since_ms })?;
         }
         Ok(())
@@ -481,6 +481,12 @@ impl Sim {
                     }
                 }
             }
+            Fall::Wiped => {
+                self.counts.wipes += 1;
+                server.crash(true, &mut self.rng);
+                server.wipe(self.rng.next_u64() | 1);
+                "without its data"
+            }
         };
         for wire in self.wires.values_mut().filter(|wire| wire.server == id) {
             // What was on its way may arrive, in part or not at all.
@@ -489,11 +495,22 @@ impl Sim {
             wire.up.clear();
             wire.down_closed = true;
         }
-        self.ensemble.down(id, fall == Fall::Power, self.now_ms, &mut self.rng);
-        self.happened(Event::Crashed { server: id, how })
+        let power = matches!(fall, Fall::Power | Fall::Wiped);
+        self.ensemble.down(id, power, self.now_ms, &mut self.rng);
+        self.happened(Event::Crashed { server: id, how })?;
+        if fall == Fall::Wiped {
+            self.first_index.remove(&id);
+            self.happened(Event::Wiped { server: id })?;
+        }
+        Ok(())
     }
 
     fn start(&mut self, server: u64) -> Result<(), Wrong> {
+        if self.ensemble.server(server).raft_id().is_none() {
+            let Some(raft_id) = self.ensemble.join(server, self.now_ms) else { return Ok(()) };
+            self.counts.rejoins += 1;
+            self.ensemble.server(server).admitted(raft_id);
+        }
         let started = self.ensemble.start(server, self.now_ms, &mut self.rng);
         let started = started.map_err(|end| Wrong {
             claim: "a server starts again after any crash".to_owned(),
@@ -513,8 +530,9 @@ impl Sim {
         self.committed(server, started.replayed)?;
         if applied > state::apply::BIRTH.0 {
             self.applied(server, applied)?;
+            self.recompute(server)?;
         }
-        self.recompute(server)
+        Ok(())
     }
 
     /// Shows the events that others have left.

@@ -71,6 +71,10 @@ pub struct Server {
     next_session: i64,
     /// Whether it ever took part: then its log must be there.
     took_part: bool,
+    /// Its id for raft; none while it has lost its data and may not take part yet.
+    raft_id: Option<u64>,
+    /// The random number that it asks with to take part anew; 0 for a founder.
+    nonce: u64,
     life: Option<Life>,
 }
 
@@ -265,8 +269,31 @@ impl Server {
             // As `server/src/serve.rs` makes them: the server in the high byte.
             next_session: ((id as i64) << 56) + 0x100_0000,
             took_part: false,
+            raft_id: Some(id),
+            nonce: 0,
             life: None,
         }
+    }
+
+    /// Its id for raft; none while it has lost its data and may not take part yet.
+    pub fn raft_id(&self) -> Option<u64> {
+        self.raft_id
+    }
+
+    /// The random number that it asks with to take part anew.
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// It has lost its data; the process does not run.
+    pub fn wipe(&mut self, nonce: u64) {
+        (self.disk, self.stores) = (SimDisk::new(), BTreeMap::from([(0, SimStore::default())]));
+        (self.took_part, self.raft_id, self.nonce) = (false, None, nonce);
+    }
+
+    /// It takes part anew, with this id for raft.
+    pub fn admitted(&mut self, raft_id: u64) {
+        self.raft_id = Some(raft_id);
     }
 
     /// Whether the process runs.
@@ -308,7 +335,7 @@ impl Server {
         let ticks = self.sizes.election_ticks;
         let config = NodeConfig {
             server: self.id as u32 - 1,
-            raft_id: self.id,
+            raft_id: self.raft_id.ok_or_else(|| wrong(&"it may not take part yet"))?,
             // With one number in the range, nothing is random.
             election_ticks: (ticks, ticks + 1),
             boot: self.id << 32 | self.boots,
@@ -367,7 +394,9 @@ impl Server {
         let store = self.stores.get(&generation);
         let store = store.ok_or_else(|| End::Wrong(format!("no generation {generation}")))?;
         let (store, hooks) = (Box::new(store.clone()), Box::new(NoHooks));
-        let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &self.voters);
+        // One that is new to the ensemble has nothing yet.
+        let voters = if self.nonce == 0 { &self.voters[..] } else { &[] };
+        let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, voters);
         let state =
             state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
         let state = state.with_gather_bytes(self.sizes.gather_bytes_max);
@@ -378,7 +407,7 @@ impl Server {
         match Log::open(self.disk.clone(), self.sizes.log.clone()) {
             Ok((log, recovered)) => Ok((log, Some(recovered.torn.is_some()))),
             Err(LogError::Missing) => {
-                let (index, term) = state::apply::BIRTH;
+                let (index, term) = if self.nonce == 0 { state::apply::BIRTH } else { (0, 0) };
                 let log = Log::create(self.disk.clone(), self.sizes.log.clone(), index, term)?;
                 Ok((log, None))
             }

@@ -225,10 +225,9 @@ fn missed(
 ) -> Option<String> {
     let now_ms = known.now_ms;
     let (at_ms, server) = heard.iter().rev().find(|(at_ms, _)| now_ms - at_ms >= REPORT_MS)?;
-    let led = known.ensemble.servers.get(server).and_then(|server| server.leader());
     let silence_ms = now_ms - at_ms;
-    if *server == leader || led.is_none_or(|(led, _)| led != leader) || silence_ms >= row.timeout_ms
-    {
+    let follows = known.ensemble.led_by(*server) == Some(leader);
+    if *server == leader || !follows || silence_ms >= row.timeout_ms {
         return None;
     }
     let leads = known.ensemble.leader().filter(|known| known.server == leader)?;

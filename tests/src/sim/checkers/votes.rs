@@ -41,6 +41,11 @@ impl Checker for Votes {
                     _ => Ok(()),
                 }
             }
+            // It comes back with another id for raft.
+            Event::Wiped { server } => {
+                self.last.remove(server);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
