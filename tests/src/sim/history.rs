@@ -40,8 +40,9 @@ pub enum Event {
     Ticked { server: u64 },
     /// A Node leads from now on, in this term; or in none any more.
     Leads { server: u64, term: Option<u64> },
-    /// A server gave its vote to another, or asked for votes and thereby has given it to itself.
-    Voted { server: u64, term: u64, candidate: u64 },
+    /// A server gave its vote to another, or asked for votes and thereby has given it to itself; both by
+    /// their ids for raft.
+    Voted { term: u64, voter: u64, candidate: u64 },
     /// A Node gave an entry out as committed, the first of all to do so, or not.
     Committed { server: u64, first: bool, index: u64, term: u64, payload: bytes::Bytes },
     /// A Machine goes on from another server's snapshot.
@@ -54,8 +55,9 @@ pub enum Event {
     Crashed { server: u64, how: &'static str },
     /// A server that is gone has lost all its data.
     Wiped { server: u64 },
-    /// A server is back, its log ends at `last`; the term that it knows and whom it voted for there.
-    Restarted { server: u64, last: u64, applied: u64, torn: bool, vote: (u64, u64) },
+    /// A server is back, its log ends at `last`; its id for raft, and the term that it knows and whom it
+    /// voted for there.
+    Restarted { server: u64, last: u64, applied: u64, torn: bool, raft_id: u64, vote: (u64, u64) },
     /// A server did nothing for a while, or part of it.
     Paused { server: u64, what: &'static str, ms: i64 },
     /// A wall clock jumped.
@@ -164,8 +166,8 @@ impl std::fmt::Display for Event {
                 write!(f, "SERVER {server} LEADS in term {term}")
             }
             Self::Leads { server, term: None } => write!(f, "server {server} leads no more"),
-            Self::Voted { server, term, candidate } => {
-                write!(f, "server {server}: votes for {candidate} in term {term}")
+            Self::Voted { term, voter, candidate } => {
+                write!(f, "raft id {voter}: votes for {candidate} in term {term}")
             }
             Self::Committed { server, first: false, index, .. } => {
                 write!(f, "server {server}: entry {index} is committed")

@@ -422,8 +422,8 @@ impl Sim {
                 }
                 self.happened(Event::Leads { server, term })
             }
-            Did::Voted { term, candidate } => {
-                self.happened(Event::Voted { server, term, candidate })
+            Did::Voted { term, voter, candidate } => {
+                self.happened(Event::Voted { term, voter, candidate })
             }
             Did::Committed(entries) => self.committed(server, entries),
             Did::Installed => {
@@ -526,7 +526,9 @@ impl Sim {
         self.counts.flips_harmless += u64::from(started.flips.1);
         self.faults.started(server, self.now_ms);
         let (last, applied, torn) = (started.last, started.applied, started.torn);
-        self.happened(Event::Restarted { server, last, applied, torn, vote: started.vote })?;
+        let raft_id = self.ensemble.server(server).raft_id().unwrap_or_default();
+        let vote = started.vote;
+        self.happened(Event::Restarted { server, last, applied, torn, raft_id, vote })?;
         self.committed(server, started.replayed)?;
         if applied > state::apply::BIRTH.0 {
             self.applied(server, applied)?;

@@ -201,7 +201,7 @@ pub enum Did {
     /// It leads from now on, in this term; or in none any more.
     Leads(Option<u64>),
     /// A vote left, for another server or for itself.
-    Voted { term: u64, candidate: u64 },
+    Voted { term: u64, voter: u64, candidate: u64 },
     /// Entries were given out as committed: index, term, payload.
     Committed(Vec<(u64, u64, Bytes)>),
     /// The Machine goes on from a snapshot.
@@ -288,7 +288,10 @@ impl Server {
     /// It has lost its data; the process does not run.
     pub fn wipe(&mut self, nonce: u64) {
         (self.disk, self.stores) = (SimDisk::new(), BTreeMap::from([(0, SimStore::default())]));
-        (self.took_part, self.raft_id, self.nonce) = (false, None, nonce);
+        self.took_part = false;
+        if !self.planted.vote_without_data {
+            (self.raft_id, self.nonce) = (None, nonce);
+        }
     }
 
     /// It takes part anew, with this id for raft.
@@ -785,11 +788,11 @@ fn voted(message: &PeerMessage) -> Option<Did> {
     const REQUEST_VOTE: i32 = 5;
     const REQUEST_VOTE_RESPONSE: i32 = 6;
     let PeerMessage::Raft(message) = message else { return None };
-    let term = message.term;
+    let (term, voter) = (message.term, message.from);
     match message.kind {
-        REQUEST_VOTE => Some(Did::Voted { term, candidate: message.from }),
+        REQUEST_VOTE => Some(Did::Voted { term, voter, candidate: voter }),
         REQUEST_VOTE_RESPONSE if !message.reject => {
-            Some(Did::Voted { term, candidate: message.to })
+            Some(Did::Voted { term, voter, candidate: message.to })
         }
         _ => None,
     }
