@@ -68,8 +68,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A panic is a failure of its seed, and told as such.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic is a failure of its seed, and told as such; of one that is replayed also where it was.
+    if args.seed.is_none() || args.shrink {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let planted = match args.mutant.as_deref().map(|name| (name, mutants::find(name))) {
         None => Planted::default(),
         Some((_, Some(mutant))) => planted(mutant),
