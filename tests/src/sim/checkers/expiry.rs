@@ -236,6 +236,8 @@ fn missed(
         known.faults.running_since_ms(leader, known.ensemble)?,
         known.faults.running_since_ms(*server, known.ensemble)?,
         known.ensemble.network.clean_since_ms(*server, leader)?,
+        // Who does not hear from its leader does not know whom to tell.
+        known.ensemble.network.clean_since_ms(leader, *server)?,
     ];
     let well = well_ms.iter().all(|since_ms| *since_ms < at_ms - REPORT_MS);
     well.then(|| {
