@@ -80,6 +80,9 @@ pub enum Report {
         /// The last command of this server, by its number, that the entry at this index held.
         own: Option<u64>,
     },
+    /// No command of this start is taken: it has to begin by replacing this boot, which it did not
+    /// know of.
+    Replaces(u64),
     /// A session was made or attached.
     Attached {
         /// Its id.

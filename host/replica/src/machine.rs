@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use state::snapshot::{Source, Staged};
-use state::{Answer, Fault, Flush, State};
+use state::{Answer, Fault, Flush, Outcome, State};
 
 use crate::input::{Report, Work};
 use crate::mutants::MachineMutants;
@@ -117,6 +117,11 @@ impl Machine {
             let own = applied.outcomes.iter().rev();
             let own = own.filter(|o| o.origin == self.me && o.answer != Answer::Skipped);
             let own = own.map(|outcome| outcome.sequence).next();
+            let in_vain = |o: &Outcome| o.origin == self.me && o.answer == Answer::Skipped;
+            let boot = self.state.meta().boot_of(self.me.0);
+            if boot != self.me.1 && applied.outcomes.iter().any(in_vain) {
+                reports.push(Report::Replaces(boot));
+            }
             let view = self.state.view();
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, &mut reports);

@@ -147,7 +147,8 @@ impl<D: Disk> Node<D> {
         // The first commands of a start: who numbers them, and, once ever, who the ensemble is.
         let (cluster_id, settings) = (config.cluster_id, config.settings.clone());
         let bootstrap = Command::Bootstrap { cluster_id, settings };
-        let first = [Some(Command::Origin), (meta.cluster_id == 0).then_some(bootstrap)];
+        let origin = Command::Origin { replaces: meta.boot_of(config.server) };
+        let first = [Some(origin), (meta.cluster_id == 0).then_some(bootstrap)];
         let first = first.into_iter().flatten().collect();
         let mut new = Self {
             raft,
@@ -424,6 +425,7 @@ impl<D: Disk> Node<D> {
                 }
             }
             Report::Members(members) => self.members = members,
+            Report::Replaces(boot) => self.proposals.replace(boot),
             Report::Installed { meta, sessions } => {
                 self.members = Arc::clone(&meta.members);
                 self.applied = meta.applied;

@@ -179,7 +179,7 @@ mod tests {
             write(&a, "a3", 1, true),
             write(&a, "a4", 1, false),
             write(&b, "b1", 1, false),
-            (Queued::Command(Command::Origin), None),
+            (Queued::Command(Command::Nothing), None),
             write(&b, "b2", 1, false),
         ];
         let (entries, left) = packed(queue, 2);

@@ -143,6 +143,17 @@ impl Proposals {
         }
     }
 
+    /// This start takes the place of another boot than it knew of: one that was registered late.
+    pub(crate) fn replace(&mut self, boot: u64) {
+        let Some(first) = self.kept.front_mut() else { return };
+        if let Some(Command::Origin { replaces }) =
+            Arc::make_mut(&mut first.numbered.group).commands.first_mut()
+        {
+            *replaces = boot;
+            self.send_afresh();
+        }
+    }
+
     /// Everything up to `number` was applied.
     pub(crate) fn applied(&mut self, number: u64) {
         while self.kept.front().is_some_and(|kept| kept.numbered.next() <= number + 1) {
@@ -171,5 +182,28 @@ impl Proposals {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_did_not_know_of_another_begins_again_by_replacing_it() {
+        let origin = Command::Origin { replaces: 5 };
+        let mut proposals = Proposals::new((1, 7), vec![origin, Command::Nothing]);
+        let sent = |proposals: &mut Proposals| {
+            let Sent { afresh, groups } = proposals.take_unsent();
+            let first = groups.first().map(|numbered| numbered.group.commands.clone());
+            (afresh, first.unwrap_or_default())
+        };
+        let first = |replaces| vec![Command::Origin { replaces }, Command::Nothing];
+        assert_eq!(sent(&mut proposals), (true, first(5)));
+        proposals.replace(6);
+        assert_eq!(sent(&mut proposals), (true, first(6)));
+        proposals.applied(1);
+        proposals.replace(8);
+        assert_eq!(sent(&mut proposals), (false, Vec::new()), "it is registered");
     }
 }

@@ -379,8 +379,13 @@ impl<D: Disk> Raft<D> {
         self.node.raft.become_follower(term, 0);
     }
 
-    /// Asks for votes.
+    /// Asks for votes, if it may lead: one that does not vote, or does not know of the ensemble yet, may
+    /// not.
     pub(crate) fn campaign(&mut self) {
+        // Raft itself looks at this only when its own time is up.
+        if !self.node.raft.promotable() {
+            return;
+        }
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "raft does not campaign");
         }
@@ -546,4 +551,25 @@ fn take(
         committed.push((entry.index, entry.term, payload(&entry).clone()));
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Options, SimDisk};
+
+    #[test]
+    fn one_that_does_not_vote_does_not_ask_for_votes() {
+        let alone = Members::founders(&[]);
+        let mut learner = Members::founders(&[1, 2]);
+        learner.learners = vec![257];
+        for members in [alone, learner] {
+            let log = Log::create(SimDisk::new(), Options::default(), 0, 0).expect("a new log");
+            let mut raft = Raft::new(log, 257, &members, 0, (10, 11)).expect("it starts");
+            raft.campaign();
+            let mut sent = 0;
+            raft.flush(1, &mut |_, _| sent += 1).expect("the log works");
+            assert_eq!((sent, raft.is_leader(), raft.leader()), (0, false, (0, 0)));
+        }
+    }
 }

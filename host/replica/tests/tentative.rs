@@ -41,7 +41,7 @@ impl Server {
         let mut server =
             Self { machine: Machine::new(state, ME), index: 1, sequence: 0, sessions: 0 };
         server.apply(vec![
-            Input::Command { command: Command::Origin, ticket: None },
+            Input::Command { command: Command::Origin { replaces: 0 }, ticket: None },
             Input::Command {
                 command: Command::Bootstrap { cluster_id: 1, settings: Settings::default() },
                 ticket: None,

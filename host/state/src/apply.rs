@@ -87,6 +87,11 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// The boot of a server whose commands are taken, 0 if there is none.
+    pub fn boot_of(&self, server: u32) -> u64 {
+        self.origins.get(&server).map_or(0, |(boot, _)| *boot)
+    }
+
     /// The number of the last command that was taken from this start of a server.
     pub fn taken_from(&self, (server, boot): (u32, u64)) -> Option<u64> {
         let (known, number) = self.origins.get(&server)?;
@@ -346,9 +351,10 @@ impl State {
                     if let Command::Conf(step) = command {
                         Arc::make_mut(&mut meta.members).change(*step);
                         outcome.answer = Answer::Done;
-                    } else if *command == Command::Origin {
+                    } else if let Command::Origin { replaces } = *command {
                         // One that comes again must not begin the numbers again.
-                        if taken.is_none_or(|(known, _)| known != boot) {
+                        let known = taken.map_or(0, |(known, _)| known);
+                        if known == replaces && known != boot {
                             meta.origins.insert(server, (boot, sequence));
                             outcome.answer = Answer::Done;
                         }
@@ -423,7 +429,7 @@ impl State {
                 }
                 Ok(Answer::Done)
             }
-            Command::Origin | Command::Nothing | Command::Conf(_) => Ok(Answer::Done),
+            Command::Origin { .. } | Command::Nothing | Command::Conf(_) => Ok(Answer::Done),
             Command::OpenSession { session, password, timeout_ms } => {
                 session::open(txn, sessions, *session, *password, *timeout_ms)
             }

@@ -45,7 +45,11 @@ pub enum Command {
         settings: Settings,
     },
     /// A server starts to number its commands, this one being the first, under a new boot.
-    Origin,
+    Origin {
+        /// The boot that it is to replace, 0 for none: one that comes late, of an earlier start,
+        /// replaces nothing.
+        replaces: u64,
+    },
     /// Makes a session.
     OpenSession {
         /// Its id, chosen by the server.

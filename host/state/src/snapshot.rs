@@ -289,7 +289,7 @@ mod tests {
     /// A tree with short and long data, an ephemeral, a container, and an ACL of its own.
     fn state() -> State {
         let mut commands = vec![
-            Command::Origin,
+            Command::Origin { replaces: 0 },
             Command::OpenSession { session: 5, password: [1; 16], timeout_ms: 1000 },
         ];
         for at in 0..40u8 {

@@ -195,7 +195,10 @@ impl Generator {
             let (boot, last) = known.unwrap_or((0, 0));
             let odd = self.rng.below(25);
             let (boot, sequence, command) = if known.is_none() || odd == 0 {
-                (boot + 1, 1, Command::Origin)
+                (boot + 1, 1, Command::Origin { replaces: boot })
+            } else if odd == 4 {
+                // Of an earlier start.
+                (boot - 1, 1, Command::Origin { replaces: boot.wrapping_sub(2) })
             } else {
                 let command = self.command(view);
                 match odd {
@@ -205,7 +208,10 @@ impl Generator {
                     _ => (boot, last + 1, command),
                 }
             };
-            let taken = command == Command::Origin || (known == Some((boot, sequence - 1)));
+            let taken = match command {
+                Command::Origin { replaces } => replaces == known.map_or(0, |(boot, _)| boot),
+                _ => known == Some((boot, sequence - 1)),
+            };
             if taken {
                 self.taken.insert(server, (boot, sequence));
             }

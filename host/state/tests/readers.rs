@@ -55,7 +55,7 @@ fn a_view_shows_its_own_index_whoever_drops_others_meanwhile() {
         state.apply(index, 1, &entry(index - BIRTH.0, command)).expect("it applies");
         state.view()
     };
-    apply(Command::Origin);
+    apply(Command::Origin { replaces: 0 });
     apply(Command::OpenSession { session: 1, password: [0; 16], timeout_ms: 1000 });
     let data = Some(Bytes::from((BIRTH.0 + 3).to_string()));
     let acl = vec![(31, "world".to_owned(), "anyone".to_owned())];

@@ -252,7 +252,7 @@ impl Runner {
         let state = open(&handle);
         let mut runner = Self { handle, state, time_ms: 1000, term: 1, sequence: 1 };
         runner
-            .apply((1, 1), Vec::new(), 1, vec![Command::Origin])
+            .apply((1, 1), Vec::new(), 1, vec![Command::Origin { replaces: 0 }])
             .expect("an origin can always start");
         runner
     }
@@ -318,7 +318,7 @@ impl Runner {
             "expire" => Command::CloseSession { session: words.number()?, generation: None },
             "continue" => Command::ContinueClose { session: words.number()? },
             "reap" => Command::Reap { path: words.next()? },
-            "origin" => Command::Origin,
+            "origin" => Command::Origin { replaces: words.key("replaces", 0)? },
             "settings" => Command::ChangeSettings(vec![
                 SettingChange::TtlNodes(words.key("ttl_nodes", true)?),
                 SettingChange::EnforceQuota(words.key("enforce_quota", false)?),

@@ -39,7 +39,7 @@ fn write(seed: &mut u64, path: String, bytes: usize, exists: bool) -> Op {
 fn entries() -> Vec<Vec<u8>> {
     let settings = Settings::default();
     let first = vec![
-        Command::Origin,
+        Command::Origin { replaces: 0 },
         Command::Bootstrap { cluster_id: 7, settings },
         Command::OpenSession { session: 1, password: [1; 16], timeout_ms: 9000 },
     ];

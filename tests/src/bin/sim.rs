@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use tests::sim::counts::Counts;
 use tests::sim::mutants::{self, Mutant, Planted};
+use tests::sim::shrink::{Without, shrink};
 use tests::sim::{Failure, Options, run};
 
 const USAGE: &str = "\
 usage: sim [--seeds N] [--from S]            run N seeds (100) from S (0) on
        sim --seed S [--trace]                replay one, and list what happened
+       sim --seed S --shrink                 find out what it does not need to fail
+       sim --seed S --without WHAT [--trace] replay it without that
        sim --mutant NAME [--seeds N]         show that a known bug is found within N seeds (300)
        sim --mutants [--seeds N]             the same for all known bugs
        sim --list                            the names of the known bugs
@@ -26,6 +29,8 @@ struct Args {
     from: u64,
     seed: Option<u64>,
     trace: bool,
+    shrink: bool,
+    without: Without,
     mutant: Option<String>,
     mutants: bool,
     list: bool,
@@ -44,6 +49,8 @@ fn parse() -> Result<Args, String> {
             "--from" => args.from = number(value()?)?,
             "--seed" => args.seed = Some(number(value()?)?),
             "--trace" => args.trace = true,
+            "--shrink" => args.shrink = true,
+            "--without" => args.without = Without::parse(&value()?)?,
             "--mutant" => args.mutant = Some(value()?),
             "--mutants" => args.mutants = true,
             "--list" => args.list = true,
@@ -61,8 +68,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A panic is a failure of its seed, and told as such.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic is a failure of its seed, and told as such; of one that is replayed also where it was.
+    if args.seed.is_none() || args.shrink {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let planted = match args.mutant.as_deref().map(|name| (name, mutants::find(name))) {
         None => Planted::default(),
         Some((_, Some(mutant))) => planted(mutant),
@@ -77,7 +86,9 @@ fn main() -> ExitCode {
     } else if args.mutants {
         all_mutants(args.from, args.seeds.unwrap_or(300))
     } else if let Some(seed) = args.seed {
-        replay(seed, planted, args.trace)
+        let without = args.without.clone();
+        let options = Options { seed, planted, trace: args.trace, without };
+        if args.shrink { make_smaller(&options) } else { replay(&options) }
     } else if let Some(name) = &args.mutant {
         let found = hunt(planted, args.from, args.seeds.unwrap_or(300));
         tell_found(name, found.as_ref());
@@ -108,7 +119,7 @@ fn run_seeds(planted: Planted, from: u64, seeds: u64) -> (Counts, Option<Failure
                     if seed >= from + seeds {
                         return;
                     }
-                    let (result, _) = run(&Options { seed, planted, trace: false });
+                    let (result, _) = run(&Options { planted, ..Options::of(seed) });
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     match result {
                         Ok(counts) => sum.0.add(&counts),
@@ -152,13 +163,28 @@ fn many(from: u64, seeds: u64) -> bool {
 }
 
 fn tell(failure: &Failure) {
-    let Failure { seed, at_ms, claim, what } = failure;
+    let Failure { seed, at_ms, claim, what, .. } = failure;
     println!("seed {seed} fails at {at_ms} ms: not so: {claim}\n  {what}");
     println!("  to see what happened: sim --seed {seed} --trace");
 }
 
-fn replay(seed: u64, planted: Planted, trace: bool) -> bool {
-    let (result, events) = run(&Options { seed, planted, trace });
+/// Says what of a failing seed can be left out.
+fn make_smaller(options: &Options) -> bool {
+    let (result, _) = run(options);
+    let Err(failure) = result else {
+        println!("seed {} is clean", options.seed);
+        return false;
+    };
+    tell(&failure);
+    let (without, failure) = shrink(options, failure, &mut |w| println!("also without {w}"));
+    tell(&failure);
+    println!("  without more than that: sim --seed {} --without {without} --trace", options.seed);
+    true
+}
+
+fn replay(options: &Options) -> bool {
+    let (result, events) = run(options);
+    let seed = options.seed;
     for (at_ms, event) in events {
         println!("{at_ms:>8} ms  {event}");
     }

@@ -39,6 +39,10 @@ counts! {
     elections: "elections won",
     /// Snapshots.
     installs: "snapshots of other servers installed",
+    /// Data lost.
+    wipes: "servers that lost all their data",
+    /// Taking part anew.
+    rejoins: "servers that took part anew, with another id for raft",
     /// Cut off.
     partitions: "partitions between servers",
     /// One way.
@@ -103,6 +107,8 @@ counts! {
     garbage: "packets that are not the protocol",
     /// Connections given up.
     given_up: "connections given up by clients",
+    /// Hung up.
+    hang_ups: "connections that servers ended for a reason",
     /// Sessions closed.
     closes: "sessions closed",
     /// Expiries.

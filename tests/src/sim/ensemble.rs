@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use replica::Input;
 use replica::log::SimRng;
 
 use super::counts::Counts;
@@ -40,6 +41,8 @@ pub struct Ensemble {
     /// When those that are down come back.
     pub back_ms: BTreeMap<u64, i64>,
     leader: Option<Leader>,
+    /// The voters as the leader had them a second ago, by their ids for raft, and since when.
+    voters: (Vec<u64>, i64),
 }
 
 impl Ensemble {
@@ -48,17 +51,18 @@ impl Ensemble {
         let ids: Vec<u64> = (1..=size).collect();
         let servers = ids.iter().map(|id| (*id, Server::new(*id, &ids, rng, planted))).collect();
         let back_ms = ids.iter().map(|id| (*id, rng.below(200) as i64)).collect();
-        Self { servers, network: Network::new(&ids, rng), back_ms, leader: None }
+        Self {
+            servers,
+            network: Network::new(&ids, rng),
+            back_ms,
+            leader: None,
+            voters: Default::default(),
+        }
     }
 
     /// How many servers there are.
     pub fn size(&self) -> u64 {
         self.servers.len() as u64
-    }
-
-    /// How many of them are more than half.
-    pub fn majority(&self) -> usize {
-        self.servers.len() / 2 + 1
     }
 
     /// Their ids.
@@ -90,20 +94,72 @@ impl Ensemble {
         }
     }
 
+    /// The server with this id for raft.
+    pub fn server_of(&self, raft_id: u64) -> Option<u64> {
+        let found = self.servers.iter().find(|(_, server)| server.raft_id() == Some(raft_id));
+        found.map(|(id, _)| *id)
+    }
+
+    /// Whom a server follows.
+    pub fn led_by(&self, id: u64) -> Option<u64> {
+        self.server_of(self.servers.get(&id)?.leader()?.0)
+    }
+
+    /// A server that has lost its data asks all others whether it may take part anew; its id for raft
+    /// if it may. It asks again soon.
+    pub fn join(&mut self, id: u64, now_ms: i64) -> Option<u64> {
+        self.back_ms.insert(id, now_ms + 200);
+        let nonce = self.server(id).nonce();
+        let number = id as u32 - 1;
+        let mut admitted = None;
+        for (other, server) in &mut self.servers {
+            let Some(state) = server.state() else { continue };
+            if *other == id || self.network.is_cut(id, *other, now_ms) {
+                continue;
+            }
+            let member = state.meta().members.servers.get(&number);
+            let member = member.filter(|member| member.nonce == nonce);
+            admitted = admitted.or(member.map(|member| member.raft_id));
+            server.tell(Input::Join { server: number, nonce });
+        }
+        admitted
+    }
+
+    /// Whether all run and vote, and all know that.
+    pub fn is_complete(&self) -> bool {
+        let mut ids: Vec<u64> = self.servers.values().filter_map(Server::raft_id).collect();
+        ids.sort_unstable();
+        self.servers.values().all(|server| {
+            server.state().is_some_and(|state| {
+                let members = &state.meta().members;
+                members.voters == ids && members.learners.is_empty()
+            })
+        })
+    }
+
     /// Since when a leader and a majority with it have run without anything wrong.
-    pub fn well_since_ms(&self, faults: &Faults) -> Option<i64> {
+    pub fn well_since_ms(&mut self, faults: &Faults, now_ms: i64) -> Option<i64> {
         let Leader { server: leader, since_ms, .. } = self.leader()?;
+        let voters = &self.servers.get(&leader)?.state()?.meta().members.voters;
+        if self.voters.0 != *voters {
+            self.voters = (voters.clone(), now_ms);
+        }
+        let (voters, settled_ms) = &self.voters;
+        let votes = |id: u64| {
+            let raft_id = self.servers.get(&id).and_then(Server::raft_id);
+            raft_id.is_some_and(|raft_id| voters.contains(&raft_id))
+        };
         let ways = |other: u64| [(leader, other), (other, leader)];
         let follower = |other: u64| {
             let running_ms = faults.running_since_ms(other, self)?;
             let clean = ways(other).map(|(from, to)| self.network.clean_since_ms(from, to));
             Some(running_ms.max(clean[0]?).max(clean[1]?))
         };
-        let others = self.servers.keys().filter(|id| **id != leader);
+        let others = self.servers.keys().filter(|id| **id != leader && votes(**id));
         let mut followers: Vec<i64> = others.filter_map(|id| follower(*id)).collect();
         followers.sort_unstable();
-        let itself_ms = faults.running_since_ms(leader, self)?.max(since_ms);
-        match self.majority() - 1 {
+        let itself_ms = faults.running_since_ms(leader, self)?.max(since_ms).max(*settled_ms);
+        match voters.len() / 2 {
             0 => Some(itself_ms),
             needed => followers.get(needed - 1).map(|ms| itself_ms.max(*ms)),
         }
@@ -112,7 +168,11 @@ impl Ensemble {
     /// Whether all run, nothing waits anywhere, and all have applied the entry at `index` and none after.
     pub fn is_at_rest(&self, index: u64) -> bool {
         let applied = |server: &Server| server.state().map(|state| state.meta().applied);
-        self.servers.values().all(|server| server.is_idle() && applied(server) == Some(index))
+        self.is_complete()
+            && self
+                .servers
+                .values()
+                .all(|server| server.is_idle() && applied(server) == Some(index))
     }
 
     /// What could be done now.
@@ -144,7 +204,7 @@ impl Ensemble {
     /// Does one thing on the network.
     pub fn deliver(&mut self, delivery: Delivery, now_ms: i64) {
         let servers = &self.servers;
-        let up = |id: u64| servers.get(&id).is_some_and(Server::is_up);
+        let up = |id: u64| servers.get(&id).filter(|s| s.is_up()).and_then(Server::raft_id);
         if let Some((to, input)) = self.network.run(delivery, now_ms, &up) {
             self.server(to).tell(input);
         }
@@ -166,6 +226,7 @@ impl Ensemble {
         let mut sent = Vec::new();
         let ended = self.server(id).run(step, (now_ms, clock_ms), wires, rng, did, &mut sent);
         for (to, message) in sent {
+            let Some(to) = self.server_of(to) else { continue };
             self.network.send((id, to), &message, now_ms, rng, counts);
         }
         ended

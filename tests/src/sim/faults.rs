@@ -1,6 +1,6 @@
 //! What goes wrong with servers and between them, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replica::log::SimRng;
 
@@ -18,6 +18,8 @@ pub enum Fall {
     Kill,
     /// As asked by its operator.
     Stop,
+    /// With its power and all its data.
+    Wiped,
 }
 
 /// What is wrong with one server for some time.
@@ -36,6 +38,8 @@ struct Trouble {
 pub struct Faults {
     next_ms: i64,
     servers: BTreeMap<u64, Trouble>,
+    /// Which ones do not happen, by their number.
+    without: BTreeSet<u64>,
 }
 
 /// Which server ends, and how.
@@ -43,7 +47,7 @@ type Falls = Vec<(u64, Fall)>;
 
 impl Faults {
     /// Faults that begin after a while. The servers' wall clocks differ from the start.
-    pub fn new(ids: &[u64], rng: &mut SimRng) -> Self {
+    pub fn new(ids: &[u64], rng: &mut SimRng, without: BTreeSet<u64>) -> Self {
         let apart_ms = [200, 10_000, 7_200_000][rng.below(3) as usize];
         let clock_ms = 1_700_000_000_000 + rng.below(1_000_000) as i64;
         let trouble = |id: &u64| {
@@ -51,7 +55,7 @@ impl Faults {
             (*id, Trouble { wall_ms, ..Trouble::default() })
         };
         let servers = ids.iter().map(trouble).collect();
-        Self { next_ms: 2000 + rng.below(2000) as i64, servers }
+        Self { next_ms: 2000 + rng.below(2000) as i64, servers, without }
     }
 
     fn of(&mut self, id: u64) -> &mut Trouble {
@@ -146,6 +150,9 @@ impl Faults {
         }
         self.next_ms = now_ms + 1500 + rng.below(5000) as i64;
         counts.faults += 1;
+        if self.without.contains(&counts.faults) {
+            return falls;
+        }
         if ensemble.size() > 1 && rng.chance(50) {
             return between(victim, &ids, now_ms, ensemble, rng, events, counts);
         }
@@ -230,7 +237,7 @@ fn between(
     let other = others[rng.below(others.len() as u64) as usize];
     let until_ms = now_ms + 300 + rng.below(6000) as i64;
     let (mut cut, mut ends) = (Vec::new(), false);
-    let what = match rng.below(16) {
+    let what = match rng.below(18) {
         0 | 1 => {
             counts.blackouts += 1;
             return ids
@@ -284,6 +291,8 @@ fn between(
             }
             format!("links of server {victim} break")
         }
+        // Not while another one is on its way back from that: a majority must be left.
+        15 | 16 if ensemble.is_complete() => return vec![(victim, Fall::Wiped)],
         _ => {
             counts.slow += 1;
             ensemble.network.slow((victim, other), until_ms);

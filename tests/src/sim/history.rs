@@ -32,14 +32,17 @@ pub enum Event {
     Ended { conn: u64 },
     /// A server took a whole packet from a connection.
     Heard { conn: u64 },
+    /// A server closed a connection: of its own will, as a client sees it.
+    HungUp { conn: u64 },
     /// A Node was told by another whom that has heard from: sessions and generations.
     Told { server: u64, sessions: Vec<(i64, u32)> },
     /// A Node ticked.
     Ticked { server: u64 },
     /// A Node leads from now on, in this term; or in none any more.
     Leads { server: u64, term: Option<u64> },
-    /// A server gave its vote to another, or asked for votes and thereby has given it to itself.
-    Voted { server: u64, term: u64, candidate: u64 },
+    /// A server gave its vote to another, or asked for votes and thereby has given it to itself; both by
+    /// their ids for raft.
+    Voted { term: u64, voter: u64, candidate: u64 },
     /// A Node gave an entry out as committed, the first of all to do so, or not.
     Committed { server: u64, first: bool, index: u64, term: u64, payload: bytes::Bytes },
     /// A Machine goes on from another server's snapshot.
@@ -50,8 +53,11 @@ pub enum Event {
     Recomputed { server: u64, index: u64, kept: u128, fresh: u128 },
     /// A server is gone.
     Crashed { server: u64, how: &'static str },
-    /// A server is back, its log ends at `last`; the term that it knows and whom it voted for there.
-    Restarted { server: u64, last: u64, applied: u64, torn: bool, vote: (u64, u64) },
+    /// A server that is gone has lost all its data.
+    Wiped { server: u64 },
+    /// A server is back, its log ends at `last`; its id for raft, and the term that it knows and whom it
+    /// voted for there.
+    Restarted { server: u64, last: u64, applied: u64, torn: bool, raft_id: u64, vote: (u64, u64) },
     /// A server did nothing for a while, or part of it.
     Paused { server: u64, what: &'static str, ms: i64 },
     /// A wall clock jumped.
@@ -151,6 +157,7 @@ impl std::fmt::Display for Event {
             Self::Misplaced { conn, what } => write!(f, "connection {conn}: {what}"),
             Self::Ended { conn } => write!(f, "connection {conn}: ended"),
             Self::Heard { conn } => write!(f, "connection {conn}: heard from"),
+            Self::HungUp { conn } => write!(f, "connection {conn}: the server hangs up"),
             Self::Told { server, sessions } => {
                 write!(f, "server {server}: told that these were heard from: {sessions:x?}")
             }
@@ -159,8 +166,8 @@ impl std::fmt::Display for Event {
                 write!(f, "SERVER {server} LEADS in term {term}")
             }
             Self::Leads { server, term: None } => write!(f, "server {server} leads no more"),
-            Self::Voted { server, term, candidate } => {
-                write!(f, "server {server}: votes for {candidate} in term {term}")
+            Self::Voted { term, voter, candidate } => {
+                write!(f, "raft id {voter}: votes for {candidate} in term {term}")
             }
             Self::Committed { server, first: false, index, .. } => {
                 write!(f, "server {server}: entry {index} is committed")
@@ -170,7 +177,8 @@ impl std::fmt::Display for Event {
                 let batch = state::Batch::decode(payload);
                 for group in batch.into_iter().flat_map(|batch| batch.groups) {
                     for (sequence, command) in (group.first..).zip(group.commands) {
-                        write!(f, "\n             #{sequence} {command:?}")?;
+                        let server = group.origin.0 + 1;
+                        write!(f, "\n             #{server}.{sequence} {command:?}")?;
                     }
                 }
                 Ok(())
@@ -185,6 +193,7 @@ impl std::fmt::Display for Event {
                 write!(f, "server {server}: digest recomputed at {index}")
             }
             Self::Crashed { server, how } => write!(f, "SERVER {server} GONE: {how}"),
+            Self::Wiped { server } => write!(f, "SERVER {server} HAS LOST ITS DATA"),
             Self::Restarted { server, last, applied, torn, .. } => {
                 let torn = if *torn { ", its tail was torn" } else { "" };
                 write!(f, "SERVER {server} BACK: applied {applied}, the log ends at {last}{torn}")

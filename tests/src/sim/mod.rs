@@ -15,6 +15,7 @@
 //! 5. `faults.rs` decides what goes wrong, `schedule.rs` what happens next. After a minute nothing
 //!    goes wrong any more, and all clients must get their answers.
 //! 6. `mutants.rs` are known bugs: a simulator that finds nothing proves nothing.
+//! 7. `shrink.rs` leaves out of a seed that fails what it does not need for that.
 
 pub mod checkers;
 pub mod client;
@@ -27,6 +28,7 @@ pub mod mutants;
 pub mod network;
 pub mod schedule;
 pub mod server;
+pub mod shrink;
 pub mod store;
 pub mod wire;
 pub mod workload;

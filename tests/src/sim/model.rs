@@ -254,9 +254,14 @@ impl Model {
 
     /// Whether a command takes effect: each is the next of its server's boot, once.
     fn takes(&mut self, (server, boot): (u32, u64), sequence: u64, command: &Command) -> bool {
+        if matches!(command, Command::Conf(_)) {
+            // Of an entry of raft's own: of no server.
+            return false;
+        }
         let last = self.origins.get(&server).copied();
-        if *command == Command::Origin {
-            if last.is_none_or(|(known, _)| known != boot) {
+        if let Command::Origin { replaces } = *command {
+            let known = last.map_or(0, |(known, _)| known);
+            if known == replaces && known != boot {
                 self.origins.insert(server, (boot, sequence));
             }
             return false;
@@ -265,7 +270,7 @@ impl Model {
         if next {
             self.origins.insert(server, (boot, sequence));
         }
-        next && !matches!(command, Command::Nothing | Command::Admit { .. } | Command::Conf(_))
+        next && !matches!(command, Command::Nothing | Command::Admit { .. })
     }
 
     fn run(
@@ -276,10 +281,9 @@ impl Model {
         changes: &mut Vec<Changed>,
     ) -> Result<(), String> {
         match command {
-            Command::Origin | Command::Nothing => {}
-            Command::Admit { .. } | Command::Conf(_) => {
-                return Err("the servers changed, but nobody asked for it".to_owned());
-            }
+            Command::Origin { .. } | Command::Nothing => {}
+            // Who is in the ensemble is not part of the tree.
+            Command::Admit { .. } | Command::Conf(_) => {}
             // Only the first one counts: each founder may have proposed its own.
             Command::Bootstrap { .. } => {}
             Command::ChangeSettings(_) => {

@@ -18,6 +18,8 @@ pub struct Planted {
     pub state: StateMutants,
     /// Every start of a server has the boot of its first one.
     pub reuse_boot: bool,
+    /// A server that has lost its data takes part at once, as if it had never had any.
+    pub vote_without_data: bool,
 }
 
 /// A bug that can be planted.
@@ -77,6 +79,7 @@ pub const OTHERS: &[Mutant] = &[
         plant: |planted| (planted.node.accept_gap, planted.state.accept_gap) = (true, true),
     },
     Mutant { name: "reuse_boot", plant: |planted| planted.reuse_boot = true },
+    Mutant { name: "vote_without_data", plant: |planted| planted.vote_without_data = true },
     Mutant {
         name: "log_skip_sync",
         plant: |planted| planted.log = Some(replica::log::Mutant::SkipSync),

@@ -35,12 +35,14 @@ pub enum Delivery {
 struct Link {
     /// Whether the caller has it.
     there: bool,
+    /// The ids for raft of both ends, when it was made.
+    ends: (u64, u64),
     /// Whether the other end is gone, which the caller does not know yet.
     dead: bool,
     /// When the caller tries next.
     calls_ms: i64,
     /// What is under way, and when it comes.
-    under_way: VecDeque<(i64, Vec<u8>)>,
+    under_way: VecDeque<(i64, Packet)>,
     /// Until when nothing passes.
     cut_until_ms: i64,
     /// Until when messages take long.
@@ -49,13 +51,20 @@ struct Link {
     clean_since_ms: i64,
 }
 
-/// A message out of its order.
-#[derive(Debug)]
-struct Stray {
-    at_ms: i64,
+/// A message, and between whom by their ids for raft.
+#[derive(Debug, Clone)]
+struct Packet {
     from: u64,
     to: u64,
     bytes: Vec<u8>,
+}
+
+/// A message out of its order, for a server.
+#[derive(Debug)]
+struct Stray {
+    at_ms: i64,
+    to: u64,
+    packet: Packet,
 }
 
 /// A server is to hear that its link with another, either way, is gone.
@@ -64,6 +73,8 @@ struct Notice {
     at_ms: i64,
     to: u64,
     lost: u64,
+    /// The other server's id for raft, when there was a link.
+    lost_raft_id: u64,
     /// Whether it is the one who called, and calls again.
     caller: bool,
 }
@@ -96,6 +107,12 @@ impl Network {
         is_clean.then_some(link.clean_since_ms)
     }
 
+    /// Whether nothing passes at least one way.
+    pub fn is_cut(&self, one: u64, other: u64, now_ms: i64) -> bool {
+        let is_cut = |way| self.links.get(&way).is_some_and(|link| now_ms < link.cut_until_ms);
+        is_cut((one, other)) || is_cut((other, one))
+    }
+
     /// A server gives a message to its link.
     pub fn send(
         &mut self,
@@ -116,18 +133,19 @@ impl Network {
         }
         let slow_ms = if now_ms < link.slow_until_ms { 20 + rng.below(300) } else { 0 };
         let at_ms = now_ms + (rng.below(self.delay_ms) + slow_ms) as i64;
-        let bytes = message.encode();
+        let (from, to_raft_id) = link.ends;
+        let packet = Packet { from, to: to_raft_id, bytes: message.encode() };
         if rng.chance(odd) {
             counts.messages_odd += 1;
             let at_ms = at_ms + rng.below(400) as i64;
-            self.strays.push(Stray { at_ms, from, to, bytes: bytes.clone() });
+            self.strays.push(Stray { at_ms, to, packet: packet.clone() });
             if rng.chance(50) {
                 return;
             }
         }
         // It does not overtake what was sent before.
         let at_ms = link.under_way.back().map_or(at_ms, |(before_ms, _)| at_ms.max(*before_ms));
-        link.under_way.push_back((at_ms, bytes));
+        link.under_way.push_back((at_ms, packet));
     }
 
     /// What may happen now. `up` says which servers run.
@@ -161,58 +179,56 @@ impl Network {
         all.min().unwrap_or(i64::MAX)
     }
 
-    /// Lets it happen: gives what a server must be told of it.
+    /// Lets it happen: gives what a server must be told of it. `up` gives the ids for raft of the
+    /// servers that run.
     pub fn run(
         &mut self,
         delivery: Delivery,
         now_ms: i64,
-        up: &dyn Fn(u64) -> bool,
+        up: &dyn Fn(u64) -> Option<u64>,
     ) -> Option<(u64, Input)> {
-        let message = |from: u64, to: u64, bytes: &[u8]| {
-            let message = PeerMessage::decode(bytes).expect("what was encoded can be decoded");
-            up(to).then_some((to, Input::Peer { from, message }))
+        let message = |server: u64, Packet { from, to, bytes }: Packet| {
+            let message = PeerMessage::decode(&bytes).expect("what was encoded can be decoded");
+            (up(server) == Some(to)).then_some((server, Input::Peer { from, message }))
         };
         match delivery {
             Delivery::Next(from, to) => {
-                let (_, bytes) = self.links.get_mut(&(from, to))?.under_way.pop_front()?;
-                message(from, to, &bytes)
+                let (_, packet) = self.links.get_mut(&(from, to))?.under_way.pop_front()?;
+                message(to, packet)
             }
             Delivery::Stray(at) => {
-                let Stray { from, to, bytes, .. } = self.strays.swap_remove(at);
-                message(from, to, &bytes)
+                let Stray { to, packet, .. } = self.strays.swap_remove(at);
+                message(to, packet)
             }
             Delivery::Notice(at) => {
-                let Notice { to, lost, caller, .. } = self.notices.swap_remove(at);
+                let Notice { to, lost, lost_raft_id, caller, .. } = self.notices.swap_remove(at);
                 if caller && let Some(link) = self.links.get_mut(&(to, lost)) {
                     (link.there, link.dead) = (false, false);
                     link.calls_ms = now_ms + RETRY_MS;
                 }
-                up(to).then_some((to, Input::Unlinked(lost)))
+                up(to).map(|_| (to, Input::Unlinked(lost_raft_id)))
             }
             Delivery::Call(from, to) => {
-                let is_cut = [(from, to), (to, from)]
-                    .iter()
-                    .any(|way| self.links.get(way).is_some_and(|l| now_ms < l.cut_until_ms));
+                let is_cut = self.is_cut(from, to, now_ms);
                 let link = self.links.get_mut(&(from, to))?;
-                if is_cut || !up(to) {
+                let (false, Some(me), Some(peer)) = (is_cut, up(from), up(to)) else {
                     link.calls_ms = now_ms + RETRY_MS;
                     return None;
-                }
-                link.there = true;
+                };
+                (link.there, link.ends) = (true, (me, peer));
                 link.clean_since_ms = link.clean_since_ms.max(now_ms);
-                Some((from, Input::Linked(to)))
+                Some((from, Input::Linked(peer)))
             }
         }
     }
 
     /// A link breaks. Each end hears of it within so many milliseconds.
     pub fn break_link(&mut self, (from, to): (u64, u64), now_ms: i64, rng: &mut SimRng) {
-        if !self.links.get(&(from, to)).is_some_and(|link| link.there && !link.dead) {
-            return;
-        }
+        let link = self.links.get(&(from, to)).filter(|link| link.there && !link.dead);
+        let Some((_, lost_raft_id)) = link.map(|link| link.ends) else { return };
         self.lose(from, to, now_ms, rng);
-        let caller_at_ms = now_ms + rng.below(150) as i64;
-        self.notices.push(Notice { at_ms: caller_at_ms, to: from, lost: to, caller: true });
+        let at_ms = now_ms + rng.below(150) as i64;
+        self.notices.push(Notice { at_ms, to: from, lost: to, lost_raft_id, caller: true });
     }
 
     /// What is under way on a link comes in part, and its other end hears that it is gone.
@@ -223,13 +239,14 @@ impl Network {
         let comes = rng.below(link.under_way.len() as u64 + 1) as usize;
         let late_ms = rng.below(300) as i64;
         let mut last_ms = now_ms;
-        for (at_ms, bytes) in link.under_way.drain(..).take(comes) {
+        for (at_ms, packet) in link.under_way.drain(..).take(comes) {
             last_ms = at_ms.max(last_ms).max(now_ms + late_ms).max(link.cut_until_ms);
-            self.strays.push(Stray { at_ms: last_ms, from, to, bytes });
+            self.strays.push(Stray { at_ms: last_ms, to, packet });
         }
         if was_there {
             let at_ms = last_ms + rng.below(50) as i64;
-            self.notices.push(Notice { at_ms, to, lost: from, caller: false });
+            let lost_raft_id = link.ends.0;
+            self.notices.push(Notice { at_ms, to, lost: from, lost_raft_id, caller: false });
         }
     }
 
@@ -255,8 +272,15 @@ impl Network {
                 link.under_way.clear();
                 if link.there && !link.dead {
                     link.dead = true;
-                    let at_ms = now_ms + late_ms;
-                    self.notices.push(Notice { at_ms, to: other, lost: id, caller: true });
+                    let (at_ms, lost_raft_id) = (now_ms + late_ms, link.ends.1);
+                    let lost = id;
+                    self.notices.push(Notice {
+                        at_ms,
+                        to: other,
+                        lost,
+                        lost_raft_id,
+                        caller: true,
+                    });
                 }
             }
         }
@@ -289,9 +313,14 @@ impl Network {
         }
     }
 
+    /// It does to single messages what links do, and no more.
+    pub fn smooth(&mut self) {
+        self.rough = (0, 0);
+    }
+
     /// Nothing is wrong any more.
     pub fn heal(&mut self, now_ms: i64) {
-        self.rough = (0, 0);
+        self.smooth();
         for link in self.links.values_mut() {
             link.cut_until_ms = link.cut_until_ms.min(now_ms);
             link.slow_until_ms = link.slow_until_ms.min(now_ms);

@@ -14,6 +14,7 @@ use super::history::{Connections, Event};
 use super::model::Model;
 use super::mutants::Planted;
 use super::server::{Did, End, Step};
+use super::shrink::Without;
 use super::wire::Wire;
 use super::workload::Workload;
 
@@ -28,12 +29,12 @@ const HEALING_MS: i64 = 30_000;
 /// How long nothing may move before all is taken to be quiet; longer than any timeout's third.
 const QUIET_MS: i64 = 4000;
 /// How many clients there are.
-const CLIENTS: usize = 5;
+pub(super) const CLIENTS: usize = 5;
 /// No seed takes as many steps; more means that something turns in a circle.
 const STEPS_MAX: u64 = 3_000_000;
 
 /// What to run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The seed.
     pub seed: u64,
@@ -41,6 +42,15 @@ pub struct Options {
     pub planted: Planted,
     /// Whether to keep what happened.
     pub trace: bool,
+    /// What is left out.
+    pub without: Without,
+}
+
+impl Options {
+    /// The whole of a seed, without bugs.
+    pub fn of(seed: u64) -> Self {
+        Self { seed, planted: Planted::default(), trace: false, without: Without::default() }
+    }
 }
 
 /// What was found.
@@ -50,6 +60,8 @@ pub struct Failure {
     pub seed: u64,
     /// When, in simulated milliseconds.
     pub at_ms: i64,
+    /// How many faults there had been.
+    pub faults: u64,
     /// Which claim does not hold.
     pub claim: String,
     /// What was seen instead.
@@ -74,7 +86,8 @@ pub fn run(options: &Options) -> (Result<Counts, Failure>, Vec<(i64, Event)>) {
         }
     };
     let Wrong { claim, what } = wrong;
-    let failure = Failure { seed: options.seed, at_ms: sim.now_ms, claim, what };
+    let (seed, at_ms, faults) = (options.seed, sim.now_ms, sim.counts.faults);
+    let failure = Failure { seed, at_ms, faults, claim, what };
     (Err(failure), std::mem::take(&mut sim.trace))
 }
 
@@ -116,6 +129,8 @@ struct Sim {
     haste: u64,
     trouble: bool,
     healed_ms: i64,
+    /// Whether clients get into no trouble of their own.
+    calm_clients: bool,
 }
 
 /// How many servers a seed has.
@@ -131,8 +146,14 @@ impl Sim {
     fn new(options: &Options) -> Self {
         let mut rng = SimRng::new(options.seed);
         let size = size(&mut rng);
-        let ensemble = Ensemble::new(size, &mut rng, options.planted);
-        let clients = (0..CLIENTS).map(|id| Client::new(id, &mut rng)).collect();
+        let without = &options.without;
+        let mut ensemble = Ensemble::new(size, &mut rng, options.planted);
+        if without.rough {
+            ensemble.network.smooth();
+        }
+        let clients = (0..CLIENTS).map(|id| Client::new(id, &mut rng));
+        let clients = clients.filter(|client| !without.clients.contains(&(client.id as u64)));
+        let clients = clients.collect();
         let ids = ensemble.ids();
         let counts = Counts {
             alone: u64::from(size == 1),
@@ -148,7 +169,7 @@ impl Sim {
             workload: Workload::default(),
             model: Model::default(),
             checkers: checkers::all(&options.planted, &ids),
-            faults: Faults::new(&ids, &mut rng),
+            faults: Faults::new(&ids, &mut rng, without.faults.clone()),
             counts,
             events: Vec::new(),
             trace: Vec::new(),
@@ -162,6 +183,7 @@ impl Sim {
             haste: 2 + rng.below(30 / size),
             trouble: true,
             healed_ms: 0,
+            calm_clients: options.without.trouble,
             rng,
         }
     }
@@ -213,6 +235,13 @@ impl Sim {
         for (conn, wire) in &mut self.wires {
             wire.up_closed |= !used.contains(conn);
         }
+    }
+
+    /// Whether a client asks for something new. One goes on almost until all is quiet: of what it does
+    /// the others must hear though they have nothing to say.
+    fn is_busy(&self, client: &Client) -> bool {
+        let last_ms = self.healed_ms + QUIET_MS - 100;
+        self.trouble || client.id == 0 && self.now_ms < last_ms
     }
 
     /// Whether everybody has what he asked for, and nobody heard anything for a while but pings.
@@ -276,7 +305,7 @@ impl Sim {
         falls.into_iter().try_for_each(|(id, fall)| self.fall(id, fall))?;
         if now_ms >= self.next_second_ms {
             self.next_second_ms = now_ms + 1000;
-            let well_since_ms = self.ensemble.well_since_ms(&self.faults);
+            let well_since_ms = self.ensemble.well_since_ms(&self.faults, now_ms);
             self.happened(Event::Second { well_since_ms })?;
         }
         Ok(())
@@ -293,7 +322,7 @@ impl Sim {
         self.ensemble.turns(self.now_ms, &self.wires, &self.faults, &mut turns);
         let mut next: Vec<Next> = turns.into_iter().map(Next::Turn).collect();
         for (at, client) in self.clients.iter().enumerate().filter(|_| clients) {
-            let moves = client.moves(self.now_ms, &self.wires, self.trouble);
+            let moves = client.moves(self.now_ms, &self.wires, self.is_busy(client));
             next.extend(moves.into_iter().map(|what| Next::Client(at, what)));
         }
         if next.is_empty() {
@@ -316,7 +345,7 @@ impl Sim {
 
     fn next_timer_ms(&self, clients: bool) -> i64 {
         let all = self.clients.iter().filter(|_| clients);
-        let all = all.map(|client| client.next_timer_ms(self.trouble));
+        let all = all.map(|client| client.next_timer_ms(self.is_busy(client)));
         let clients = all.filter(|at_ms| *at_ms > self.now_ms).min().unwrap_or(i64::MAX);
         let servers = self.ensemble.next_timer_ms(self.now_ms);
         let faults = self.faults.next_timer_ms();
@@ -327,7 +356,7 @@ impl Sim {
     }
 
     fn client_step(&mut self, at: usize, what: Move) -> Result<(), Wrong> {
-        let before = self.next_conn;
+        let (before, busy) = (self.next_conn, self.is_busy(&self.clients[at]));
         let servers: Vec<(u64, bool)> =
             self.ensemble.servers.iter().map(|(id, server)| (*id, server.is_up())).collect();
         let mut world = World {
@@ -338,8 +367,8 @@ impl Sim {
             workload: &mut self.workload,
             events: &mut self.events,
             counts: &mut self.counts,
-            trouble: self.trouble,
-            busy: self.trouble,
+            trouble: self.trouble && !self.calm_clients,
+            busy,
             servers: &servers,
             next_conn: &mut self.next_conn,
         };
@@ -384,6 +413,7 @@ impl Sim {
             }
             Did::Heard { conn } => self.happened(Event::Heard { conn }),
             Did::Told(sessions) => self.happened(Event::Told { server, sessions }),
+            Did::HungUp { conn } => self.happened(Event::HungUp { conn }),
             Did::Ticked => self.happened(Event::Ticked { server }),
             Did::Leads(term) => {
                 if let Some(term) = term {
@@ -392,8 +422,8 @@ impl Sim {
                 }
                 self.happened(Event::Leads { server, term })
             }
-            Did::Voted { term, candidate } => {
-                self.happened(Event::Voted { server, term, candidate })
+            Did::Voted { term, voter, candidate } => {
+                self.happened(Event::Voted { term, voter, candidate })
             }
             Did::Committed(entries) => self.committed(server, entries),
             Did::Installed => {
@@ -451,6 +481,12 @@ impl Sim {
                     }
                 }
             }
+            Fall::Wiped => {
+                self.counts.wipes += 1;
+                server.crash(true, &mut self.rng);
+                server.wipe(self.rng.next_u64() | 1);
+                "without its data"
+            }
         };
         for wire in self.wires.values_mut().filter(|wire| wire.server == id) {
             // What was on its way may arrive, in part or not at all.
@@ -459,11 +495,22 @@ impl Sim {
             wire.up.clear();
             wire.down_closed = true;
         }
-        self.ensemble.down(id, fall == Fall::Power, self.now_ms, &mut self.rng);
-        self.happened(Event::Crashed { server: id, how })
+        let power = matches!(fall, Fall::Power | Fall::Wiped);
+        self.ensemble.down(id, power, self.now_ms, &mut self.rng);
+        self.happened(Event::Crashed { server: id, how })?;
+        if fall == Fall::Wiped {
+            self.first_index.remove(&id);
+            self.happened(Event::Wiped { server: id })?;
+        }
+        Ok(())
     }
 
     fn start(&mut self, server: u64) -> Result<(), Wrong> {
+        if self.ensemble.server(server).raft_id().is_none() {
+            let Some(raft_id) = self.ensemble.join(server, self.now_ms) else { return Ok(()) };
+            self.counts.rejoins += 1;
+            self.ensemble.server(server).admitted(raft_id);
+        }
         let started = self.ensemble.start(server, self.now_ms, &mut self.rng);
         let started = started.map_err(|end| Wrong {
             claim: "a server starts again after any crash".to_owned(),
@@ -479,12 +526,15 @@ impl Sim {
         self.counts.flips_harmless += u64::from(started.flips.1);
         self.faults.started(server, self.now_ms);
         let (last, applied, torn) = (started.last, started.applied, started.torn);
-        self.happened(Event::Restarted { server, last, applied, torn, vote: started.vote })?;
+        let raft_id = self.ensemble.server(server).raft_id().unwrap_or_default();
+        let vote = started.vote;
+        self.happened(Event::Restarted { server, last, applied, torn, raft_id, vote })?;
         self.committed(server, started.replayed)?;
         if applied > state::apply::BIRTH.0 {
             self.applied(server, applied)?;
+            self.recompute(server)?;
         }
-        self.recompute(server)
+        Ok(())
     }
 
     /// Shows the events that others have left.
@@ -514,5 +564,28 @@ impl Sim {
         self.counts.multis_failed = self.model.multis_failed;
         self.counts.reaped = self.model.reaped;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_run() {
+        let all = |seed| {
+            let (result, events) = run(&Options { trace: true, ..Options::of(seed) });
+            let events = events.iter().map(|(at_ms, event)| format!("{at_ms} {event}"));
+            (result.map_err(|failure| failure.what), events.collect::<Vec<_>>())
+        };
+        let mut sizes = Counts::default();
+        for seed in 0..8 {
+            let (first, second) = (all(seed), all(seed));
+            let differs = first.1.iter().zip(&second.1).find(|(one, other)| one != other);
+            assert_eq!(differs, None, "seed {seed}");
+            assert_eq!(first.0, second.0, "seed {seed}");
+            sizes.add(&first.0.expect("the seed is clean"));
+        }
+        assert!(sizes.alone > 0 && sizes.threes > 0, "{sizes:?}");
     }
 }

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use proto::Id;
-use replica::log::{Log, LogError, Options, Position, SimDisk, SimRng};
+use replica::log::{Entry, Log, LogError, Options, Position, SimDisk, SimRng};
+use replica::raft::payload;
 use replica::snapshots::SnapshotJob;
 use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage,
@@ -70,6 +71,10 @@ pub struct Server {
     next_session: i64,
     /// Whether it ever took part: then its log must be there.
     took_part: bool,
+    /// Its id for raft; none while it has lost its data and may not take part yet.
+    raft_id: Option<u64>,
+    /// The random number that it asks with to take part anew; 0 for a founder.
+    nonce: u64,
     life: Option<Life>,
 }
 
@@ -91,10 +96,10 @@ impl Sizes {
         let recycle_max = rng.below(3) as usize;
         Self {
             log: Options { segment_bytes, recycle_max, memory_bytes_max },
-            log_keep_bytes: segment_bytes * (1 + rng.below(4)),
+            log_keep_bytes: 2048 << rng.below(5),
             gather_bytes_max: [0, 512, 4096, 64 << 10][rng.below(4) as usize],
             cache_bytes: (4 << 10) << rng.below(4),
-            flush_ms: 500 + rng.below(1000) as i64,
+            flush_ms: 500 + rng.below(2000) as i64,
             timeouts_ms: (1000, 3000 + rng.below(1500) as i32),
             // No two are the same, so that they do not ask for votes together for ever.
             election_ticks: 8 + 3 * id as usize + rng.below(3) as usize,
@@ -187,6 +192,8 @@ pub enum Did {
     Attached { conn: u64, session: i64, generation: u32 },
     /// A packet was taken from a connection.
     Heard { conn: u64 },
+    /// A connection was told to end.
+    HungUp { conn: u64 },
     /// The Node ticked.
     Ticked,
     /// The Node was told by another server whom that has heard from: sessions and generations.
@@ -194,7 +201,7 @@ pub enum Did {
     /// It leads from now on, in this term; or in none any more.
     Leads(Option<u64>),
     /// A vote left, for another server or for itself.
-    Voted { term: u64, candidate: u64 },
+    Voted { term: u64, voter: u64, candidate: u64 },
     /// Entries were given out as committed: index, term, payload.
     Committed(Vec<(u64, u64, Bytes)>),
     /// The Machine goes on from a snapshot.
@@ -262,8 +269,34 @@ impl Server {
             // As `server/src/serve.rs` makes them: the server in the high byte.
             next_session: ((id as i64) << 56) + 0x100_0000,
             took_part: false,
+            raft_id: Some(id),
+            nonce: 0,
             life: None,
         }
+    }
+
+    /// Its id for raft; none while it has lost its data and may not take part yet.
+    pub fn raft_id(&self) -> Option<u64> {
+        self.raft_id
+    }
+
+    /// The random number that it asks with to take part anew.
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// It has lost its data; the process does not run.
+    pub fn wipe(&mut self, nonce: u64) {
+        (self.disk, self.stores) = (SimDisk::new(), BTreeMap::from([(0, SimStore::default())]));
+        self.took_part = false;
+        if !self.planted.vote_without_data {
+            (self.raft_id, self.nonce) = (None, nonce);
+        }
+    }
+
+    /// It takes part anew, with this id for raft.
+    pub fn admitted(&mut self, raft_id: u64) {
+        self.raft_id = Some(raft_id);
     }
 
     /// Whether the process runs.
@@ -305,7 +338,7 @@ impl Server {
         let ticks = self.sizes.election_ticks;
         let config = NodeConfig {
             server: self.id as u32 - 1,
-            raft_id: self.id,
+            raft_id: self.raft_id.ok_or_else(|| wrong(&"it may not take part yet"))?,
             // With one number in the range, nothing is random.
             election_ticks: (ticks, ticks + 1),
             boot: self.id << 32 | self.boots,
@@ -364,7 +397,9 @@ impl Server {
         let store = self.stores.get(&generation);
         let store = store.ok_or_else(|| End::Wrong(format!("no generation {generation}")))?;
         let (store, hooks) = (Box::new(store.clone()), Box::new(NoHooks));
-        let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &self.voters);
+        // One that is new to the ensemble has nothing yet.
+        let voters = if self.nonce == 0 { &self.voters[..] } else { &[] };
+        let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, voters);
         let state =
             state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
         let state = state.with_gather_bytes(self.sizes.gather_bytes_max);
@@ -375,7 +410,7 @@ impl Server {
         match Log::open(self.disk.clone(), self.sizes.log.clone()) {
             Ok((log, recovered)) => Ok((log, Some(recovered.torn.is_some()))),
             Err(LogError::Missing) => {
-                let (index, term) = state::apply::BIRTH;
+                let (index, term) = if self.nonce == 0 { state::apply::BIRTH } else { (0, 0) };
                 let log = Log::create(self.disk.clone(), self.sizes.log.clone(), index, term)?;
                 Ok((log, None))
             }
@@ -610,7 +645,7 @@ impl Server {
                 life.big_reads.turn();
             }
             Step::Stalled(conn) => life.end(conn, wires),
-            Step::Drain(conn) => life.drain(conn, wires),
+            Step::Drain(conn) => life.drain(conn, wires, did),
             Step::Send(conn) => life.send(conn, wires, rng, now_ms),
             Step::Take => {
                 for _ in 0..1 + rng.below(4) {
@@ -741,14 +776,10 @@ fn replay_committed(
     }
     let entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
     for entry in &entries {
-        state
-            .apply(entry.index, entry.term, replica::raft::payload(entry))
-            .map_err(|fault| wrong(&fault))?;
+        state.apply(entry.index, entry.term, payload(entry)).map_err(|fault| wrong(&fault))?;
     }
-    Ok(entries
-        .into_iter()
-        .map(|entry| (entry.index, entry.term, replica::raft::payload(&entry).clone()))
-        .collect())
+    let committed = |entry: &Entry| (entry.index, entry.term, payload(entry).clone());
+    Ok(entries.iter().map(committed).collect())
 }
 
 /// The vote in a message, if there is one.
@@ -757,11 +788,11 @@ fn voted(message: &PeerMessage) -> Option<Did> {
     const REQUEST_VOTE: i32 = 5;
     const REQUEST_VOTE_RESPONSE: i32 = 6;
     let PeerMessage::Raft(message) = message else { return None };
-    let term = message.term;
+    let (term, voter) = (message.term, message.from);
     match message.kind {
-        REQUEST_VOTE => Some(Did::Voted { term, candidate: message.from }),
+        REQUEST_VOTE => Some(Did::Voted { term, voter, candidate: voter }),
         REQUEST_VOTE_RESPONSE if !message.reject => {
-            Some(Did::Voted { term, candidate: message.to })
+            Some(Did::Voted { term, voter, candidate: message.to })
         }
         _ => None,
     }

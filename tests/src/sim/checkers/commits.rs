@@ -44,6 +44,10 @@ impl Checker for Commits {
                     ));
                 }
             }
+            // What it promised is for the others to keep.
+            Event::Wiped { server } => {
+                self.last.remove(server);
+            }
             _ => {}
         }
         Ok(())

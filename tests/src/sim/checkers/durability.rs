@@ -13,6 +13,9 @@ use crate::sim::history::Event;
 pub(super) struct Durability {
     acknowledged: BTreeMap<u64, u64>,
     applied: BTreeMap<u64, u64>,
+    /// What servers told that have lost their data since, over which connections at the latest.
+    by_others: u64,
+    before: BTreeMap<u64, u64>,
 }
 
 impl Checker for Durability {
@@ -30,7 +33,10 @@ impl Checker for Durability {
                     return Err(format!("a client was told of zxid {zxid:#x}, which nothing took"));
                 };
                 let server = known.connections.get(*conn).server;
-                let acknowledged = self.acknowledged.entry(server).or_default();
+                let acknowledged = match self.before.get(&server) {
+                    Some(last) if conn <= last => &mut self.by_others,
+                    _ => self.acknowledged.entry(server).or_default(),
+                };
                 *acknowledged = (*acknowledged).max(snapshot.index);
             }
             Event::Applied { server, index, .. } => {
@@ -45,8 +51,16 @@ impl Checker for Durability {
                     ));
                 }
             }
+            Event::Wiped { server } => {
+                let acknowledged = self.acknowledged.remove(server).unwrap_or_default();
+                self.by_others = self.by_others.max(acknowledged);
+                self.applied.remove(server);
+                let last = known.connections.all.last_key_value().map_or(0, |(conn, _)| *conn);
+                self.before.insert(*server, last);
+            }
             Event::Quiet | Event::AllBack => {
-                let acknowledged = self.acknowledged.values().copied().max().unwrap_or_default();
+                let acknowledged = self.acknowledged.values().copied().chain([self.by_others]);
+                let acknowledged = acknowledged.max().unwrap_or_default();
                 for (server, applied) in &self.applied {
                     if *applied < acknowledged {
                         return Err(format!(

@@ -46,6 +46,8 @@ pub(super) struct Expiry {
     heard: BTreeMap<i64, VecDeque<(i64, u64)>>,
     timeouts_ms: BTreeMap<i64, i64>,
     ended: BTreeMap<i64, u64>,
+    /// Those whose close takes several entries, and since when.
+    closing: BTreeMap<i64, i64>,
 }
 
 impl Checker for Expiry {
@@ -118,6 +120,15 @@ impl Checker for Expiry {
                 self.leads.remove(server);
             }
             Event::Second { well_since_ms: Some(since_ms) } => {
+                self.closing.retain(|session, _| known.model.sessions.contains_key(session));
+                for (session, at_ms) in &self.closing {
+                    let open_ms = now_ms - at_ms.max(since_ms);
+                    if open_ms > SLACK_MS {
+                        return Err(format!(
+                            "the close of session {session:#x} was begun {open_ms} ms ago and is not done"
+                        ));
+                    }
+                }
                 for (session, heard) in &self.heard {
                     let row = known.model.sessions.get(session);
                     let timeout_ms = self.timeouts_ms.get(session).copied().unwrap_or(i64::MAX);
@@ -181,6 +192,7 @@ impl Expiry {
         counts: &mut Counts,
     ) -> Result<(), String> {
         self.ended.insert(session, index);
+        self.closing.insert(session, known.now_ms);
         let heard = self.heard.remove(&session).unwrap_or_default();
         let asked = known.connections.all.values().any(|connection| {
             let mut sent = connection.sent.iter().map(|asked| &asked.request);
@@ -213,10 +225,9 @@ fn missed(
 ) -> Option<String> {
     let now_ms = known.now_ms;
     let (at_ms, server) = heard.iter().rev().find(|(at_ms, _)| now_ms - at_ms >= REPORT_MS)?;
-    let led = known.ensemble.servers.get(server).and_then(|server| server.leader());
     let silence_ms = now_ms - at_ms;
-    if *server == leader || led.is_none_or(|(led, _)| led != leader) || silence_ms >= row.timeout_ms
-    {
+    let follows = known.ensemble.led_by(*server) == Some(leader);
+    if *server == leader || !follows || silence_ms >= row.timeout_ms {
         return None;
     }
     let leads = known.ensemble.leader().filter(|known| known.server == leader)?;
@@ -225,6 +236,8 @@ fn missed(
         known.faults.running_since_ms(leader, known.ensemble)?,
         known.faults.running_since_ms(*server, known.ensemble)?,
         known.ensemble.network.clean_since_ms(*server, leader)?,
+        // Who does not hear from its leader does not know whom to tell.
+        known.ensemble.network.clean_since_ms(leader, *server)?,
     ];
     let well = well_ms.iter().all(|since_ms| *since_ms < at_ms - REPORT_MS);
     well.then(|| {

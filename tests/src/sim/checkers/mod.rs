@@ -7,6 +7,7 @@ mod durability;
 mod ephemerals;
 mod exactly_once;
 mod expiry;
+mod hang_ups;
 mod one_leader;
 mod real_time;
 mod session_order;
@@ -69,6 +70,7 @@ pub fn all(planted: &Planted, ids: &[u64]) -> Vec<Box<dyn Checker>> {
         Box::new(session_order::SessionOrder::default()),
         Box::new(watch_order::WatchOrder::default()),
         Box::new(watches::Watches::default()),
+        Box::new(hang_ups::HangUps::default()),
         Box::new(ephemerals::Ephemerals::new(ids)),
         Box::new(expiry::Expiry::default()),
     ]

@@ -1,4 +1,5 @@
-//! A server votes once in a term, and no crash makes it forget that it has.
+//! An id for raft votes once in a term, and no crash makes its server forget that it has. One that has
+//! lost its data comes back with another id.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use super::{Checker, Known};
 use crate::sim::counts::Counts;
 use crate::sim::history::Event;
 
-/// The last vote of each server: the term, and for whom.
+/// The last vote of each id for raft: the term, and for whom.
 #[derive(Default)]
 pub(super) struct Votes {
     last: BTreeMap<u64, (u64, u64)>,
@@ -19,23 +20,23 @@ impl Checker for Votes {
 
     fn observe(&mut self, event: &Event, _: &Known<'_>, _: &mut Counts) -> Result<(), String> {
         match event {
-            Event::Voted { server, term, candidate } => {
-                match self.last.insert(*server, (*term, *candidate)) {
-                    Some((known, other)) if known == *term && other != *candidate => Err(format!(
-                        "server {server} voted for {other} and for {candidate} in term {term}"
-                    )),
+            Event::Voted { term, voter, candidate } => {
+                match self.last.insert(*voter, (*term, *candidate)) {
+                    Some((known, other)) if known == *term && other != *candidate => {
+                        Err(format!("{voter} voted for {other} and for {candidate} in term {term}"))
+                    }
                     Some((known, _)) if known > *term => {
-                        Err(format!("server {server} voted in term {known}, then in term {term}"))
+                        Err(format!("{voter} voted in term {known}, then in term {term}"))
                     }
                     _ => Ok(()),
                 }
             }
-            Event::Restarted { server, vote: (term, candidate), .. } => {
-                match self.last.get(server) {
+            Event::Restarted { raft_id, vote: (term, candidate), .. } => {
+                match self.last.get(raft_id) {
                     Some((known, voted)) if known > term || known == term && voted != candidate => {
                         Err(format!(
-                            "server {server} voted for {voted} in term {known}; after a crash it knows \
-                             of a vote for {candidate} in term {term}"
+                            "{raft_id} voted for {voted} in term {known}; when it starts it knows of a \
+                             vote for {candidate} in term {term}"
                         ))
                     }
                     _ => Ok(()),

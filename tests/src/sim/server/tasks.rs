@@ -96,12 +96,13 @@ impl Life {
         }
     }
 
-    pub(super) fn drain(&mut self, conn: u64, wires: &mut BTreeMap<u64, Wire>) {
+    pub(super) fn drain(&mut self, conn: u64, wires: &mut BTreeMap<u64, Wire>, did: &mut Vec<Did>) {
         let Some(client) = self.connections.get_mut(&conn) else { return };
         client.drain_due = false;
         let drained = client.connection.drain(&mut client.output, OUT_BYTES_MAX);
         client.outstanding = client.connection.outstanding();
         if drained == Drained::Close {
+            did.push(Did::HungUp { conn });
             if let Some(wire) = wires.get_mut(&conn) {
                 wire.down.extend_from_slice(&client.output);
             }

@@ -1,0 +1,55 @@
+//! A server hangs up on a client only for a reason: its session has ended or has moved on, it could not
+//! be attached, or a snapshot jumped over what it watches. That the leader is lost is none.
+
+use std::collections::BTreeMap;
+
+use super::{Checker, Known};
+use crate::sim::counts::Counts;
+use crate::sim::history::Event;
+
+/// How many snapshots each server had installed, in all and when each connection had its session.
+#[derive(Default)]
+pub(super) struct HangUps {
+    installs: BTreeMap<u64, u64>,
+    attached: BTreeMap<u64, u64>,
+}
+
+impl Checker for HangUps {
+    fn name(&self) -> &'static str {
+        "a server hangs up on a client only for a reason"
+    }
+
+    fn observe(
+        &mut self,
+        event: &Event,
+        known: &Known<'_>,
+        counts: &mut Counts,
+    ) -> Result<(), String> {
+        match event {
+            Event::Installed { server } => *self.installs.entry(*server).or_default() += 1,
+            Event::Attached { conn, .. } => {
+                let server = known.connections.get(*conn).server;
+                let installs = self.installs.get(&server).copied().unwrap_or_default();
+                self.attached.insert(*conn, installs);
+            }
+            Event::HungUp { conn } => {
+                counts.hang_ups += 1;
+                let connection = known.connections.get(*conn);
+                let installs = self.installs.get(&connection.server).copied().unwrap_or_default();
+                let row = known.model.sessions.get(&connection.session);
+                let is_its = row.is_some_and(|row| {
+                    !row.closing && Some(row.generation) == connection.generation
+                });
+                if is_its && self.attached.get(conn) == Some(&installs) {
+                    let (server, session) = (connection.server, connection.session);
+                    return Err(format!(
+                        "server {server} hung up on connection {conn}, whose session {session:#x} lives \
+                         and is attached there"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
