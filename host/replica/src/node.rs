@@ -215,6 +215,11 @@ impl<D: Disk> Node<D> {
                 self.queue.push_back((Queued::Command(command), ticket));
             }
             Input::Reads(ticket) => self.reads.wait(ticket),
+            Input::HandOver => {
+                if let Some(to) = self.raft.hand_over() {
+                    tracing::info!(raft_id = to, "hands leadership over");
+                }
+            }
             Input::Durable(source) => {
                 self.durable = self.durable.max(source.meta().applied);
                 self.raft.offers().put(source);
@@ -631,7 +636,7 @@ impl<D: Disk> Node<D> {
     fn propose(&mut self, clock_ms: i64) -> bool {
         let backlog = self.raft.last_index().saturating_sub(self.applied);
         let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog);
-        if !self.leads() || room == 0 || self.lines.is_empty() {
+        if !self.leads() || self.raft.hands_over() || room == 0 || self.lines.is_empty() {
             return false;
         }
         self.time_ms = self.time_ms.max(clock_ms);

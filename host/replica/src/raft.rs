@@ -444,6 +444,27 @@ impl<D: Disk> Raft<D> {
         self.node.propose(Vec::new(), payload)
     }
 
+    /// Lets the voter lead that has most of the log, as soon as it has all of it; gives its id, if this
+    /// server leads and there is one. Nothing can be proposed meanwhile; if nothing comes of it, this
+    /// server goes on after an election timeout.
+    pub(crate) fn hand_over(&mut self) -> Option<u64> {
+        if !self.is_leader() {
+            return None;
+        }
+        let (me, tracker) = (self.node.raft.id, self.node.raft.prs());
+        let voters = tracker.conf().to_conf_state().voters;
+        let others = tracker.iter().filter(|(id, _)| **id != me && voters.contains(id));
+        let alive = others.filter(|(_, progress)| progress.recent_active);
+        let to = alive.max_by_key(|(id, progress)| (progress.matched, **id)).map(|(id, _)| *id)?;
+        self.node.transfer_leader(to);
+        Some(to)
+    }
+
+    /// Whether it leads, and another one is to.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
     /// Whether a leader is known that can answer [`Self::read_index`], as far as is known here: a new
     /// one commits something first.
     pub(crate) fn answers_reads(&self) -> bool {

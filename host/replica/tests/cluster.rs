@@ -1,6 +1,6 @@
 //! Three servers as values in one thread, from a seed: their messages are lost, doubled, delayed and
-//! overtaken, links are cut or break, servers stand still or lose power, and clients move from one to
-//! another with requests under way.
+//! overtaken, links are cut or break, servers stand still, hand over or lose power, and clients move
+//! from one to another with requests under way.
 //!
 //! What is claimed: a write that was acknowledged is there, none is applied twice, no session ends,
 //! the replicas agree, a linearizable read, or one after a `sync`, shows what anybody was told before it
@@ -381,6 +381,13 @@ impl Cluster {
                 if self.servers[&id].life.is_some() {
                     self.relink(id, false);
                     self.relink(id, true);
+                }
+            }
+            // A leader hands over.
+            162..=191 => {
+                let id = 1 + self.rng.below(SERVERS);
+                if let Some(life) = life(&mut self.servers, id) {
+                    life.inbox.push_back(Input::HandOver);
                 }
             }
             // All of them at once.
