@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use proto::connect::PASSWORD_BYTES;
 use proto::{OpCode, Reply, Request};
 
 use crate::client::{Client, create};
@@ -296,6 +298,32 @@ fn a_leader_that_stops_hands_over_first() {
     println!("longest gaps between two answers: {gaps:?}");
     // On an idle machine below 50 ms; an election takes half a second.
     assert!(gaps.iter().all(|gap| *gap < Duration::from_millis(400)), "{gaps:?}");
+}
+
+#[test]
+fn a_server_that_is_cut_off_lets_its_clients_go_in_time() {
+    let ensemble = Ensemble::start();
+    let leader = ensemble.leader();
+    let (here, third) = ((leader + 1) % SERVERS, (leader + 2) % SERVERS);
+    let new = Bytes::from_static(&[0; PASSWORD_BYTES]);
+    let (mut client, session) =
+        Client::attach(ensemble.clients[here], 6_000, 0, new).expect("it takes clients");
+    assert_eq!(session.timeout_ms, 6_000);
+    done(&mut client, &create("/a", b"0"));
+    let others = [leader, third].map(|at| ensemble.servers[at].as_ref().expect("it runs"));
+    others.iter().for_each(|server| server.signal("STOP"));
+    let began = Instant::now();
+    done(&mut client, &get("/a"));
+    assert!(client.frame().is_err(), "nobody says anything");
+    let after = began.elapsed();
+    // Two thirds of its timeout, on a busy machine a little more.
+    assert!((3_500..8_000).contains(&after.as_millis()), "it was let go after {after:?}");
+    others.iter().for_each(|server| server.signal("CONT"));
+    let password = Bytes::copy_from_slice(&session.password);
+    let attached = Client::attach(ensemble.clients[third], 6_000, session.session_id, password);
+    let (mut client, attached) = attached.expect("it takes clients");
+    assert_eq!(attached.session_id, session.session_id, "the session lives on");
+    done(&mut client, &set("/a", "1"));
 }
 
 #[test]

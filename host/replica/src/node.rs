@@ -18,6 +18,7 @@ use state::snapshot::Staged;
 use state::{Command, Members, Settings, View};
 use thiserror::Error;
 
+use crate::cut_off::CutOff;
 use crate::input::{Input, Report, Work};
 use crate::lines::Lines;
 use crate::liveness::Liveness;
@@ -98,6 +99,7 @@ pub struct Node<D: Disk> {
     /// What the servers want, while this one leads.
     lines: Lines,
     reads: ReadIndex,
+    cut_off: CutOff,
     /// The leader and the term when it was last looked at.
     led: (u64, u64),
     /// Sessions whose close takes further entries.
@@ -156,6 +158,7 @@ impl<D: Disk> Node<D> {
             proposals: Proposals::new((config.server, config.boot), first),
             lines: Lines::default(),
             reads: ReadIndex::new((config.server, config.boot)),
+            cut_off: CutOff::default(),
             led: (0, 0),
             closing: BTreeSet::new(),
             members: Arc::clone(&meta.members),
@@ -471,6 +474,11 @@ impl<D: Disk> Node<D> {
             if self.raft.leader().0 == 0 {
                 self.raft.campaign();
             }
+        }
+        let silent_ms = self.cut_off.silent_ms(now_ms, self.raft.hears_leader());
+        for outbox in self.liveness.cut_off(silent_ms) {
+            tracing::info!(silent_ms, "no leader is heard of: a client is let go, to move");
+            outbox.kill();
         }
         if self.leads() {
             let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };

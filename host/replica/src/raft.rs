@@ -24,6 +24,8 @@ use crate::snapshots::Offers;
 
 /// One that lacks no more entries than this is as good as up to date.
 const NEARLY_ALL: u64 = 64;
+/// A leader is heard from every tick; after so many, something is wrong.
+const HEARD_TICKS: usize = 3;
 
 struct LogStorage<D: Disk> {
     log: Log<D>,
@@ -356,6 +358,12 @@ impl<D: Disk> Raft<D> {
     /// The leader of the current term, 0 if none is known, and the term.
     pub(crate) fn leader(&self) -> (u64, u64) {
         (self.node.raft.leader_id, self.node.raft.term)
+    }
+
+    /// Whether it leads, or has heard from the leader of late.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let raft = &self.node.raft;
+        self.is_leader() || raft.leader_id != 0 && raft.election_elapsed <= HEARD_TICKS
     }
 
     /// The index of the last entry, on the disk or not.
