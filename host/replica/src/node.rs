@@ -219,8 +219,9 @@ impl<D: Disk> Node<D> {
             }
             Input::Reads(ticket) => self.reads.wait(ticket),
             Input::HandOver => {
-                if let Some(to) = self.raft.hand_over() {
+                if let Some(to) = self.raft.successor(|id| self.linked.contains(&id)) {
                     tracing::info!(raft_id = to, "hands leadership over");
+                    self.raft.hand_over(to);
                 }
             }
             Input::Durable(source) => {

@@ -426,7 +426,19 @@ impl<D: Disk> Raft<D> {
         self.node.propose_conf_change(Batch::encode_conf(step), conf_change(step))
     }
 
-    /// Lets another server lead.
+    /// The other voter with most of the log, of those that can be reached; none if this server does not
+    /// lead.
+    pub(crate) fn successor(&self, is_there: impl Fn(u64) -> bool) -> Option<u64> {
+        let me = self.node.raft.id;
+        let voters = self.voters().into_iter().filter(|id| *id != me && is_there(*id));
+        let progress = self.node.raft.prs();
+        voters
+            .filter(|_| self.is_leader())
+            .max_by_key(|id| progress.get(*id).map_or(0, |progress| progress.matched))
+    }
+
+    /// Lets another server lead, as soon as it has all of the log. Nothing can be proposed meanwhile; if
+    /// nothing comes of it, this server goes on after an election timeout.
     pub(crate) fn hand_over(&mut self, id: u64) {
         self.node.transfer_leader(id);
     }
@@ -450,22 +462,6 @@ impl<D: Disk> Raft<D> {
     /// Proposes an entry; gives it back if raft has too much in hand.
     pub(crate) fn propose(&mut self, payload: Vec<u8>) -> Result<(), raft::Error> {
         self.node.propose(Vec::new(), payload)
-    }
-
-    /// Lets the voter lead that has most of the log, as soon as it has all of it; gives its id, if this
-    /// server leads and there is one. Nothing can be proposed meanwhile; if nothing comes of it, this
-    /// server goes on after an election timeout.
-    pub(crate) fn hand_over(&mut self) -> Option<u64> {
-        if !self.is_leader() {
-            return None;
-        }
-        let (me, tracker) = (self.node.raft.id, self.node.raft.prs());
-        let voters = tracker.conf().to_conf_state().voters;
-        let others = tracker.iter().filter(|(id, _)| **id != me && voters.contains(id));
-        let alive = others.filter(|(_, progress)| progress.recent_active);
-        let to = alive.max_by_key(|(id, progress)| (progress.matched, **id)).map(|(id, _)| *id)?;
-        self.node.transfer_leader(to);
-        Some(to)
     }
 
     /// Whether it leads, and another one is to.

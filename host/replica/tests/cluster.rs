@@ -358,7 +358,8 @@ impl Cluster {
                 }
             }
             40..=79 => self.cut.clear(),
-            102..=105 => self.wipe(),
+            // All of them at once.
+            80..=81 => (1..=SERVERS).for_each(|id| self.crash(id)),
             // A server stands still, and what comes for it waits.
             82..=101 => {
                 let (id, ms) = (1 + self.rng.below(SERVERS), self.rng.below(3000) as i64);
@@ -390,8 +391,7 @@ impl Cluster {
                     life.inbox.push_back(Input::HandOver);
                 }
             }
-            // All of them at once.
-            80..=81 => (1..=SERVERS).for_each(|id| self.crash(id)),
+            192..=195 => self.wipe(),
             _ => {}
         }
     }
