@@ -387,8 +387,12 @@ impl<D: Disk> Raft<D> {
         self.node.raft.become_follower(term, 0);
     }
 
-    /// Asks for votes.
+    /// Asks for votes, if this server has one. raft-rs does not look, and takes all votes of nobody for
+    /// enough: a server that does not know who votes would lead.
     pub(crate) fn campaign(&mut self) {
+        if !self.node.raft.promotable() {
+            return;
+        }
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "raft does not campaign");
         }
