@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use proto::codec::Reader;
+use proto::connect::PASSWORD_BYTES;
 use proto::frame::next_frame;
 use proto::{Acl, ConnectRequest, ConnectResponse, OpCode, Reply, ReplyHeader, Request};
 
@@ -24,21 +25,34 @@ impl Client {
     }
 
     pub(crate) fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        let (client, response) =
+            Self::attach(address, 30_000, 0, Bytes::from_static(&[0; PASSWORD_BYTES]))?;
+        assert!(response.timeout_ms > 0, "a new session is never expired");
+        Ok(client)
+    }
+
+    /// Asks for a session: a new one, whose id is 0, or one that there is.
+    pub(crate) fn attach(
+        address: SocketAddr,
+        timeout_ms: i32,
+        session_id: i64,
+        password: Bytes,
+    ) -> std::io::Result<(Self, ConnectResponse)> {
         let mut client = Self::open(address)?;
+        let (protocol_version, last_zxid_seen, read_only) = (0, 0, Some(false));
         let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: 0,
-            timeout_ms: 30_000,
-            session_id: 0,
-            password: Bytes::from_static(&[0; 16]),
-            read_only: Some(false),
+            protocol_version,
+            last_zxid_seen,
+            timeout_ms,
+            session_id,
+            password,
+            read_only,
         };
         let mut out = BytesMut::new();
         request.encode(&mut out);
         client.stream.write_all(&out)?;
         let response = ConnectResponse::decode(client.frame()?).map_err(std::io::Error::other)?;
-        assert!(response.timeout_ms > 0, "a new session is never expired");
-        Ok(client)
+        Ok((client, response))
     }
 
     pub(crate) fn frame(&mut self) -> std::io::Result<Bytes> {

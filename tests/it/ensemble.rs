@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use proto::connect::PASSWORD_BYTES;
 use proto::{OpCode, Reply, Request};
 
 use crate::client::{Client, create};
@@ -245,6 +248,82 @@ fn one_that_is_too_far_behind_gets_the_state() {
     ensemble.kill(away);
     ensemble.start_one(away);
     assert_eq!(read(&mut ensemble.connect(away), "/a"), "last");
+}
+
+/// Writes without a pause until `stop`; gives the longest time between two answers.
+fn write_on(mut client: Client, path: &str, stop: &AtomicBool) -> Duration {
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while !stop.load(Ordering::Relaxed) {
+        done(&mut client, &set(path, "x"));
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    longest
+}
+
+#[test]
+fn a_leader_that_stops_hands_over_first() {
+    let mut ensemble = Ensemble::start();
+    let mut gaps = Vec::new();
+    for round in 0..4 {
+        let leader = ensemble.leader();
+        let paths: Vec<String> = (0..6).map(|at| format!("/{round}-{at}")).collect();
+        let stop = AtomicBool::new(false);
+        let stopped = ensemble.servers[leader].take().expect("it runs");
+        let longest = std::thread::scope(|scope| {
+            let writers: Vec<_> = paths
+                .iter()
+                .enumerate()
+                .map(|(at, path)| {
+                    let mut client = ensemble.connect((leader + 1 + at % 2) % SERVERS);
+                    done(&mut client, &create(path, b""));
+                    scope.spawn(|| write_on(client, path, &stop))
+                })
+                .collect();
+            std::thread::sleep(Duration::from_millis(300));
+            stopped.terminate();
+            std::thread::sleep(Duration::from_millis(300));
+            stop.store(true, Ordering::Relaxed);
+            writers.into_iter().map(|writer| writer.join().expect("its server stays")).max()
+        });
+        gaps.extend(longest);
+        let told = std::fs::read_to_string(ensemble.dir.path().join(format!("log{leader}")));
+        let told = told.expect("it is there");
+        let lines = ["hands leadership over", "another server leads", "stopped; sessions live on"];
+        let at = lines.map(|line| told.rfind(line).unwrap_or_else(|| panic!("{line}: {told}")));
+        assert!(at.is_sorted(), "it stopped before another one led: {told}");
+        ensemble.start_one(leader);
+        read(&mut ensemble.connect(leader), "/");
+    }
+    println!("longest gaps between two answers: {gaps:?}");
+    // On an idle machine below 50 ms; an election takes half a second.
+    assert!(gaps.iter().all(|gap| *gap < Duration::from_millis(400)), "{gaps:?}");
+}
+
+#[test]
+fn a_server_that_is_cut_off_lets_its_clients_go_in_time() {
+    let ensemble = Ensemble::start();
+    let leader = ensemble.leader();
+    let (here, third) = ((leader + 1) % SERVERS, (leader + 2) % SERVERS);
+    let new = Bytes::from_static(&[0; PASSWORD_BYTES]);
+    let (mut client, session) =
+        Client::attach(ensemble.clients[here], 6_000, 0, new).expect("it takes clients");
+    assert_eq!(session.timeout_ms, 6_000);
+    done(&mut client, &create("/a", b"0"));
+    let others = [leader, third].map(|at| ensemble.servers[at].as_ref().expect("it runs"));
+    others.iter().for_each(|server| server.signal("STOP"));
+    let began = Instant::now();
+    done(&mut client, &get("/a"));
+    assert!(client.frame().is_err(), "nobody says anything");
+    let after = began.elapsed();
+    // Two thirds of its timeout, on a busy machine a little more.
+    assert!((3_500..8_000).contains(&after.as_millis()), "it was let go after {after:?}");
+    others.iter().for_each(|server| server.signal("CONT"));
+    let password = Bytes::copy_from_slice(&session.password);
+    let attached = Client::attach(ensemble.clients[third], 6_000, session.session_id, password);
+    let (mut client, attached) = attached.expect("it takes clients");
+    assert_eq!(attached.session_id, session.session_id, "the session lives on");
+    done(&mut client, &set("/a", "1"));
 }
 
 #[test]

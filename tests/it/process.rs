@@ -83,6 +83,13 @@ impl Server {
         server
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill =
+            Command::new("kill").args(["-s", name]).arg(self.child.id().to_string()).status();
+        assert!(kill.expect("there is a kill").success());
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
@@ -91,8 +98,7 @@ impl Server {
 
     /// SIGTERM, and waits until it has ended.
     pub(crate) fn terminate(mut self) {
-        let kill = Command::new("kill").arg(self.child.id().to_string()).status();
-        assert!(kill.expect("there is a kill").success());
+        self.signal("TERM");
         assert!(self.child.wait().expect("it is our child").success(), "a clean end");
     }
 

@@ -37,6 +37,8 @@ pub enum Input {
     },
     /// Reads, up to this slot of their connection, that are to show whatever anybody was told before.
     Reads(Ticket),
+    /// This server is to stop: if it leads, another one is to, before the others miss it.
+    HandOver,
     /// From the Machine.
     Report(Report),
     /// The store, with everything up to this entry, is durable.

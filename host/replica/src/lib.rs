@@ -20,6 +20,7 @@
 
 pub mod input;
 
+mod cut_off;
 mod lines;
 mod liveness;
 pub mod log;

@@ -85,6 +85,13 @@ impl Liveness {
         heard.map(|(session, alive)| (*session, alive.generation)).collect()
     }
 
+    /// The connections of this server that are to find another one: it has heard of no leader for more
+    /// than two thirds of their sessions' timeouts. Each is named once.
+    pub(crate) fn cut_off(&mut self, silent_ms: i64) -> Vec<Arc<Outbox>> {
+        let late = self.sessions.values_mut().filter(|alive| silent_ms * 3 > alive.timeout_ms * 2);
+        late.filter_map(|alive| alive.outbox.take()).collect()
+    }
+
     /// Every session has its full timeout again.
     pub(crate) fn begin_again(&mut self) {
         for alive in self.sessions.values_mut() {
@@ -100,6 +107,19 @@ impl Liveness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_is_cut_off_lets_its_clients_go_in_time() {
+        let mut liveness = Liveness::default();
+        liveness.attached(1, 1, 3000, Some(Outbox::new(1, Box::new(|| {}))));
+        liveness.attached(2, 1, 9000, Some(Outbox::new(2, Box::new(|| {}))));
+        liveness.attached(3, 1, 3000, None);
+        let ids = |gone: Vec<Arc<Outbox>>| gone.iter().map(|outbox| outbox.id).collect::<Vec<_>>();
+        assert_eq!(ids(liveness.cut_off(2000)), [0; 0], "not yet");
+        assert_eq!(ids(liveness.cut_off(2001)), [1]);
+        assert_eq!(ids(liveness.cut_off(6000)), [0; 0], "once");
+        assert_eq!(ids(liveness.cut_off(6001)), [2]);
+    }
 
     #[test]
     fn whom_a_leader_named_is_named_again_when_it_leads_again() {

@@ -18,6 +18,7 @@ use state::snapshot::Staged;
 use state::{Command, Members, Settings, View};
 use thiserror::Error;
 
+use crate::cut_off::CutOff;
 use crate::input::{Input, Report, Work};
 use crate::lines::Lines;
 use crate::liveness::Liveness;
@@ -98,6 +99,7 @@ pub struct Node<D: Disk> {
     /// What the servers want, while this one leads.
     lines: Lines,
     reads: ReadIndex,
+    cut_off: CutOff,
     /// The leader and the term when it was last looked at.
     led: (u64, u64),
     /// Sessions whose close takes further entries.
@@ -157,6 +159,7 @@ impl<D: Disk> Node<D> {
             proposals: Proposals::new((config.server, config.boot), first),
             lines: Lines::default(),
             reads: ReadIndex::new((config.server, config.boot)),
+            cut_off: CutOff::default(),
             led: (0, 0),
             closing: BTreeSet::new(),
             members: Arc::clone(&meta.members),
@@ -216,6 +219,12 @@ impl<D: Disk> Node<D> {
                 self.queue.push_back((Queued::Command(command), ticket));
             }
             Input::Reads(ticket) => self.reads.wait(ticket),
+            Input::HandOver => {
+                if let Some(to) = self.raft.successor(|id| self.linked.contains(&id)) {
+                    tracing::info!(raft_id = to, "hands leadership over");
+                    self.raft.hand_over(to);
+                }
+            }
             Input::Durable(source) => {
                 self.durable = self.durable.max(source.meta().applied);
                 self.raft.offers().put(source);
@@ -469,6 +478,11 @@ impl<D: Disk> Node<D> {
                 self.raft.campaign();
             }
         }
+        let silent_ms = self.cut_off.silent_ms(now_ms, self.raft.hears_leader());
+        for outbox in self.liveness.cut_off(silent_ms) {
+            tracing::info!(silent_ms, "no leader is heard of: a client is let go, to move");
+            outbox.kill();
+        }
         if self.leads() {
             let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };
             for (session, generation) in self.liveness.expired(at_ms) {
@@ -633,7 +647,7 @@ impl<D: Disk> Node<D> {
     fn propose(&mut self, clock_ms: i64) -> bool {
         let backlog = self.raft.last_index().saturating_sub(self.applied);
         let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog);
-        if !self.leads() || room == 0 || self.lines.is_empty() {
+        if !self.leads() || self.raft.hands_over() || room == 0 || self.lines.is_empty() {
             return false;
         }
         self.time_ms = self.time_ms.max(clock_ms);

@@ -24,6 +24,8 @@ use crate::snapshots::Offers;
 
 /// One that lacks no more entries than this is as good as up to date.
 const NEARLY_ALL: u64 = 64;
+/// A leader is heard from every tick; after so many, something is wrong.
+const HEARD_TICKS: usize = 3;
 
 struct LogStorage<D: Disk> {
     log: Log<D>,
@@ -358,6 +360,12 @@ impl<D: Disk> Raft<D> {
         (self.node.raft.leader_id, self.node.raft.term)
     }
 
+    /// Whether it leads, or has heard from the leader of late.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let raft = &self.node.raft;
+        self.is_leader() || raft.leader_id != 0 && raft.election_elapsed <= HEARD_TICKS
+    }
+
     /// The index of the last entry, on the disk or not.
     pub(crate) fn last_index(&self) -> u64 {
         self.node.raft.raft_log.last_index()
@@ -379,10 +387,9 @@ impl<D: Disk> Raft<D> {
         self.node.raft.become_follower(term, 0);
     }
 
-    /// Asks for votes, if it may lead: one that does not vote, or does not know of the ensemble yet, may
-    /// not.
+    /// Asks for votes, if this server has one. raft-rs does not look, and takes all votes of nobody for
+    /// enough: a server that does not know who votes would lead.
     pub(crate) fn campaign(&mut self) {
-        // Raft itself looks at this only when its own time is up.
         if !self.node.raft.promotable() {
             return;
         }
@@ -423,7 +430,19 @@ impl<D: Disk> Raft<D> {
         self.node.propose_conf_change(Batch::encode_conf(step), conf_change(step))
     }
 
-    /// Lets another server lead.
+    /// The other voter with most of the log, of those that can be reached; none if this server does not
+    /// lead.
+    pub(crate) fn successor(&self, is_there: impl Fn(u64) -> bool) -> Option<u64> {
+        let me = self.node.raft.id;
+        let voters = self.voters().into_iter().filter(|id| *id != me && is_there(*id));
+        let progress = self.node.raft.prs();
+        voters
+            .filter(|_| self.is_leader())
+            .max_by_key(|id| progress.get(*id).map_or(0, |progress| progress.matched))
+    }
+
+    /// Lets another server lead, as soon as it has all of the log. Nothing can be proposed meanwhile; if
+    /// nothing comes of it, this server goes on after an election timeout.
     pub(crate) fn hand_over(&mut self, id: u64) {
         self.node.transfer_leader(id);
     }
@@ -447,6 +466,11 @@ impl<D: Disk> Raft<D> {
     /// Proposes an entry; gives it back if raft has too much in hand.
     pub(crate) fn propose(&mut self, payload: Vec<u8>) -> Result<(), raft::Error> {
         self.node.propose(Vec::new(), payload)
+    }
+
+    /// Whether it leads, and another one is to.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
     }
 
     /// Whether a leader is known that can answer [`Self::read_index`], as far as is known here: a new

@@ -1,6 +1,6 @@
 //! Three servers as values in one thread, from a seed: their messages are lost, doubled, delayed and
-//! overtaken, links are cut or break, servers stand still or lose power, and clients move from one to
-//! another with requests under way.
+//! overtaken, links are cut or break, servers stand still, hand over or lose power, and clients move
+//! from one to another with requests under way.
 //!
 //! What is claimed: a write that was acknowledged is there, none is applied twice, no session ends,
 //! the replicas agree, a linearizable read, or one after a `sync`, shows what anybody was told before it
@@ -358,7 +358,8 @@ impl Cluster {
                 }
             }
             40..=79 => self.cut.clear(),
-            102..=105 => self.wipe(),
+            // All of them at once.
+            80..=81 => (1..=SERVERS).for_each(|id| self.crash(id)),
             // A server stands still, and what comes for it waits.
             82..=101 => {
                 let (id, ms) = (1 + self.rng.below(SERVERS), self.rng.below(3000) as i64);
@@ -383,8 +384,14 @@ impl Cluster {
                     self.relink(id, true);
                 }
             }
-            // All of them at once.
-            80..=81 => (1..=SERVERS).for_each(|id| self.crash(id)),
+            // A leader hands over.
+            162..=191 => {
+                let id = 1 + self.rng.below(SERVERS);
+                if let Some(life) = life(&mut self.servers, id) {
+                    life.inbox.push_back(Input::HandOver);
+                }
+            }
+            192..=195 => self.wipe(),
             _ => {}
         }
     }

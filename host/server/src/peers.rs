@@ -467,12 +467,12 @@ fn write_all(mut stream: &TcpStream, link: &Link) -> io::Error {
     }
 }
 
+/// Who was refused, if it said who it is, and why.
+type Refusal = (Option<u32>, io::Error);
+
 /// Takes a call; gives the peer's ids, its own and that for raft, if messages follow. An error comes
 /// with who called, if that is known.
-fn answer(
-    mut stream: &TcpStream,
-    post: &Post,
-) -> Result<Option<(u32, u64)>, (Option<u32>, io::Error)> {
+fn answer(mut stream: &TcpStream, post: &Post) -> Result<Option<(u32, u64)>, Refusal> {
     let hello: io::Result<Hello> = (|| {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;

@@ -137,6 +137,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         _ = term.recv() => tracing::info!("SIGTERM: stopping"),
         _ = int.recv() => tracing::info!("SIGINT: stopping"),
     }
+    replica.hand_over().await;
     stop.send_replace(true);
     for accepting in accepting {
         accepting.await.context("the accept loop panicked")?;

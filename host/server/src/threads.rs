@@ -31,6 +31,8 @@ const WORK_MAX: usize = 64;
 const WAKE_ENTRIES: u64 = 16;
 /// How much less of the processor big reads get than all else, of 19.
 const BIG_READS_NICE: i32 = 10;
+/// How long a server that stops waits for another one to lead.
+const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 /// The exit code of a server that is broken: start it again, it replays its log.
 pub(crate) const EXIT_BROKEN: i32 = 70;
 
@@ -169,6 +171,16 @@ impl Replica {
             threads.push(spawn("big-reads", Box::new(move || run_big_reads(&arriving, &stop)))?);
         }
         Ok(Self { inputs, big_reads, published, part, stop, threads })
+    }
+
+    /// Lets another server lead, if this one does, so that nobody misses it when it stops. Waits until
+    /// that is so, but not for long: there may be no other server.
+    pub(crate) async fn hand_over(&self) {
+        self.inputs.put([Input::HandOver]);
+        let patience = Instant::now() + HAND_OVER_MAX;
+        while self.part.load(Ordering::Relaxed) == Part::Leader as u8 && Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Applies what is committed, makes the store durable, and ends the threads.

@@ -108,8 +108,7 @@ pub enum Command {
     },
     /// What raft counts changes: the one command of an entry of raft's own, of no server.
     Conf(ConfStep),
-    /// Changes nothing and takes no zxid: a `sync`, or what a leader had decided before it lost its
-    /// place.
+    /// Changes nothing and takes no zxid: what a leader had decided before it lost its place.
     Nothing,
 }
 

@@ -1,5 +1,6 @@
-//! Writes are linearizable: each takes effect at one moment between its request and its reply, and
-//! what a `sync` answers is no older than its request.
+//! Writes are linearizable: each takes effect at one moment between its request and its reply. So are
+//! the reads of servers that are told so, and every `sync`: what they answer is no older than their
+//! requests.
 //!
 //! There is no need to search for an order, as Wing and Gong do: replies and the log name it. Each
 //! write has its place in the log, `Answers` shows that it did there what a tree does that is changed
@@ -8,15 +9,16 @@
 //! it took effect before its reply is certain: nothing is answered that is not committed.) That is
 //! sound, and stronger than a search, which may find an order that the log does not have.
 //!
-//! Reads are not linearizable, but of what they have shown the same is true.
+//! Other reads are not linearizable, but of what they have shown the same is true.
 
 use std::collections::BTreeMap;
 
-use proto::Request;
+use proto::{ErrorCode, Request};
 
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
 use crate::sim::history::{Event, Zxid};
+use crate::sim::server::reads_are_linearizable;
 
 /// What had been seen by anybody when each request was sent.
 #[derive(Default)]
@@ -24,8 +26,8 @@ pub(super) struct RealTime {
     seen: i64,
     /// By connection, for each of its writes.
     writes: BTreeMap<u64, Vec<i64>>,
-    /// By connection and number, for each `sync`.
-    syncs: BTreeMap<(u64, usize), i64>,
+    /// By connection and number, for each linearizable read.
+    reads: BTreeMap<(u64, usize), i64>,
     /// How many writes of each session's generation were looked at.
     looked: BTreeMap<(i64, u32), usize>,
 }
@@ -41,8 +43,8 @@ impl Checker for RealTime {
                 let asked = &known.connections.get(*conn).sent[*number];
                 if asked.is_write {
                     self.writes.entry(*conn).or_default().push(self.seen);
-                } else if matches!(asked.request, Request::Sync { .. }) {
-                    self.syncs.insert((*conn, *number), self.seen);
+                } else if is_linearizable(&asked.request, known.connections.get(*conn).server) {
+                    self.reads.insert((*conn, *number), self.seen);
                 }
             }
             Event::Committed { first: true, index, .. } => {
@@ -64,12 +66,13 @@ impl Checker for RealTime {
                 }
             }
             Event::Replied { conn, number, zxid, result } => {
-                if let Some(seen) = self.syncs.remove(&(*conn, *number))
-                    && result.is_ok()
+                let shows = matches!(result, Ok(_) | Err(ErrorCode::NoNode | ErrorCode::NoAuth));
+                if let Some(seen) = self.reads.remove(&(*conn, *number))
+                    && shows
                     && *zxid < seen
                 {
                     return Err(format!(
-                        "connection {conn}: a sync is answered at {}, but {} was seen before",
+                        "connection {conn}: a linearizable read is answered at {}, but {} was seen before",
                         Zxid(*zxid),
                         Zxid(seen)
                     ));
@@ -81,5 +84,20 @@ impl Checker for RealTime {
             _ => {}
         }
         Ok(())
+    }
+}
+
+fn is_linearizable(request: &Request, server: u64) -> bool {
+    match request {
+        Request::Sync { .. } => true,
+        Request::Exists { .. }
+        | Request::GetData { .. }
+        | Request::GetAcl { .. }
+        | Request::GetChildren { .. }
+        | Request::GetChildren2 { .. }
+        | Request::MultiRead(_)
+        | Request::GetEphemerals { .. }
+        | Request::GetAllChildrenNumber { .. } => reads_are_linearizable(server),
+        _ => false,
     }
 }
