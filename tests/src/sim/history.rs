@@ -33,7 +33,7 @@ pub enum Event {
     /// A server took a whole packet from a connection.
     Heard { conn: u64 },
     /// A server closed a connection: of its own will, as a client sees it.
-    HungUp { conn: u64 },
+    HungUp { conn: u64, cut_off: bool },
     /// A Node was told by another whom that has heard from: sessions and generations.
     Told { server: u64, sessions: Vec<(i64, u32)> },
     /// A Node ticked.
@@ -157,7 +157,7 @@ impl std::fmt::Display for Event {
             Self::Misplaced { conn, what } => write!(f, "connection {conn}: {what}"),
             Self::Ended { conn } => write!(f, "connection {conn}: ended"),
             Self::Heard { conn } => write!(f, "connection {conn}: heard from"),
-            Self::HungUp { conn } => write!(f, "connection {conn}: the server hangs up"),
+            Self::HungUp { conn, .. } => write!(f, "connection {conn}: the server hangs up"),
             Self::Told { server, sessions } => {
                 write!(f, "server {server}: told that these were heard from: {sessions:x?}")
             }

@@ -413,7 +413,7 @@ impl Sim {
             }
             Did::Heard { conn } => self.happened(Event::Heard { conn }),
             Did::Told(sessions) => self.happened(Event::Told { server, sessions }),
-            Did::HungUp { conn } => self.happened(Event::HungUp { conn }),
+            Did::HungUp { conn, cut_off } => self.happened(Event::HungUp { conn, cut_off }),
             Did::Ticked => self.happened(Event::Ticked { server }),
             Did::Leads(term) => {
                 if let Some(term) = term {

@@ -132,6 +132,8 @@ struct Life {
     next_flush_ms: i64,
     /// The term in which it leads, if it does.
     leads: Option<u64>,
+    /// For how many ticks it has known a leader.
+    led_ticks: u32,
     /// What is to be written to the store, and whether it was, but may not be durable.
     flushes: VecDeque<(Arc<Flush>, bool)>,
 }
@@ -198,7 +200,7 @@ pub enum Did {
     /// A packet was taken from a connection.
     Heard { conn: u64 },
     /// A connection was told to end.
-    HungUp { conn: u64 },
+    HungUp { conn: u64, cut_off: bool },
     /// The Node ticked.
     Ticked,
     /// The Node was told by another server whom that has heard from: sessions and generations.
@@ -390,6 +392,7 @@ impl Server {
             next_reap_ms: now_ms + REAP_MS,
             next_flush_ms: now_ms + self.sizes.flush_ms,
             leads: None,
+            led_ticks: 0,
             flushes: VecDeque::new(),
         });
         let torn = recovered == Some(true);
@@ -668,6 +671,7 @@ impl Server {
                 let clock_ms = now_ms - life.started_ms;
                 life.node.tick(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
                 life.flush_due = true;
+                life.led_ticks = if life.node.leader().0 == 0 { 0 } else { life.led_ticks + 1 };
                 did.push(Did::Ticked);
                 life.take_leadership(did);
             }

@@ -1,5 +1,6 @@
 //! A server hangs up on a client only for a reason: its session has ended or has moved on, it could not
-//! be attached, or a snapshot jumped over what it watches. That the leader is lost is none.
+//! be attached, a snapshot jumped over what it watches, or this server is cut off from any leader. That a leader is
+//! lost for a moment is none.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ impl Checker for HangUps {
                 let installs = self.installs.get(&server).copied().unwrap_or_default();
                 self.attached.insert(*conn, installs);
             }
-            Event::HungUp { conn } => {
+            Event::HungUp { conn, cut_off } => {
                 counts.hang_ups += 1;
                 let connection = known.connections.get(*conn);
                 let installs = self.installs.get(&connection.server).copied().unwrap_or_default();
@@ -40,7 +41,7 @@ impl Checker for HangUps {
                 let is_its = row.is_some_and(|row| {
                     !row.closing && Some(row.generation) == connection.generation
                 });
-                if is_its && self.attached.get(conn) == Some(&installs) {
+                if is_its && !cut_off && self.attached.get(conn) == Some(&installs) {
                     let (server, session) = (connection.server, connection.session);
                     return Err(format!(
                         "server {server} hung up on connection {conn}, whose session {session:#x} lives \

@@ -10,6 +10,9 @@ use replica::log::SimRng;
 use super::{Client, Did, Life, OUT_BYTES_MAX, OUTSTANDING_MAX};
 use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
 
+/// A server that heard of no leader within so many ticks may have let its clients go for that.
+const CUT_OFF_TICKS: u32 = 40;
+
 impl Client {
     pub(super) fn has_room(&self) -> bool {
         self.output.len() < OUT_BYTES_MAX && self.outstanding < OUTSTANDING_MAX
@@ -102,7 +105,8 @@ impl Life {
         let drained = client.connection.drain(&mut client.output, OUT_BYTES_MAX);
         client.outstanding = client.connection.outstanding();
         if drained == Drained::Close {
-            did.push(Did::HungUp { conn });
+            let cut_off = self.led_ticks < CUT_OFF_TICKS;
+            did.push(Did::HungUp { conn, cut_off });
             if let Some(wire) = wires.get_mut(&conn) {
                 wire.down.extend_from_slice(&client.output);
             }
