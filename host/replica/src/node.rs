@@ -409,6 +409,11 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// Whether it has heard of a leader within an election timeout, or leads.
+    pub fn hears_leader(&self) -> bool {
+        self.raft.hears_leader()
+    }
+
     /// Whether this server leads.
     pub fn leads(&self) -> bool {
         self.raft.is_leader()

@@ -671,7 +671,7 @@ impl Server {
                 let clock_ms = now_ms - life.started_ms;
                 life.node.tick(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
                 life.flush_due = true;
-                life.led_ticks = if life.node.leader().0 == 0 { 0 } else { life.led_ticks + 1 };
+                life.led_ticks = if life.node.hears_leader() { life.led_ticks + 1 } else { 0 };
                 did.push(Did::Ticked);
                 life.take_leadership(did);
             }
