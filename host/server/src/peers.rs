@@ -146,7 +146,8 @@ pub(crate) struct Peers {
 struct Link {
     /// What is to be sent; `None` when the connection has ended.
     messages: Mailbox<Option<PeerMessage>>,
-    there: AtomicBool,
+    /// The id for raft that the server at its other end has given itself; 0 if there is no link.
+    to: AtomicU64,
 }
 
 impl Peers {
@@ -243,7 +244,7 @@ impl Peers {
         post.takes_part.store(true, Ordering::Relaxed);
         for peer in self.others.drain(..) {
             let messages = Mailbox::new(usize::MAX);
-            let link = Arc::new(Link { messages, there: AtomicBool::new(false) });
+            let link = Arc::new(Link { messages, to: AtomicU64::new(0) });
             let (ours, post) = (Arc::clone(&link), Arc::clone(post));
             let name = format!("to-server-{}", peer.id);
             self.links.insert(peer.id, link);
@@ -263,11 +264,12 @@ impl Peers {
     }
 
     /// Sends a message to a server, by its id for raft, if there is a link; otherwise it is dropped.
+    /// Who has which id is as they say themselves: one that waits for its first state knows no members.
     pub(crate) fn send(&self, to: u64, message: PeerMessage) {
-        let Some(link) = self.members.server_of(to).and_then(|to| self.links.get(&to)) else {
-            return;
-        };
-        if link.there.load(Ordering::Relaxed) && link.messages.len() < WAITING_MAX {
+        let link = self.links.values().find(|link| link.to.load(Ordering::Relaxed) == to);
+        if let Some(link) = link
+            && link.messages.len() < WAITING_MAX
+        {
             link.messages.put([Some(message)]);
         }
     }
@@ -380,10 +382,10 @@ fn call(peer: &Peer, post: &Post, link: &Link) {
                 tracing::info!(server, "linked to a server");
                 told = false;
                 post.answers(server, boot);
-                link.there.store(true, Ordering::Relaxed);
+                link.to.store(raft_id, Ordering::Relaxed);
                 inputs.put([Input::Linked(raft_id)]);
                 let error = speak(&stream, link);
-                link.there.store(false, Ordering::Relaxed);
+                link.to.store(0, Ordering::Relaxed);
                 post.answers_no_more(server);
                 link.messages.take(&mut Vec::new(), Duration::ZERO);
                 inputs.put([Input::Unlinked(raft_id)]);
