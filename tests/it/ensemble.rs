@@ -408,7 +408,7 @@ fn one_without_data_does_not_take_the_place_of_one_that_is_there() {
     let data = ensemble.dir.path().join("double");
     let _double = spawn(&data, other.to_str().expect("it is UTF-8"), log);
     let deadline = Instant::now() + PATIENCE;
-    let expected = "two servers must not have the same id";
+    let expected = "every server needs an id of its own";
     loop {
         let told = std::fs::read_to_string(ensemble.dir.path().join(format!("log{leader}")));
         if told.expect("it is there").contains(expected) {
