@@ -29,9 +29,9 @@ use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
 use crate::peer::{Missing, PeerMessage};
 use crate::proposals::Proposals;
-use crate::raft::{Raft, RaftMessage, SnapshotAt};
+use crate::raft::{Raft, RaftMessage};
 use crate::read_index::ReadIndex;
-use crate::snapshots::{Incoming, Received, SnapshotJob, SnapshotMessage, StageDone};
+use crate::snapshots::{Receiver, SnapshotJob, SnapshotMessage, StageDone, Whole};
 
 /// How many commands one entry holds.
 pub const BATCH_COMMANDS_MAX: usize = 1024;
@@ -110,10 +110,9 @@ pub struct Node<D: Disk> {
     linked: BTreeSet<u64>,
     /// Servers that ask to take part anew: with what number, and when they were last decided on.
     joining: BTreeMap<u32, (u64, u32)>,
-    /// A snapshot on its way to this server.
-    incoming: Option<Incoming>,
-    /// The state of a snapshot that raft takes now.
-    staged: Option<Staged>,
+    receiver: Receiver,
+    /// The state of a snapshot that raft takes now, and its generation.
+    staged: Option<(Staged, u64)>,
     /// Work on stores, not given out yet.
     jobs: Vec<SnapshotJob>,
     /// Messages for other servers, not given out yet.
@@ -165,7 +164,7 @@ impl<D: Disk> Node<D> {
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
             joining: BTreeMap::new(),
-            incoming: None,
+            receiver: Receiver::default(),
             staged: None,
             jobs: Vec::new(),
             outgoing: Vec::new(),
@@ -242,9 +241,7 @@ impl<D: Disk> Node<D> {
                 if peer == self.led.0 {
                     self.proposals.send_afresh();
                 }
-                if let Some(incoming) = &mut self.incoming {
-                    incoming.ask_now(self.ticks);
-                }
+                self.receiver.ask_now(self.ticks);
             }
             Input::Unlinked(peer) => {
                 self.linked.remove(&peer);
@@ -260,8 +257,8 @@ impl<D: Disk> Node<D> {
 
     fn hear(&mut self, from: u64, message: PeerMessage) {
         match message {
-            PeerMessage::Raft(message) => match message.snapshot.clone() {
-                Some(at) if at.index > self.raft.committed() => self.offered(message, &at),
+            PeerMessage::Raft(message) => match &message.snapshot {
+                Some(at) if at.index > self.raft.committed() => self.offered(message),
                 _ => self.raft.step(message),
             },
             PeerMessage::Snapshot(message) => self.hear_of_snapshot(from, message),
@@ -350,19 +347,12 @@ impl<D: Disk> Node<D> {
     }
 
     /// Raft may take a snapshot only when its state is here: it is asked for first.
-    fn offered(&mut self, message: RaftMessage, at: &SnapshotAt) {
-        match &mut self.incoming {
-            Some(incoming) => incoming.offered_again(message),
-            None => {
-                let server = self.server(message.from);
-                tracing::info!(
-                    server,
-                    index = at.index,
-                    "too far behind; a snapshot is on its way"
-                );
-                let generation = self.generation() + 1;
-                self.incoming = Some(Incoming::new(message, at, generation, self.ticks));
-            }
+    fn offered(&mut self, message: RaftMessage) {
+        let (from, linked) = (message.from, &self.linked);
+        let generation = generation(self.raft.log());
+        if self.receiver.offered(message, generation, |id| linked.contains(&id), self.ticks) {
+            let server = self.server(from);
+            tracing::info!(server, "too far behind; a snapshot is on its way");
         }
     }
 
@@ -380,31 +370,24 @@ impl<D: Disk> Node<D> {
                     self.outgoing.push((from, PeerMessage::Snapshot(gone)));
                 }
             },
-            SnapshotMessage::Chunk { of, chunk } => {
-                let incoming = self.incoming.as_mut();
-                self.jobs.extend(incoming.and_then(|incoming| incoming.take(of, chunk)));
-            }
+            SnapshotMessage::Chunk { of, chunk } => self.jobs.extend(self.receiver.take(of, chunk)),
             SnapshotMessage::Gone { of } => {
-                if self.incoming.as_ref().is_some_and(|i| i.is(of) && i.from() == from) {
+                if self.receiver.gone(from, of) {
                     tracing::info!(server = self.server(from), "it keeps that snapshot no more");
-                    // The leader offers another one.
-                    self.incoming = None;
                 }
             }
         }
     }
 
     fn staged(&mut self, done: StageDone) {
-        let Some(incoming) = self.incoming.take() else { return };
-        match incoming.staged(done, self.ticks) {
-            Ok(Received::More(incoming)) => self.incoming = Some(incoming),
-            Ok(Received::Whole(mut offer, staged)) => {
-                offer.snapshot = Some(SnapshotAt::of(staged.meta()));
-                self.staged = Some(staged);
-                self.raft.step(*offer);
+        match self.receiver.staged(done, self.ticks) {
+            Ok(None) => {}
+            Ok(Some(Whole { offer, staged, generation })) => {
+                self.staged = Some((staged, generation));
+                self.raft.step(offer);
             }
             Err(why) => {
-                tracing::error!(%why, "a snapshot that came is not whole; asking for another")
+                tracing::error!(%why, "a snapshot that came is not whole; asking for another");
             }
         }
     }
@@ -510,9 +493,7 @@ impl<D: Disk> Node<D> {
             self.moved = self.ticks;
         }
         self.change_members();
-        if let Some(incoming) = &mut self.incoming {
-            self.outgoing.extend(incoming.ask(self.ticks));
-        }
+        self.outgoing.extend(self.receiver.tick(self.raft.committed(), self.ticks));
         self.trim()
     }
 
@@ -565,14 +546,14 @@ impl<D: Disk> Node<D> {
             self.ask();
             self.outgoing.drain(..).for_each(|(to, message)| send(to, message));
             let raft = &mut |to, message| send(to, PeerMessage::Raft(message));
-            let generation = self.generation() + 1;
+            // One that raft does not take is of no use: it has gone beyond it.
+            let staged = self.staged.take();
+            let generation = staged.as_ref().map(|(_, generation)| *generation);
             let flushed = self.raft.flush(generation, raft)?;
             if flushed.installed {
                 work.entries.clear();
-                work.install = self.staged.take();
+                work.install = staged.map(|(staged, _)| staged);
             }
-            // One that raft did not take is of no use: it has gone beyond it.
-            self.staged = None;
             work.entries.extend(flushed.entries);
             self.committed = self.raft.committed();
             for (index, question) in flushed.read_indexes {

@@ -186,6 +186,17 @@ pub struct RaftMessage {
     pub snapshot: Option<SnapshotAt>,
 }
 
+#[cfg(test)]
+impl RaftMessage {
+    /// One that offers a snapshot, with nothing else in it.
+    pub(crate) fn offer(from: u64, at: SnapshotAt) -> Self {
+        let mut message = raft::prelude::Message { from, ..Default::default() };
+        message.set_msg_type(MessageType::MsgSnapshot);
+        message.set_snapshot(to_snapshot(&at));
+        to_peer(message)
+    }
+}
+
 /// An entry in such a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of `eraftpb::Entry`")]
@@ -413,7 +424,8 @@ impl<D: Disk> Raft<D> {
                 id: *id,
                 votes: voters.contains(id),
                 is_there: *id == me || is_there(*id),
-                is_up_to_date: *id == me || at.matched + NEARLY_ALL >= last,
+                // An empty one has nothing, however short the log.
+                is_up_to_date: *id == me || at.matched > 0 && at.matched + NEARLY_ALL >= last,
             })
             .collect();
         counted.sort_by_key(|counted| counted.id);
@@ -501,9 +513,12 @@ impl<D: Disk> Raft<D> {
 
     /// Writes and syncs what raft has decided, sends its messages, and gives what is committed.
     /// Where raft takes a snapshot, the log goes on from it, with the `generation` of its state.
+    ///
+    /// # Panics
+    /// If raft takes one and there is no generation: it is put to raft only with one.
     pub(crate) fn flush(
         &mut self,
-        generation: u64,
+        generation: Option<u64>,
         send: &mut dyn FnMut(u64, RaftMessage),
     ) -> Result<Flushed, LogError> {
         let mut send = |messages: Vec<raft::prelude::Message>| {
@@ -521,7 +536,8 @@ impl<D: Disk> Raft<D> {
             if !ready.snapshot().is_empty() {
                 let at = ready.snapshot().get_metadata();
                 let store = self.node.mut_store();
-                store.log.install(at.index, at.term, &generation.to_be_bytes())?;
+                let generation = generation.expect("its state is staged").to_be_bytes();
+                store.log.install(at.index, at.term, &generation)?;
                 committed.clear();
                 installed = true;
             }
@@ -592,7 +608,7 @@ mod tests {
             let mut raft = Raft::new(log, 257, &members, 0, (10, 11)).expect("it starts");
             raft.campaign();
             let mut sent = 0;
-            raft.flush(1, &mut |_, _| sent += 1).expect("the log works");
+            raft.flush(None, &mut |_, _| sent += 1).expect("the log works");
             assert_eq!((sent, raft.is_leader(), raft.leader()), (0, false, (0, 0)));
         }
     }

@@ -68,8 +68,6 @@ pub enum SnapshotJob {
     },
     /// Stages a chunk.
     Stage {
-        /// The snapshot's index and term.
-        of: (u64, u64),
         /// What is staged already; nothing before the first chunk.
         staging: Option<Box<Staging>>,
         /// Names the store that is filled.
@@ -82,7 +80,7 @@ pub enum SnapshotJob {
 /// What came of a [`SnapshotJob::Stage`].
 #[derive(Debug)]
 pub struct StageDone {
-    of: (u64, u64),
+    generation: u64,
     /// Why the snapshot is not what it should be, if it is not.
     progress: Result<Progress, String>,
 }
@@ -102,7 +100,7 @@ impl SnapshotJob {
                 let chunk = source.chunk(at, CHUNK_BYTES_MAX)?;
                 Ok(Input::ChunkRead { to, message: SnapshotMessage::Chunk { of, chunk } })
             }
-            Self::Stage { of, staging, generation, chunk } => {
+            Self::Stage { staging, generation, chunk } => {
                 let staging = match staging {
                     Some(staging) => *staging,
                     None => Staging::new(make(generation)?),
@@ -112,7 +110,7 @@ impl SnapshotJob {
                     Err(fault @ Fault::Damaged { .. }) => Err(fault.to_string()),
                     Err(fault) => return Err(fault),
                 };
-                Ok(Input::Staged(StageDone { of, progress }))
+                Ok(Input::Staged(StageDone { generation, progress }))
             }
         }
     }
@@ -197,15 +195,6 @@ impl Offers {
     }
 }
 
-/// How far a snapshot is that this server receives.
-#[derive(Debug)]
-pub(crate) enum Received {
-    /// More must come.
-    More(Incoming),
-    /// It is whole: raft's message that offered it, and the state.
-    Whole(Box<RaftMessage>, Staged),
-}
-
 #[derive(Debug)]
 enum Stage {
     /// The next chunk was asked for.
@@ -214,9 +203,9 @@ enum Stage {
     Writing,
 }
 
-/// A snapshot that this server receives.
+/// A snapshot that is on its way to this server.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+struct Incoming {
     /// The server that sends it, by raft id.
     from: u64,
     of: (u64, u64),
@@ -228,72 +217,161 @@ pub(crate) struct Incoming {
     asked: u32,
 }
 
-impl Incoming {
-    /// Takes an offer; `generation` names the store to be filled.
-    pub(crate) fn new(offer: RaftMessage, at: &SnapshotAt, generation: u64, ticks: u32) -> Self {
+/// A snapshot that is whole.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// Raft's message that offered it.
+    pub(crate) offer: RaftMessage,
+    /// The state.
+    pub(crate) staged: Staged,
+    /// Names the store that holds it.
+    pub(crate) generation: u64,
+}
+
+/// What this server receives: one snapshot at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Receiver {
+    incoming: Option<Incoming>,
+    /// The last generation that a store was made for; each has a name of its own, whatever became of
+    /// those before.
+    generation: u64,
+}
+
+impl Receiver {
+    /// Takes an offer of raft's. One that is under way goes on, for whoever leads now, unless its
+    /// sender cannot be reached; true if another one begins. `generation` is that of the state in use.
+    pub(crate) fn offered(
+        &mut self,
+        offer: RaftMessage,
+        generation: u64,
+        is_there: impl Fn(u64) -> bool,
+        ticks: u32,
+    ) -> bool {
+        let Some(at) = &offer.snapshot else { return false };
         let of = (at.index, at.term);
-        let (stage, next) = (Stage::Asked(None), Cursor::default());
-        let (from, asked) = (offer.from, ticks.wrapping_sub(ASK_AGAIN_TICKS));
-        Self { from, of, generation, offer, stage, next, asked }
+        match &mut self.incoming {
+            Some(incoming) if is_there(incoming.from) || incoming.from == offer.from => {
+                incoming.offer = offer;
+                false
+            }
+            _ => {
+                self.generation = self.generation.max(generation) + 1;
+                let (stage, next) = (Stage::Asked(None), Cursor::default());
+                let (from, generation) = (offer.from, self.generation);
+                let asked = ticks.wrapping_sub(ASK_AGAIN_TICKS);
+                self.incoming = Some(Incoming { from, of, generation, offer, stage, next, asked });
+                true
+            }
+        }
     }
 
-    /// Whether it is this one.
-    pub(crate) fn is(&self, of: (u64, u64)) -> bool {
-        self.of == of
-    }
-
-    /// The server that sends it.
-    pub(crate) fn from(&self) -> u64 {
-        self.from
-    }
-
-    /// Raft offers one again, this or another: this one goes on, for whoever leads now.
-    pub(crate) fn offered_again(&mut self, offer: RaftMessage) {
-        self.offer = offer;
-    }
-
-    /// What to ask for, if it is time to.
-    pub(crate) fn ask(&mut self, ticks: u32) -> Option<(u64, PeerMessage)> {
-        if ticks.wrapping_sub(self.asked) < ASK_AGAIN_TICKS || matches!(self.stage, Stage::Writing)
-        {
+    /// A tick, with the last entry known to be committed: gives what is to be asked, and whom, if it is
+    /// time to.
+    pub(crate) fn tick(&mut self, committed: u64, ticks: u32) -> Option<(u64, PeerMessage)> {
+        // The entries came after all.
+        self.incoming.take_if(|incoming| incoming.of.0 <= committed);
+        let incoming = self.incoming.as_mut()?;
+        let is_late = ticks.wrapping_sub(incoming.asked) >= ASK_AGAIN_TICKS;
+        if !is_late || matches!(incoming.stage, Stage::Writing) {
             return None;
         }
-        self.asked = ticks;
-        let message = SnapshotMessage::Ask { of: self.of, at: self.next.clone() };
-        Some((self.from, PeerMessage::Snapshot(message)))
+        incoming.asked = ticks;
+        let message = SnapshotMessage::Ask { of: incoming.of, at: incoming.next.clone() };
+        Some((incoming.from, PeerMessage::Snapshot(message)))
     }
 
-    /// The link to the sender is new: what was asked for may be lost.
+    /// There is a new link: what was asked for may be lost.
     pub(crate) fn ask_now(&mut self, ticks: u32) {
-        self.asked = ticks.wrapping_sub(ASK_AGAIN_TICKS);
+        if let Some(incoming) = &mut self.incoming {
+            incoming.asked = ticks.wrapping_sub(ASK_AGAIN_TICKS);
+        }
     }
 
     /// The work that a chunk makes, unless it came before.
     pub(crate) fn take(&mut self, of: (u64, u64), chunk: Chunk) -> Option<SnapshotJob> {
-        if of != self.of || chunk.at != self.next {
+        let incoming = self.incoming.as_mut()?;
+        if of != incoming.of || chunk.at != incoming.next {
             return None;
         }
-        match std::mem::replace(&mut self.stage, Stage::Writing) {
+        match std::mem::replace(&mut incoming.stage, Stage::Writing) {
             Stage::Asked(staging) => {
-                Some(SnapshotJob::Stage { of, staging, generation: self.generation, chunk })
+                Some(SnapshotJob::Stage { staging, generation: incoming.generation, chunk })
             }
             Stage::Writing => None,
         }
     }
 
-    /// Goes on after a chunk was written.
-    pub(crate) fn staged(mut self, done: StageDone, ticks: u32) -> Result<Received, String> {
-        if done.of != self.of {
-            return Ok(Received::More(self));
-        }
+    /// A server keeps a snapshot no more; true if it is this one. The leader offers another.
+    pub(crate) fn gone(&mut self, from: u64, of: (u64, u64)) -> bool {
+        self.incoming.take_if(|incoming| (incoming.from, incoming.of) == (from, of)).is_some()
+    }
+
+    /// Goes on after a chunk was written; gives the snapshot if that was the last.
+    ///
+    /// # Errors
+    /// Why it is not what it should be; it is given up, and the leader offers another.
+    pub(crate) fn staged(&mut self, done: StageDone, ticks: u32) -> Result<Option<Whole>, String> {
+        let is_it = |incoming: &mut Incoming| incoming.generation == done.generation;
+        let Some(mut incoming) = self.incoming.take_if(is_it) else { return Ok(None) };
         match done.progress? {
             Progress::Unfinished(staging) => {
-                self.next = staging.next().clone();
-                self.stage = Stage::Asked(Some(Box::new(staging)));
+                incoming.next = staging.next().clone();
+                incoming.stage = Stage::Asked(Some(Box::new(staging)));
+                self.incoming = Some(incoming);
                 self.ask_now(ticks);
-                Ok(Received::More(self))
+                Ok(None)
             }
-            Progress::Whole(staged) => Ok(Received::Whole(Box::new(self.offer), staged)),
+            Progress::Whole(staged) => {
+                let Incoming { mut offer, generation, .. } = incoming;
+                offer.snapshot = Some(SnapshotAt::of(staged.meta()));
+                Ok(Some(Whole { offer, staged, generation }))
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(from: u64, index: u64) -> RaftMessage {
+        let at = SnapshotAt { index, term: 1, voters: vec![1, 2, 3], learners: Vec::new() };
+        RaftMessage::offer(from, at)
+    }
+
+    /// Whom it asks for what, at its next chance.
+    fn asks(receiver: &mut Receiver) -> Option<(u64, u64)> {
+        receiver.ask_now(100);
+        match receiver.tick(0, 100)? {
+            (from, PeerMessage::Snapshot(SnapshotMessage::Ask { of, .. })) => Some((from, of.0)),
+            other => panic!("it asks for nothing else: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_under_way_goes_on_as_long_as_its_sender_can_be_reached() {
+        let mut receiver = Receiver::default();
+        assert!(receiver.offered(offer(1, 50), 0, |_| true, 0));
+        assert!(!receiver.offered(offer(2, 70), 0, |_| true, 0), "another leader");
+        assert_eq!(asks(&mut receiver), Some((1, 50)));
+        // The sender is gone for good.
+        assert!(receiver.offered(offer(2, 70), 0, |id| id != 1, 0));
+        assert_eq!(asks(&mut receiver), Some((2, 70)));
+        let second = receiver.incoming.as_ref().map(|incoming| incoming.generation);
+        assert_eq!(second, Some(2), "what the first had staged has another name");
+    }
+
+    #[test]
+    fn one_that_is_not_needed_any_more_is_given_up() {
+        let mut receiver = Receiver::default();
+        assert!(receiver.offered(offer(1, 50), 4, |_| true, 0));
+        assert!(!receiver.gone(2, (50, 1)) && !receiver.gone(1, (40, 1)), "it is not that one");
+        receiver.ask_now(100);
+        assert!(receiver.tick(49, 100).is_some());
+        receiver.ask_now(100);
+        assert!(receiver.tick(50, 100).is_none(), "the entries came");
+        assert!(receiver.offered(offer(1, 60), 4, |_| true, 0));
+        assert!(receiver.gone(1, (60, 1)));
+        assert_eq!(asks(&mut receiver), None);
     }
 }
