@@ -1,27 +1,20 @@
 //! How long this server has heard of no leader. Its clients must not wait here until their sessions
 //! have expired elsewhere: it lets them go in time, and they find a server that is not cut off.
 
-/// Two looks further apart than this, in milliseconds, mean that this server stood still: what the leader
-/// said meanwhile may not have been taken yet.
-const STANDSTILL_MS: i64 = 1000;
+use crate::standstill::Looks;
 
 /// When a leader was last heard of, by the caller's monotonic clock.
 #[derive(Default)]
 pub(crate) struct CutOff {
     heard_ms: Option<i64>,
-    looked_ms: Option<i64>,
+    looks: Looks,
 }
 
 impl CutOff {
     /// For how many milliseconds there has been no leader, where `hears` says whether there is one now.
     pub(crate) fn silent_ms(&mut self, now_ms: i64, hears: bool) -> i64 {
-        let stood_ms = self.looked_ms.map_or(0, |looked_ms| now_ms.saturating_sub(looked_ms));
-        self.looked_ms = Some(now_ms);
-        let heard_ms = match self.heard_ms {
-            Some(heard_ms) if !hears && stood_ms > STANDSTILL_MS => heard_ms + stood_ms,
-            Some(heard_ms) if !hears => heard_ms,
-            _ => now_ms,
-        };
+        let stood_ms = self.looks.stood_still_ms(now_ms);
+        let heard_ms = self.heard_ms.filter(|_| !hears).map_or(now_ms, |ms| ms + stood_ms);
         self.heard_ms = Some(heard_ms);
         now_ms - heard_ms
     }

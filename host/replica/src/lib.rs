@@ -32,6 +32,7 @@ mod proposals;
 pub mod raft;
 mod read_index;
 pub mod snapshots;
+mod standstill;
 
 pub mod machine;
 pub mod publish;

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::outbox::Outbox;
-
-/// Two looks further apart than this, in milliseconds, mean that the server stood still: what clients
-/// said meanwhile may still be in their sockets.
-const STANDSTILL_MS: i64 = 1000;
+use crate::standstill::Looks;
 
 struct Alive {
     generation: u32,
@@ -24,7 +21,7 @@ struct Alive {
 #[derive(Default)]
 pub(crate) struct Liveness {
     sessions: BTreeMap<i64, Alive>,
-    looked_ms: Option<i64>,
+    looks: Looks,
 }
 
 impl Liveness {
@@ -49,9 +46,7 @@ impl Liveness {
     /// place may not live to see.
     pub(crate) fn expired(&mut self, now_ms: i64) -> Vec<(i64, u32)> {
         let mut expired = Vec::new();
-        let stood_ms = self.looked_ms.map_or(0, |looked_ms| now_ms.saturating_sub(looked_ms));
-        let grace_ms = if stood_ms > STANDSTILL_MS { stood_ms } else { 0 };
-        self.looked_ms = Some(now_ms);
+        let grace_ms = self.looks.stood_still_ms(now_ms);
         for (session, alive) in &mut self.sessions {
             alive.expires_ms = alive.expires_ms.map(|at_ms| at_ms.saturating_add(grace_ms));
             let heard = alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard());
