@@ -70,6 +70,8 @@ pub enum Input {
     Linked(u64),
     /// The link to a server is gone.
     Unlinked(u64),
+    /// A server has ended its link to this one, which may have a link to it all the same.
+    HungUp(u64),
 }
 
 /// What the Machine tells the Node.

@@ -245,13 +245,19 @@ impl<D: Disk> Node<D> {
             }
             Input::Unlinked(peer) => {
                 self.linked.remove(&peer);
-                self.raft.unreachable(peer);
-                if peer == self.raft.leader().0 && !self.leads() {
-                    // It is not waited for: the voters ask for votes one after the other.
-                    self.raft.forget_leader();
-                    self.campaigns = Some(self.ticks.wrapping_add(1 + self.raft.rank(peer)));
-                }
+                self.lost(peer);
             }
+            Input::HungUp(peer) => self.lost(peer),
+        }
+    }
+
+    /// A server may be gone.
+    fn lost(&mut self, peer: u64) {
+        self.raft.unreachable(peer);
+        if peer == self.raft.leader().0 && !self.leads() {
+            // It is not waited for: the voters ask for votes one after the other.
+            self.raft.forget_leader();
+            self.campaigns = Some(self.ticks.wrapping_add(1 + self.raft.rank(peer)));
         }
     }
 

@@ -140,7 +140,6 @@ pub(crate) struct Peers {
     links: BTreeMap<u32, Arc<Link>>,
     others: Vec<Peer>,
     post: Option<Arc<Post>>,
-    members: Arc<Members>,
 }
 
 struct Link {
@@ -153,8 +152,7 @@ struct Link {
 impl Peers {
     /// A server without any.
     pub(crate) fn none() -> Self {
-        let (links, members) = (BTreeMap::new(), Arc::new(Members::default()));
-        Self { links, others: Vec::new(), post: None, members }
+        Self { links: BTreeMap::new(), others: Vec::new(), post: None }
     }
 
     /// Listens for the others. An empty server must then [`Self::begin`].
@@ -175,7 +173,7 @@ impl Peers {
             raft_id: AtomicU64::new(raft_id),
             cluster,
             servers,
-            members: RwLock::new(Arc::clone(&members)),
+            members: RwLock::new(members),
             began_empty: empty.then_some(boot),
             takes_part: AtomicBool::new(!empty),
             took_part: Mutex::default(),
@@ -188,15 +186,12 @@ impl Peers {
             let name = "peers".to_owned();
             std::thread::Builder::new().name(name).spawn(move || accept(&listener, &post))?;
         }
-        Ok(Self { links: BTreeMap::new(), others, post: Some(post), members })
+        Ok(Self { links: BTreeMap::new(), others, post: Some(post) })
     }
 
     /// Asks the others how this server, which is empty, may take part: it founds an ensemble with
     /// them only if all are empty too, because one that has lost its data must not vote as if it had
     /// never had any. Blocks until it is known.
-    ///
-    /// # Errors
-    /// If one of them refuses it.
     pub(crate) fn begin(&self) -> Beginning {
         let Some(post) = &self.post else { return Beginning::Founder };
         let mut told: BTreeMap<u32, String> = BTreeMap::new();
@@ -254,12 +249,10 @@ impl Peers {
     }
 
     /// The servers are these by now.
-    pub(crate) fn update(&mut self, members: &Arc<Members>) {
-        if !Arc::ptr_eq(members, &self.members) {
-            self.members = Arc::clone(members);
-            if let Some(post) = &self.post {
-                *post.members.write() = Arc::clone(members);
-            }
+    pub(crate) fn update(&self, members: &Arc<Members>) {
+        let Some(post) = &self.post else { return };
+        if !Arc::ptr_eq(members, &post.members.read()) {
+            *post.members.write() = Arc::clone(members);
         }
     }
 
@@ -532,7 +525,7 @@ fn listen((server, from): (u32, u64), stream: TcpStream, inputs: &Mailbox<Input>
             }
             Err(error) => {
                 tracing::info!(server, %error, "the link from a server is gone");
-                inputs.put([Input::Unlinked(from)]);
+                inputs.put([Input::HungUp(from)]);
                 return;
             }
         }
