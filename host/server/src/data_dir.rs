@@ -68,20 +68,23 @@ fn check_format(dir: &Path) -> anyhow::Result<()> {
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(dir)
-            .and_then(|()| mark(dir, &file))
+            .and_then(|()| write_whole(dir, FILE, &FORMAT.to_string()))
             .with_context(|| format!("cannot make the data directory {}", dir.display())),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
 }
 
-/// Writes the file so that it is there whole or not at all. Another server may be doing the same:
-/// which of the two has the directory is decided by the lock.
-fn mark(dir: &Path, file: &Path) -> std::io::Result<()> {
-    let new = dir.join(format!("format.new-{}", std::process::id()));
+/// Writes a file of the directory so that it is there whole or not at all, durably. Another process
+/// may be doing the same.
+///
+/// # Errors
+/// What the operating system answered.
+pub(crate) fn write_whole(dir: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    let new = dir.join(format!("{name}.new-{}", std::process::id()));
     let mut out = File::create(&new)?;
-    writeln!(out, "{FORMAT}")?;
+    writeln!(out, "{text}")?;
     out.sync_all()?;
-    fs::rename(&new, file)?;
+    fs::rename(&new, dir.join(name))?;
     File::open(dir)?.sync_all()
 }
 

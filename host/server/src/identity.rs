@@ -1,11 +1,13 @@
 //! The id for raft that a server was given when it took part anew, after it had lost its data. A founder
 //! has none of these: its id follows from the server's.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
+
+use crate::data_dir;
 
 const FILE: &str = "raft-id";
 
@@ -37,15 +39,8 @@ pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<u64>> {
 /// # Errors
 /// What the operating system answered.
 pub(crate) fn write(dir: &Path, id: u64) -> anyhow::Result<()> {
-    let (file, new) = (dir.join(FILE), dir.join("raft-id.new"));
-    let written = (|| {
-        let mut out = File::create(&new)?;
-        writeln!(out, "{id}")?;
-        out.sync_all()?;
-        fs::rename(&new, &file)?;
-        File::open(dir)?.sync_all()
-    })();
-    written.with_context(|| format!("cannot write {}", file.display()))
+    data_dir::write_whole(dir, FILE, &id.to_string())
+        .with_context(|| format!("cannot write {}", dir.join(FILE).display()))
 }
 
 #[cfg(test)]
