@@ -22,9 +22,8 @@ pub(super) fn find(config: &Config) -> Vec<(String, String)> {
     if config.ensemble.servers.len() > 1 {
         add(
             "ensemble.servers",
-            "ensembles are new: their list of servers is fixed, a server that lost its data cannot \
-             rejoin, logs are never trimmed, and servers talk without TLS; do not keep what you \
-             cannot lose in one yet",
+            "ensembles are new: their list of servers is fixed, and servers talk without TLS; do not \
+             keep what you cannot lose in one yet",
         );
     }
     if config.nodes.emulate_353_ttl {
