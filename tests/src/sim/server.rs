@@ -1,47 +1,33 @@
-//! A server: the values of crate `replica`, its disk and its store, and the queues between them.
-//!
-//! It does what crate `server` does with threads and sockets, one step at a time: every step is a
-//! method, and whoever calls them decides the order. A connection's step follows the loop of
-//! `server/src/client.rs`, the Node's and the Machine's those of `server/src/threads.rs`.
+//! A server: its disk, its stores, and its process, which starts from them and ends in any way
+//! (`life.rs`).
 //!
 //! Invariants:
-//! * A connection advances and drains only when it was woken, or had something to read or write, as
-//!   its task does: a wake-up that is forgotten is a stall here.
 //! * After an error of the log or the store nothing is done but to end the process.
 
+mod life;
 mod tasks;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proto::Id;
 use replica::log::{Entry, Log, LogError, Options, Position, SimDisk, SimRng};
 use replica::raft::payload;
-use replica::snapshots::SnapshotJob;
 use replica::{
-    Authenticator, BigReads, Connection, Input, Machine, Node, NodeConfig, Outbox, PeerMessage,
-    Policy, Published, Read, Sasl, Work,
+    Authenticator, BigReads, Input, Machine, Node, NodeConfig, PeerMessage, Policy, Sasl,
 };
-use state::{Flush, NoHooks, Settings, State, Store};
+use state::{NoHooks, Settings, State};
 
+use self::life::{Around, Life, REAP_MS, TICK_MS};
 use super::model::READER;
 use super::mutants::Planted;
 use super::store::SimStore;
-use super::wire::{DOWN_BYTES_MAX, Wire};
+use super::wire::Wire;
 
-/// How often the Node ticks, in milliseconds.
-const TICK_MS: i64 = 50;
-/// How often containers and TTL nodes are looked for.
-const REAP_MS: i64 = 1000;
-/// How much work may wait for the Machine.
-const WORK_MAX: usize = 4;
-/// Bytes that may wait for a client before nothing more is read from it.
-const OUT_BYTES_MAX: usize = 4 << 10;
-/// Requests of a connection in hand before nothing more is read from it.
-const OUTSTANDING_MAX: usize = 16;
+pub use self::life::{Did, End, Paused, Step};
+
 /// How many times opening may be cut short by another loss of power.
 const CUTS_MAX: u32 = 3;
 
@@ -112,119 +98,6 @@ impl Sizes {
     }
 }
 
-/// One run of the process.
-struct Life {
-    node: Node<SimDisk>,
-    machine: Machine,
-    published: Arc<Published>,
-    authenticator: Arc<dyn Authenticator>,
-    policy: Arc<Policy>,
-    inbox: VecDeque<Input>,
-    work: VecDeque<Work>,
-    /// Work on stores for snapshots on their way.
-    jobs: VecDeque<SnapshotJob>,
-    flush_due: bool,
-    big_reads: BigReads,
-    connections: BTreeMap<u64, Client>,
-    started_ms: i64,
-    next_tick_ms: i64,
-    next_reap_ms: i64,
-    next_flush_ms: i64,
-    /// The term in which it leads, if it does.
-    leads: Option<u64>,
-    /// For how many ticks it has known a leader.
-    led_ticks: u32,
-    /// What is to be written to the store, and whether it was, but may not be durable.
-    flushes: VecDeque<(Arc<Flush>, bool)>,
-}
-
-/// One client's task.
-struct Client {
-    connection: Connection,
-    woken: Arc<AtomicBool>,
-    input: BytesMut,
-    output: BytesMut,
-    inputs: Vec<Input>,
-    outstanding: usize,
-    advance_due: bool,
-    drain_due: bool,
-    /// A read that has taken its view.
-    reading: Option<Read>,
-    /// When the client last took a byte, or there was none to take.
-    stalled_since_ms: i64,
-    told: bool,
-}
-
-/// What the server can do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Take bytes from a connection.
-    Receive(u64),
-    /// Go through a connection's requests.
-    Advance(u64),
-    /// Run the read that a connection has begun.
-    Read(u64),
-    /// Give a big read its turn.
-    BigRead,
-    /// Give a connection's replies and events out.
-    Drain(u64),
-    /// Move bytes into the network.
-    Send(u64),
-    /// End with a client that takes no bytes.
-    Stalled(u64),
-    /// Let the Node take inputs.
-    Take,
-    /// Tick the Node's clock.
-    Tick,
-    /// Look for containers and TTL nodes.
-    Reap,
-    /// Propose, sync the log, give out what is committed.
-    Flush,
-    /// Apply and publish one entry.
-    Apply,
-    /// Begin to write to the store what was changed.
-    BeginFlush,
-    /// Write it.
-    WriteFlush,
-    /// Make it durable.
-    SyncStore,
-    /// Read a chunk of a snapshot, or stage one.
-    Snapshot,
-}
-
-/// What a step did that somebody may want to know.
-#[allow(missing_docs, reason = "the fields are named by what they are")]
-pub enum Did {
-    /// A connection has its session.
-    Attached { conn: u64, session: i64, generation: u32 },
-    /// A packet was taken from a connection.
-    Heard { conn: u64 },
-    /// A connection was told to end.
-    HungUp { conn: u64, cut_off: bool },
-    /// The Node ticked.
-    Ticked,
-    /// The Node was told by another server whom that has heard from: sessions and generations.
-    Told(Vec<(i64, u32)>),
-    /// It leads from now on, in this term; or in none any more.
-    Leads(Option<u64>),
-    /// A vote left, for another server or for itself.
-    Voted { term: u64, voter: u64, candidate: u64 },
-    /// Entries were given out as committed: index, term, payload.
-    Committed(Vec<(u64, u64, Bytes)>),
-    /// The Machine goes on from a snapshot.
-    Installed,
-    /// An entry was published, or the state of a snapshot up to it.
-    Applied(u64),
-}
-
-/// Why a step, or a start, ended the process.
-pub enum End {
-    /// The disk or the store failed, as it was told to; the process must be started again.
-    Broken(String),
-    /// That must not happen.
-    Wrong(String),
-}
-
 /// What a start found.
 pub struct Started {
     /// Entries that the log has as committed and the store had not; they are applied now.
@@ -243,23 +116,6 @@ pub struct Started {
     pub cuts: u32,
     /// Damaged copies of the disk that were tried: refused, and opened without harm.
     pub flips: (u32, u32),
-}
-
-impl Life {
-    /// Takes notice of whether the Node leads.
-    fn take_leadership(&mut self, did: &mut Vec<Did>) {
-        let leads = self.node.leads().then(|| self.node.leader().1);
-        if leads != std::mem::replace(&mut self.leads, leads) {
-            did.push(Did::Leads(leads));
-        }
-    }
-
-    fn take_flush(&mut self, begin: bool) -> Result<(), End> {
-        let flush = self.machine.take_flush(begin);
-        let flush = flush.map_err(|fault| End::Broken(fault.to_string()))?;
-        self.flushes.extend(flush.map(|flush| (flush, false)));
-        Ok(())
-    }
 }
 
 impl Server {
@@ -519,35 +375,17 @@ impl Server {
         self.life.as_ref().and_then(|life| life.leads)
     }
 
+    /// The published view, and the digests of the state behind it.
+    pub fn state(&self) -> Option<&State> {
+        self.life.as_ref().map(|life| life.machine.state())
+    }
+
     /// A client came.
     pub fn accept(&mut self, conn: u64) {
-        let Some(life) = &mut self.life else { return };
-        let woken = Arc::new(AtomicBool::new(false));
-        let wake = Arc::clone(&woken);
-        let outbox = Outbox::new(conn, Box::new(move || wake.store(true, Ordering::Relaxed)));
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let connection = Connection::new(
-            Arc::clone(&life.published),
-            outbox,
-            Arc::clone(&life.authenticator),
-            Arc::clone(&life.policy),
-            ip,
-            vec![Id::new("ip", ip.to_string())],
-        );
-        let client = Client {
-            connection: connection.with_mutants(self.planted.connection),
-            woken,
-            input: BytesMut::new(),
-            output: BytesMut::new(),
-            inputs: Vec::new(),
-            outstanding: 0,
-            advance_due: false,
-            drain_due: false,
-            reading: None,
-            stalled_since_ms: 0,
-            told: false,
-        };
-        life.connections.insert(conn, client);
+        let mutants = self.planted.connection;
+        if let Some(life) = &mut self.life {
+            life.accept(conn, mutants);
+        }
     }
 
     /// What could be done now. Threads that are paused do nothing.
@@ -558,75 +396,17 @@ impl Server {
         paused: &Paused,
         steps: &mut Vec<Step>,
     ) {
-        let Some(life) = &mut self.life else { return };
-        if !paused.connections {
-            for (conn, client) in &mut life.connections {
-                let Some(wire) = wires.get(conn) else { continue };
-                if client.woken.swap(false, Ordering::Relaxed) {
-                    client.advance_due = true;
-                }
-                if client.has_room() && (!wire.up.is_empty() || wire.up_closed) {
-                    steps.push(Step::Receive(*conn));
-                }
-                if client.reading.is_some() {
-                    steps.push(Step::Read(*conn));
-                } else if client.advance_due {
-                    steps.push(Step::Advance(*conn));
-                } else if client.drain_due {
-                    steps.push(Step::Drain(*conn));
-                }
-                if client.output.is_empty() {
-                    client.stalled_since_ms = now_ms;
-                } else if now_ms > client.stalled_since_ms + client.patience_ms() {
-                    steps.push(Step::Stalled(*conn));
-                }
-                if !client.output.is_empty() && wire.down.len() < DOWN_BYTES_MAX {
-                    steps.push(Step::Send(*conn));
-                }
-            }
-            if !life.big_reads.is_empty() {
-                steps.push(Step::BigRead);
-            }
-        }
-        if !paused.node && life.work.len() < WORK_MAX {
-            if !life.inbox.is_empty() {
-                steps.push(Step::Take);
-            }
-            if now_ms >= life.next_tick_ms {
-                steps.push(Step::Tick);
-            }
-            if now_ms >= life.next_reap_ms {
-                steps.push(Step::Reap);
-            }
-            if life.flush_due {
-                steps.push(Step::Flush);
-            }
-        }
-        if !paused.machine && !life.work.is_empty() {
-            steps.push(Step::Apply);
-        }
-        if !paused.sync {
-            match life.flushes.front() {
-                Some((_, false)) => steps.push(Step::WriteFlush),
-                Some((_, true)) => steps.push(Step::SyncStore),
-                None => {}
-            }
-            if now_ms >= life.next_flush_ms {
-                steps.push(Step::BeginFlush);
-            }
-            if !life.jobs.is_empty() {
-                steps.push(Step::Snapshot);
-            }
+        if let Some(life) = &mut self.life {
+            life.steps(now_ms, wires, paused, steps);
         }
     }
 
     /// When the server next has something to do by its clocks.
     pub fn next_timer_ms(&self) -> Option<i64> {
-        let life = self.life.as_ref()?;
-        Some(life.next_tick_ms.min(life.next_reap_ms).min(life.next_flush_ms))
+        self.life.as_ref().map(Life::next_timer_ms)
     }
 
-    /// Does one step.
+    /// Does one step, if the process runs.
     ///
     /// # Errors
     /// [`End`]: the process must end.
@@ -639,134 +419,25 @@ impl Server {
         did: &mut Vec<Did>,
         sent: &mut Vec<(u64, PeerMessage)>,
     ) -> Result<(), End> {
-        let flush_ms = self.sizes.flush_ms;
         let Some(life) = &mut self.life else { return Ok(()) };
-        life.take_leadership(did);
-        match step {
-            Step::Receive(conn) => {
-                let next_session = &mut self.next_session;
-                life.receive(conn, wires, rng, next_session, did);
-            }
-            Step::Advance(conn) => life.advance(conn, did),
-            Step::Read(conn) => life.read(conn),
-            Step::BigRead => {
-                life.big_reads.turn();
-            }
-            Step::Stalled(conn) => life.end(conn, wires),
-            Step::Drain(conn) => life.drain(conn, wires, did),
-            Step::Send(conn) => life.send(conn, wires, rng, now_ms),
-            Step::Take => {
-                for _ in 0..1 + rng.below(4) {
-                    let Some(input) = life.inbox.pop_front() else { break };
-                    if let Input::Peer { message: PeerMessage::Heard(sessions), .. } = &input {
-                        did.push(Did::Told(sessions.clone()));
-                    }
-                    life.node.step(input);
-                }
-                life.take_leadership(did);
-                life.flush_due = true;
-            }
-            Step::Tick => {
-                life.next_tick_ms = now_ms + TICK_MS;
-                let clock_ms = now_ms - life.started_ms;
-                life.node.tick(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
-                life.flush_due = true;
-                life.led_ticks = if life.node.hears_leader() { life.led_ticks + 1 } else { 0 };
-                did.push(Did::Ticked);
-                life.take_leadership(did);
-            }
-            Step::Reap => {
-                life.next_reap_ms = now_ms + REAP_MS;
-                let view = life.published.view();
-                let reaped = life.node.reap(&view, clock_ms, 20);
-                reaped.map_err(|fault| End::Broken(fault.to_string()))?;
-                life.flush_due = true;
-            }
-            Step::Flush => {
-                life.flush_due = false;
-                let mut work = life
-                    .node
-                    .flush(clock_ms, &mut |to, message| sent.push((to, message)))
-                    .map_err(|error| End::Broken(error.to_string()))?;
-                did.extend(sent.iter().filter_map(|(_, message)| voted(message)));
-                life.take_leadership(did);
-                life.jobs.extend(work.snapshots.drain(..));
-                if work.is_empty() {
-                    return Ok(());
-                }
-                did.push(Did::Committed(work.entries.clone()));
-                life.work.push_back(work);
-            }
-            Step::Apply => {
-                // One entry at a time, so that anything may happen between two of them.
-                let Some(mut work) = life.work.pop_front() else { return Ok(()) };
-                let installs = work.install.is_some();
-                let at_once = if installs { 0 } else { 1 };
-                let rest = work.entries.split_off(work.entries.len().min(at_once));
-                let applies = installs || !work.entries.is_empty();
-                let reports =
-                    life.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
-                life.inbox.extend(reports.into_iter().map(Input::Report));
-                life.take_flush(false)?;
-                if !rest.is_empty() {
-                    life.work.push_front(Work { entries: rest, ..Work::default() });
-                }
-                if installs {
-                    did.push(Did::Installed);
-                }
-                if applies {
-                    did.push(Did::Applied(life.machine.state().meta().applied));
-                }
-            }
-            Step::BeginFlush => {
-                life.next_flush_ms = now_ms + flush_ms;
-                life.take_flush(true)?;
-            }
-            Step::WriteFlush => {
-                let Some((flush, written)) = life.flushes.front_mut() else { return Ok(()) };
-                flush.run().map_err(|fault| End::Broken(fault.to_string()))?;
-                *written = true;
-            }
-            Step::SyncStore => {
-                let Some((flush, _)) = life.flushes.pop_front() else { return Ok(()) };
-                flush.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-                let source = flush.source().expect("it was written");
-                life.inbox.push_back(Input::Durable(Arc::new(source)));
-            }
-            Step::Snapshot => {
-                let Some(job) = life.jobs.pop_front() else { return Ok(()) };
-                let stores = &mut self.stores;
-                let make = &mut |generation| {
-                    let store = SimStore::default();
-                    stores.insert(generation, store.clone());
-                    Ok(Box::new(store) as Box<dyn Store>)
-                };
-                let done = job.run(make).map_err(|fault| End::Broken(fault.to_string()))?;
-                life.inbox.push_back(done);
-            }
-        }
-        Ok(())
-    }
-
-    /// The published view, and the digests of the state behind it.
-    pub fn state(&self) -> Option<&State> {
-        self.life.as_ref().map(|life| life.machine.state())
+        let around = Around {
+            now_ms,
+            clock_ms,
+            stores: &mut self.stores,
+            next_session: &mut self.next_session,
+            flush_ms: self.sizes.flush_ms,
+        };
+        life.run(step, around, wires, rng, did, sent)
     }
 
     /// Whether a connection has nothing left to do, or to send.
     pub fn has_said_all(&self, conn: u64) -> bool {
-        let client = self.life.as_ref().and_then(|life| life.connections.get(&conn));
-        client.is_some_and(|client| {
-            let due = client.advance_due || client.drain_due || client.reading.is_some();
-            !due && !client.woken.load(Ordering::Relaxed) && client.output.is_empty()
-        })
+        self.life.as_ref().is_some_and(|life| life.has_said_all(conn))
     }
 
-    /// How many commands wait: nothing does when all is quiet.
+    /// Whether nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.life.as_ref().is_some_and(|life| {
-            life.inbox.is_empty() && life.work.is_empty() && life.node.is_idle()
-        })
+        self.life.as_ref().is_some_and(Life::is_idle)
     }
 }
 
@@ -789,33 +460,4 @@ fn replay_committed(
     }
     let committed = |entry: &Entry| (entry.index, entry.term, payload(entry).clone());
     Ok(entries.iter().map(committed).collect())
-}
-
-/// The vote in a message, if there is one.
-fn voted(message: &PeerMessage) -> Option<Did> {
-    // As raft-rs numbers them.
-    const REQUEST_VOTE: i32 = 5;
-    const REQUEST_VOTE_RESPONSE: i32 = 6;
-    let PeerMessage::Raft(message) = message else { return None };
-    let (term, voter) = (message.term, message.from);
-    match message.kind {
-        REQUEST_VOTE => Some(Did::Voted { term, voter, candidate: voter }),
-        REQUEST_VOTE_RESPONSE if !message.reject => {
-            Some(Did::Voted { term, voter, candidate: message.to })
-        }
-        _ => None,
-    }
-}
-
-/// Which threads do nothing for a while.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Paused {
-    /// The connections' tasks.
-    pub connections: bool,
-    /// The Node's thread.
-    pub node: bool,
-    /// The Machine's thread.
-    pub machine: bool,
-    /// The thread that makes the store durable.
-    pub sync: bool,
 }

@@ -7,7 +7,7 @@ use replica::Read;
 use replica::connection::Drained;
 use replica::log::SimRng;
 
-use super::{Client, Did, Life, OUT_BYTES_MAX, OUTSTANDING_MAX};
+use super::life::{Client, Did, Life, OUT_BYTES_MAX, OUTSTANDING_MAX};
 use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
 
 /// A server that heard of no leader within so many ticks may have let its clients go for that.

@@ -1,0 +1,443 @@
+//! One run of a server's process: the values of crate `replica`, and the queues between them.
+//!
+//! It does what crate `server` does with threads and sockets, one step at a time: every step is a
+//! method, and whoever calls them decides the order. A connection's step follows the loop of
+//! `server/src/client.rs` (`tasks.rs`), the Node's and the Machine's those of `server/src/threads.rs`.
+//!
+//! Invariants:
+//! * A connection advances and drains only when it was woken, or had something to read or write, as
+//!   its task does: a wake-up that is forgotten is a stall here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use proto::Id;
+use replica::log::{SimDisk, SimRng};
+use replica::mutants::ConnectionMutants;
+use replica::snapshots::SnapshotJob;
+use replica::{
+    Authenticator, BigReads, Connection, Input, Machine, Node, Outbox, PeerMessage, Policy,
+    Published, Read, Work,
+};
+use state::{Flush, Store};
+
+use crate::sim::store::SimStore;
+use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
+
+/// How often the Node ticks, in milliseconds.
+pub(super) const TICK_MS: i64 = 50;
+/// How often containers and TTL nodes are looked for.
+pub(super) const REAP_MS: i64 = 1000;
+/// How much work may wait for the Machine.
+const WORK_MAX: usize = 4;
+/// Bytes that may wait for a client before nothing more is read from it.
+pub(super) const OUT_BYTES_MAX: usize = 4 << 10;
+/// Requests of a connection in hand before nothing more is read from it.
+pub(super) const OUTSTANDING_MAX: usize = 16;
+
+/// One run of the process.
+pub(super) struct Life {
+    pub(super) node: Node<SimDisk>,
+    pub(super) machine: Machine,
+    pub(super) published: Arc<Published>,
+    pub(super) authenticator: Arc<dyn Authenticator>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) inbox: VecDeque<Input>,
+    pub(super) work: VecDeque<Work>,
+    /// Work on stores for snapshots on their way.
+    pub(super) jobs: VecDeque<SnapshotJob>,
+    pub(super) flush_due: bool,
+    pub(super) big_reads: BigReads,
+    pub(super) connections: BTreeMap<u64, Client>,
+    pub(super) started_ms: i64,
+    pub(super) next_tick_ms: i64,
+    pub(super) next_reap_ms: i64,
+    pub(super) next_flush_ms: i64,
+    /// The term in which it leads, if it does.
+    pub(super) leads: Option<u64>,
+    /// For how many ticks it has known a leader.
+    pub(super) led_ticks: u32,
+    /// What is to be written to the store, and whether it was, but may not be durable.
+    pub(super) flushes: VecDeque<(Arc<Flush>, bool)>,
+}
+
+/// One client's task.
+pub(super) struct Client {
+    pub(super) connection: Connection,
+    pub(super) woken: Arc<AtomicBool>,
+    pub(super) input: BytesMut,
+    pub(super) output: BytesMut,
+    pub(super) inputs: Vec<Input>,
+    pub(super) outstanding: usize,
+    pub(super) advance_due: bool,
+    pub(super) drain_due: bool,
+    /// A read that has taken its view.
+    pub(super) reading: Option<Read>,
+    /// When the client last took a byte, or there was none to take.
+    pub(super) stalled_since_ms: i64,
+    pub(super) told: bool,
+}
+
+/// What the server can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Take bytes from a connection.
+    Receive(u64),
+    /// Go through a connection's requests.
+    Advance(u64),
+    /// Run the read that a connection has begun.
+    Read(u64),
+    /// Give a big read its turn.
+    BigRead,
+    /// Give a connection's replies and events out.
+    Drain(u64),
+    /// Move bytes into the network.
+    Send(u64),
+    /// End with a client that takes no bytes.
+    Stalled(u64),
+    /// Let the Node take inputs.
+    Take,
+    /// Tick the Node's clock.
+    Tick,
+    /// Look for containers and TTL nodes.
+    Reap,
+    /// Propose, sync the log, give out what is committed.
+    Flush,
+    /// Apply and publish one entry.
+    Apply,
+    /// Begin to write to the store what was changed.
+    BeginFlush,
+    /// Write it.
+    WriteFlush,
+    /// Make it durable.
+    SyncStore,
+    /// Read a chunk of a snapshot, or stage one.
+    Snapshot,
+}
+
+/// What a step did that somebody may want to know.
+#[allow(missing_docs, reason = "the fields are named by what they are")]
+pub enum Did {
+    /// A connection has its session.
+    Attached { conn: u64, session: i64, generation: u32 },
+    /// A packet was taken from a connection.
+    Heard { conn: u64 },
+    /// A connection was told to end.
+    HungUp { conn: u64, cut_off: bool },
+    /// The Node ticked.
+    Ticked,
+    /// The Node was told by another server whom that has heard from: sessions and generations.
+    Told(Vec<(i64, u32)>),
+    /// It leads from now on, in this term; or in none any more.
+    Leads(Option<u64>),
+    /// A vote left, for another server or for itself.
+    Voted { term: u64, voter: u64, candidate: u64 },
+    /// Entries were given out as committed: index, term, payload.
+    Committed(Vec<(u64, u64, Bytes)>),
+    /// The Machine goes on from a snapshot.
+    Installed,
+    /// An entry was published, or the state of a snapshot up to it.
+    Applied(u64),
+}
+
+/// Why a step, or a start, ended the process.
+pub enum End {
+    /// The disk or the store failed, as it was told to; the process must be started again.
+    Broken(String),
+    /// That must not happen.
+    Wrong(String),
+}
+
+/// What outlives the process, and the time: monotonic, and by the wall.
+pub(super) struct Around<'k> {
+    pub(super) now_ms: i64,
+    pub(super) clock_ms: i64,
+    pub(super) stores: &'k mut BTreeMap<u64, SimStore>,
+    pub(super) next_session: &'k mut i64,
+    pub(super) flush_ms: i64,
+}
+
+impl Life {
+    /// Takes notice of whether the Node leads.
+    fn take_leadership(&mut self, did: &mut Vec<Did>) {
+        let leads = self.node.leads().then(|| self.node.leader().1);
+        if leads != std::mem::replace(&mut self.leads, leads) {
+            did.push(Did::Leads(leads));
+        }
+    }
+
+    fn take_flush(&mut self, begin: bool) -> Result<(), End> {
+        let flush = self.machine.take_flush(begin);
+        let flush = flush.map_err(|fault| End::Broken(fault.to_string()))?;
+        self.flushes.extend(flush.map(|flush| (flush, false)));
+        Ok(())
+    }
+
+    /// A client came.
+    pub(super) fn accept(&mut self, conn: u64, mutants: ConnectionMutants) {
+        let woken = Arc::new(AtomicBool::new(false));
+        let wake = Arc::clone(&woken);
+        let outbox = Outbox::new(conn, Box::new(move || wake.store(true, Ordering::Relaxed)));
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let connection = Connection::new(
+            Arc::clone(&self.published),
+            outbox,
+            Arc::clone(&self.authenticator),
+            Arc::clone(&self.policy),
+            ip,
+            vec![Id::new("ip", ip.to_string())],
+        );
+        let client = Client {
+            connection: connection.with_mutants(mutants),
+            woken,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            inputs: Vec::new(),
+            outstanding: 0,
+            advance_due: false,
+            drain_due: false,
+            reading: None,
+            stalled_since_ms: 0,
+            told: false,
+        };
+        self.connections.insert(conn, client);
+    }
+
+    /// What could be done now. Threads that are paused do nothing.
+    pub(super) fn steps(
+        &mut self,
+        now_ms: i64,
+        wires: &BTreeMap<u64, Wire>,
+        paused: &Paused,
+        steps: &mut Vec<Step>,
+    ) {
+        if !paused.connections {
+            for (conn, client) in &mut self.connections {
+                let Some(wire) = wires.get(conn) else { continue };
+                if client.woken.swap(false, Ordering::Relaxed) {
+                    client.advance_due = true;
+                }
+                if client.has_room() && (!wire.up.is_empty() || wire.up_closed) {
+                    steps.push(Step::Receive(*conn));
+                }
+                if client.reading.is_some() {
+                    steps.push(Step::Read(*conn));
+                } else if client.advance_due {
+                    steps.push(Step::Advance(*conn));
+                } else if client.drain_due {
+                    steps.push(Step::Drain(*conn));
+                }
+                if client.output.is_empty() {
+                    client.stalled_since_ms = now_ms;
+                } else if now_ms > client.stalled_since_ms + client.patience_ms() {
+                    steps.push(Step::Stalled(*conn));
+                }
+                if !client.output.is_empty() && wire.down.len() < DOWN_BYTES_MAX {
+                    steps.push(Step::Send(*conn));
+                }
+            }
+            if !self.big_reads.is_empty() {
+                steps.push(Step::BigRead);
+            }
+        }
+        if !paused.node && self.work.len() < WORK_MAX {
+            if !self.inbox.is_empty() {
+                steps.push(Step::Take);
+            }
+            if now_ms >= self.next_tick_ms {
+                steps.push(Step::Tick);
+            }
+            if now_ms >= self.next_reap_ms {
+                steps.push(Step::Reap);
+            }
+            if self.flush_due {
+                steps.push(Step::Flush);
+            }
+        }
+        if !paused.machine && !self.work.is_empty() {
+            steps.push(Step::Apply);
+        }
+        if !paused.sync {
+            match self.flushes.front() {
+                Some((_, false)) => steps.push(Step::WriteFlush),
+                Some((_, true)) => steps.push(Step::SyncStore),
+                None => {}
+            }
+            if now_ms >= self.next_flush_ms {
+                steps.push(Step::BeginFlush);
+            }
+            if !self.jobs.is_empty() {
+                steps.push(Step::Snapshot);
+            }
+        }
+    }
+
+    /// When the server next has something to do by its clocks.
+    pub(super) fn next_timer_ms(&self) -> i64 {
+        self.next_tick_ms.min(self.next_reap_ms).min(self.next_flush_ms)
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    /// [`End`]: the process must end.
+    pub(super) fn run(
+        &mut self,
+        step: Step,
+        around: Around<'_>,
+        wires: &mut BTreeMap<u64, Wire>,
+        rng: &mut SimRng,
+        did: &mut Vec<Did>,
+        sent: &mut Vec<(u64, PeerMessage)>,
+    ) -> Result<(), End> {
+        let Around { now_ms, clock_ms, stores, next_session, flush_ms } = around;
+        self.take_leadership(did);
+        match step {
+            Step::Receive(conn) => {
+                self.receive(conn, wires, rng, next_session, did);
+            }
+            Step::Advance(conn) => self.advance(conn, did),
+            Step::Read(conn) => self.read(conn),
+            Step::BigRead => {
+                self.big_reads.turn();
+            }
+            Step::Stalled(conn) => self.end(conn, wires),
+            Step::Drain(conn) => self.drain(conn, wires, did),
+            Step::Send(conn) => self.send(conn, wires, rng, now_ms),
+            Step::Take => {
+                for _ in 0..1 + rng.below(4) {
+                    let Some(input) = self.inbox.pop_front() else { break };
+                    if let Input::Peer { message: PeerMessage::Heard(sessions), .. } = &input {
+                        did.push(Did::Told(sessions.clone()));
+                    }
+                    self.node.step(input);
+                }
+                self.take_leadership(did);
+                self.flush_due = true;
+            }
+            Step::Tick => {
+                self.next_tick_ms = now_ms + TICK_MS;
+                let clock_ms = now_ms - self.started_ms;
+                self.node.tick(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
+                self.flush_due = true;
+                self.led_ticks = if self.node.hears_leader() { self.led_ticks + 1 } else { 0 };
+                did.push(Did::Ticked);
+                self.take_leadership(did);
+            }
+            Step::Reap => {
+                self.next_reap_ms = now_ms + REAP_MS;
+                let view = self.published.view();
+                let reaped = self.node.reap(&view, clock_ms, 20);
+                reaped.map_err(|fault| End::Broken(fault.to_string()))?;
+                self.flush_due = true;
+            }
+            Step::Flush => {
+                self.flush_due = false;
+                let mut work = self
+                    .node
+                    .flush(clock_ms, &mut |to, message| sent.push((to, message)))
+                    .map_err(|error| End::Broken(error.to_string()))?;
+                did.extend(sent.iter().filter_map(|(_, message)| voted(message)));
+                self.take_leadership(did);
+                self.jobs.extend(work.snapshots.drain(..));
+                if work.is_empty() {
+                    return Ok(());
+                }
+                did.push(Did::Committed(work.entries.clone()));
+                self.work.push_back(work);
+            }
+            Step::Apply => {
+                // One entry at a time, so that anything may happen between two of them.
+                let Some(mut work) = self.work.pop_front() else { return Ok(()) };
+                let installs = work.install.is_some();
+                let at_once = if installs { 0 } else { 1 };
+                let rest = work.entries.split_off(work.entries.len().min(at_once));
+                let applies = installs || !work.entries.is_empty();
+                let reports =
+                    self.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
+                self.inbox.extend(reports.into_iter().map(Input::Report));
+                self.take_flush(false)?;
+                if !rest.is_empty() {
+                    self.work.push_front(Work { entries: rest, ..Work::default() });
+                }
+                if installs {
+                    did.push(Did::Installed);
+                }
+                if applies {
+                    did.push(Did::Applied(self.machine.state().meta().applied));
+                }
+            }
+            Step::BeginFlush => {
+                self.next_flush_ms = now_ms + flush_ms;
+                self.take_flush(true)?;
+            }
+            Step::WriteFlush => {
+                let Some((flush, written)) = self.flushes.front_mut() else { return Ok(()) };
+                flush.run().map_err(|fault| End::Broken(fault.to_string()))?;
+                *written = true;
+            }
+            Step::SyncStore => {
+                let Some((flush, _)) = self.flushes.pop_front() else { return Ok(()) };
+                flush.sync().map_err(|fault| End::Broken(fault.to_string()))?;
+                let source = flush.source().expect("it was written");
+                self.inbox.push_back(Input::Durable(Arc::new(source)));
+            }
+            Step::Snapshot => {
+                let Some(job) = self.jobs.pop_front() else { return Ok(()) };
+                let make = &mut |generation| {
+                    let store = SimStore::default();
+                    stores.insert(generation, store.clone());
+                    Ok(Box::new(store) as Box<dyn Store>)
+                };
+                let done = job.run(make).map_err(|fault| End::Broken(fault.to_string()))?;
+                self.inbox.push_back(done);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a connection has nothing left to do, or to send.
+    pub(super) fn has_said_all(&self, conn: u64) -> bool {
+        self.connections.get(&conn).is_some_and(|client| {
+            let due = client.advance_due || client.drain_due || client.reading.is_some();
+            !due && !client.woken.load(Ordering::Relaxed) && client.output.is_empty()
+        })
+    }
+
+    /// How many commands wait: nothing does when all is quiet.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inbox.is_empty() && self.work.is_empty() && self.node.is_idle()
+    }
+}
+
+/// The vote in a message, if there is one.
+fn voted(message: &PeerMessage) -> Option<Did> {
+    // As raft-rs numbers them.
+    const REQUEST_VOTE: i32 = 5;
+    const REQUEST_VOTE_RESPONSE: i32 = 6;
+    let PeerMessage::Raft(message) = message else { return None };
+    let (term, voter) = (message.term, message.from);
+    match message.kind {
+        REQUEST_VOTE => Some(Did::Voted { term, voter, candidate: voter }),
+        REQUEST_VOTE_RESPONSE if !message.reject => {
+            Some(Did::Voted { term, voter, candidate: message.to })
+        }
+        _ => None,
+    }
+}
+
+/// Which threads do nothing for a while.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Paused {
+    /// The connections' tasks.
+    pub connections: bool,
+    /// The Node's thread.
+    pub node: bool,
+    /// The Machine's thread.
+    pub machine: bool,
+    /// The thread that makes the store durable.
+    pub sync: bool,
+}
