@@ -67,6 +67,8 @@ counts! {
     kills: "processes killed",
     /// Graceful stops.
     stops: "graceful stops",
+    /// Leaders told to hand over.
+    hand_overs: "leaders told to hand over",
     /// Torn tails.
     torn: "recoveries with a torn tail",
     /// Starts cut short.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use replica::Input;
 use replica::log::SimRng;
 
 use super::counts::Counts;
@@ -170,7 +171,7 @@ impl Faults {
         counts: &mut Counts,
     ) -> Falls {
         let server = ensemble.server(id);
-        match rng.below(20) {
+        match rng.below(22) {
             0..=2 => return vec![(id, Fall::Power)],
             3..=6 => {
                 server.disk.fail_from(rng.below(25));
@@ -194,6 +195,12 @@ impl Faults {
             13 => {
                 counts.store_errors += 1;
                 server.fail_commit(rng.below(8));
+            }
+            16 | 17 => {
+                // As before it stops; it may be no leader, or may lead on.
+                counts.hand_overs += u64::from(server.leads().is_some());
+                server.tell(Input::HandOver);
+                events.push(Event::HandsOver { server: id });
             }
             14 | 15 => {
                 counts.jumps += 1;

@@ -53,6 +53,8 @@ pub enum Event {
     Recomputed { server: u64, index: u64, kept: u128, fresh: u128 },
     /// A server is gone.
     Crashed { server: u64, how: &'static str },
+    /// A server is told to let another one lead.
+    HandsOver { server: u64 },
     /// A server that is gone has lost all its data.
     Wiped { server: u64 },
     /// A server is back, its log ends at `last`; its id for raft, and the term that it knows and whom it
@@ -193,6 +195,7 @@ impl std::fmt::Display for Event {
                 write!(f, "server {server}: digest recomputed at {index}")
             }
             Self::Crashed { server, how } => write!(f, "SERVER {server} GONE: {how}"),
+            Self::HandsOver { server } => write!(f, "server {server} is to hand over"),
             Self::Wiped { server } => write!(f, "SERVER {server} HAS LOST ITS DATA"),
             Self::Restarted { server, last, applied, torn, .. } => {
                 let torn = if *torn { ", its tail was torn" } else { "" };

@@ -202,11 +202,15 @@ impl Network {
             }
             Delivery::Notice(at) => {
                 let Notice { to, lost, lost_raft_id, caller, .. } = self.notices.swap_remove(at);
-                if caller && let Some(link) = self.links.get_mut(&(to, lost)) {
-                    (link.there, link.dead) = (false, false);
-                    link.calls_ms = now_ms + RETRY_MS;
-                }
-                up(to).map(|_| (to, Input::Unlinked(lost_raft_id)))
+                let input = match self.links.get_mut(&(to, lost)) {
+                    Some(link) if caller => {
+                        (link.there, link.dead) = (false, false);
+                        link.calls_ms = now_ms + RETRY_MS;
+                        Input::Unlinked(lost_raft_id)
+                    }
+                    _ => Input::HungUp(lost_raft_id),
+                };
+                up(to).map(|_| (to, input))
             }
             Delivery::Call(from, to) => {
                 let is_cut = self.is_cut(from, to, now_ms);
