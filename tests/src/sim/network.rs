@@ -318,17 +318,22 @@ impl Network {
     }
 
     /// It does to single messages what links do, and no more.
-    pub fn smooth(&mut self) {
-        self.rough = (0, 0);
+    pub fn smooth(&mut self, now_ms: i64) {
+        if std::mem::take(&mut self.rough) != (0, 0) {
+            // What it did before is not undone by that.
+            for link in self.links.values_mut() {
+                link.clean_since_ms = link.clean_since_ms.max(now_ms + 1000);
+            }
+        }
     }
 
     /// Nothing is wrong any more.
     pub fn heal(&mut self, now_ms: i64) {
-        self.smooth();
         for link in self.links.values_mut() {
             link.cut_until_ms = link.cut_until_ms.min(now_ms);
             link.slow_until_ms = link.slow_until_ms.min(now_ms);
             link.clean_since_ms = link.clean_since_ms.min(now_ms + 1000);
         }
+        self.smooth(now_ms);
     }
 }

@@ -149,7 +149,7 @@ impl Sim {
         let without = &options.without;
         let mut ensemble = Ensemble::new(size, &mut rng, options.planted);
         if without.rough {
-            ensemble.network.smooth();
+            ensemble.network.smooth(0);
         }
         let clients = (0..CLIENTS).map(|id| Client::new(id, &mut rng));
         let clients = clients.filter(|client| !without.clients.contains(&(client.id as u64)));
