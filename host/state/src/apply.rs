@@ -237,11 +237,13 @@ impl State {
         Ok(())
     }
 
-    /// The store as it was when it was last written, for other servers.
+    /// The store as it was when it was last written, for other servers; it is durable. Blocks on the
+    /// disk.
     ///
     /// # Errors
     /// [`Fault`] if the store fails.
     pub fn source(&self) -> Result<Source, Fault> {
+        self.store.sync()?;
         let row = self.base.get(Keyspace::Meta, META_KEY)?;
         let meta = row.and_then(|row| rmp_serde::from_slice(&row).ok());
         let meta = meta.ok_or_else(|| damaged_meta("it cannot be decoded"))?;

@@ -352,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn a_source_is_durable() {
+        let store = MemoryStore::default();
+        let state = State::open(Box::new(store.clone()), Box::new(NoHooks), 1 << 20);
+        let mut state = state.expect("it opens").with_gather_bytes(0);
+        for index in BIRTH.0 + 1..BIRTH.0 + 5 {
+            let command = Command::Origin { replaces: 0 };
+            state.apply(index, 1, &entry(vec![command])).expect("it applies");
+        }
+        let source = state.source().expect("it reads");
+        assert!(source.meta().applied > BIRTH.0, "some of it was written");
+        let left = State::open(Box::new(store.crashed()), Box::new(NoHooks), 1 << 20);
+        assert_eq!(left.expect("it opens").meta().applied, source.meta().applied);
+    }
+
+    #[test]
     fn what_was_changed_on_the_way_is_found() {
         let source = state().source().expect("it reads");
         let whole = chunks(&source, 2000);
