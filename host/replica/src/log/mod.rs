@@ -439,7 +439,7 @@ impl<D: Disk> Log<D> {
     /// Begins a new segment with room for `bytes`; it is durable, and empty, when this returns.
     fn rotate(&mut self, bytes: u64) -> Result<(), Broken> {
         let id = self.segments.keys().next_back().map_or(1, |id| id + 1);
-        let (file, capacity) = self.pool.take(&self.disk, id, SECTOR as u64 + bytes)?;
+        let taken = self.pool.take(&self.disk, id, SECTOR as u64 + bytes)?;
         let header = SegmentHeader {
             log_id: self.log_id,
             segment: id,
@@ -449,10 +449,13 @@ impl<D: Disk> Log<D> {
             state: self.written,
         };
         let (sector, crc) = header.encode();
-        file.write_at(0, &sector).map_err(Broken::io(what("writing", id)))?;
-        file.sync_data().map_err(Broken::io(what("syncing", id)))?;
+        // Before the name: a spare file may hold the header of an earlier try to begin this segment,
+        // with which another end of the one before it would pass for the right one.
+        taken.file.write_at(0, &sector).map_err(Broken::io(what("writing", id)))?;
+        taken.file.sync_data().map_err(Broken::io(what("syncing", id)))?;
+        let segment = Pool::name(&self.disk, id, taken)?;
         self.disk.sync_dir().map_err(Broken::io("syncing the log's directory"))?;
-        self.segments.insert(id, Segment { file, capacity });
+        self.segments.insert(id, segment);
         self.end = SECTOR as u64;
         self.chain = crc;
         Ok(())

@@ -6,13 +6,13 @@
 //!
 //! Invariants:
 //! * A `.spare` file has exactly the length of a segment and all its blocks written and synced.
-//! * A spare's content means nothing: the header written on its next use ends its earlier life.
+//! * A spare's content means nothing: the header of its next use ends its earlier life, and is durable before it is renamed.
 
 use std::collections::VecDeque;
 
 use super::disk::{Disk, DiskFile};
 use super::error::Broken;
-use super::segment::{name, parse_spare_name, spare_name};
+use super::segment::{Segment, name, parse_spare_name, spare_name};
 
 /// A file that is being filled with zeros.
 const FILLING: &str = "filling.tmp";
@@ -27,6 +27,15 @@ pub(super) struct Pool<F> {
     spares: VecDeque<u64>,
     next_spare: u64,
     filling: Option<(F, u64)>,
+}
+
+/// A file for a segment.
+pub(super) struct Taken<F> {
+    pub(super) file: F,
+    /// Its length.
+    bytes: u64,
+    /// The name that it has, if it has not the segment's: a new one has, and holds no older header.
+    from: Option<String>,
 }
 
 impl<F: DiskFile> Pool<F> {
@@ -83,26 +92,38 @@ impl<F: DiskFile> Pool<F> {
         }
     }
 
-    /// Provides a file of at least `bytes` under the name of `segment`, and its length. The name is
-    /// not synced yet.
-    pub(super) fn take<D>(&mut self, disk: &D, segment: u64, bytes: u64) -> Result<(F, u64), Broken>
+    /// Provides a file of at least `bytes` for `segment`, and its length. The caller fills its header and
+    /// makes that durable; then [`Self::name`] gives it its name.
+    pub(super) fn take<D>(&mut self, disk: &D, segment: u64, bytes: u64) -> Result<Taken<F>, Broken>
     where
         D: Disk<File = F>,
     {
-        let to = name(segment);
         if bytes > self.segment_bytes {
+            let to = name(segment);
             // One write will fill nearly all of it: zeros before that would only double the work.
             let file = disk.create(&to).map_err(Broken::io(format!("creating {to}")))?;
             file.preallocate(bytes).map_err(Broken::io(format!("allocating {to}")))?;
-            return Ok((file, bytes));
+            return Ok(Taken { file, bytes, from: None });
         }
         if self.spares.is_empty() {
             self.fill(disk, self.segment_bytes)?;
         }
         let from = spare_name(self.spares.pop_front().expect("a spare file was just filled"));
-        disk.rename(&from, &to).map_err(Broken::io(format!("renaming {from} to {to}")))?;
-        let file = disk.open(&to).map_err(Broken::io(format!("opening {to}")))?;
-        Ok((file, self.segment_bytes))
+        let file = disk.open(&from).map_err(Broken::io(format!("opening {from}")))?;
+        Ok(Taken { file, bytes: self.segment_bytes, from: Some(from) })
+    }
+
+    /// Gives the file taken for `segment` its name, which is not synced yet.
+    pub(super) fn name<D>(disk: &D, segment: u64, taken: Taken<F>) -> Result<Segment<F>, Broken>
+    where
+        D: Disk<File = F>,
+    {
+        let Taken { file, bytes, from } = taken;
+        if let Some(from) = from {
+            let to = name(segment);
+            disk.rename(&from, &to).map_err(Broken::io(format!("renaming {from} to {to}")))?;
+        }
+        Ok(Segment { file, capacity: bytes })
     }
 
     /// After a sync: prepares the next file in step with the use of the current one, so that it is

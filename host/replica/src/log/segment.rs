@@ -1,8 +1,9 @@
 //! A segment: a file of records behind one header sector, and the names of such files.
 //!
-//! The header is made durable, with the file's name, before the first record is written. It says
-//! where and with which checksum the segment before it ends (so what a cut left behind that place is
-//! never read again), and the log's state at that moment (so that any older segment can go).
+//! The header is durable before the file has its name, and the name before the first record is
+//! written. It says where and with which checksum the segment before it ends (so what a cut left
+//! behind that place is never read again), and the log's state at that moment (so that any older
+//! segment can go).
 //!
 //! Invariants:
 //! * A header is one sector: it is there whole, or not at all.

@@ -150,3 +150,43 @@ fn a_tail_that_was_cut_stays_cut() {
     assert_eq!(all(&log), vec![entry(2, 1, 100), entry(3, 1, 600)]);
     assert_eq!(recovered.torn, None);
 }
+
+#[test]
+fn a_segment_that_was_begun_twice_begins_where_the_second_did() {
+    let mut second = 0;
+    for (first_step, first_seed) in (0..8).flat_map(|step| (0..8).map(move |seed| (step, seed))) {
+        let disk = SimDisk::new();
+        let mut log = create(&disk);
+        // So much that nothing but a small entry has room behind it.
+        log.append(&entries(2, 4, 1, 1000));
+        log.sync().unwrap();
+        let active = log.active().0;
+        // Power goes while the next segment is begun.
+        disk.fail_from(first_step);
+        log.append(&entries(5, 5, 1, 1000));
+        log.sync().ok();
+        drop(log);
+        disk.crash(first_seed);
+        let (mut log, _) = open(&disk);
+        if log.active().0 != active || log.last_index() != 4 {
+            continue;
+        }
+        // What comes now has room in the old one after all.
+        log.append(&entries(5, 5, 1, 100));
+        log.sync().unwrap();
+        let disk = disk.fork();
+        for (step, seed) in (0..8).flat_map(|step| (0..16).map(move |seed| (step, seed))) {
+            let disk = disk.fork();
+            let (mut log, _) = open(&disk);
+            disk.fail_from(step);
+            log.append(&entries(6, 6, 1, 1000));
+            log.sync().ok();
+            drop(log);
+            disk.crash(seed);
+            let (log, _) = open(&disk);
+            assert_eq!(all(&log)[..4], [entries(2, 4, 1, 1000), entries(5, 5, 1, 100)].concat());
+            second += 1;
+        }
+    }
+    assert!(second > 500, "{second} second crashes");
+}
