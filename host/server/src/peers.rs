@@ -14,7 +14,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use replica::peer::PEER_FORMAT;
@@ -32,6 +32,9 @@ const FRAME_BYTES_MAX: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before a peer that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a peer must have been out of reach before that is worth a warning: servers that start
+/// together, or that are restarted, find each other within this time.
+const WORTH_A_WARNING: Duration = Duration::from_secs(1);
 /// How many messages may wait for a peer that does not take them before further ones are dropped.
 const WAITING_MAX: usize = 10_000;
 /// What the first frame of each side begins with; the number of its format follows.
@@ -368,12 +371,11 @@ fn accept(listener: &TcpListener, post: &Arc<Post>) {
 /// Keeps the link to a peer, for ever.
 fn call(peer: &Peer, post: &Post, link: &Link) {
     let (inputs, server) = (&post.inputs, peer.id);
-    let mut told = false;
+    let (mut gone, mut told) = (Instant::now(), false);
     loop {
         match connect(peer, &post.hello(server, None)) {
             Ok((stream, Welcome { raft_id, boot, .. })) => {
                 tracing::info!(server, "linked to a server");
-                told = false;
                 post.answers(server, boot);
                 link.to.store(raft_id, Ordering::Relaxed);
                 inputs.put([Input::Linked(raft_id)]);
@@ -383,9 +385,10 @@ fn call(peer: &Peer, post: &Post, link: &Link) {
                 link.messages.take(&mut Vec::new(), Duration::ZERO);
                 inputs.put([Input::Unlinked(raft_id)]);
                 tracing::info!(server, %error, "the link to a server is gone");
+                (gone, told) = (Instant::now(), false);
             }
             Err(error) => {
-                if !told {
+                if !told && gone.elapsed() >= WORTH_A_WARNING {
                     told = true;
                     tracing::warn!(server, %error, "a server cannot be reached; trying on");
                 }
@@ -582,8 +585,6 @@ fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     /// A peer that takes calls in the test's own hand.
