@@ -35,7 +35,11 @@ pub mod stat;
 pub mod error;
 pub mod four_letter;
 
+pub mod address;
+pub mod server_spec;
+
 pub use acl::{Acl, Id, Perms};
+pub use address::Address;
 pub use connect::{ConnectRequest, ConnectResponse};
 pub use create_mode::CreateMode;
 pub use error::{DecodeError, ErrorCode};
@@ -45,4 +49,5 @@ pub use multi::{MultiOp, MultiResult, ReadOp, ReadResult};
 pub use opcode::OpCode;
 pub use reply::{ClientInfo, Reply};
 pub use request::Request;
+pub use server_spec::{Role, ServerSpec};
 pub use stat::Stat;

@@ -13,7 +13,6 @@
 //! * Relative paths are relative to the directory the process was started in.
 
 mod access;
-mod address;
 mod decode;
 mod error;
 mod jaas;
@@ -25,11 +24,11 @@ mod without_effect;
 mod zoo;
 
 pub use access::{Auth, ClientAuth, Enforce, KeyStore, Provider, Sasl, StoreKind, Tls, X509};
-pub use address::Address;
 pub use error::{ConfigError, Origin};
+pub use proto::{Address, Role};
 pub use sections::{
     Admin, AllowFrom, Ensemble, EnsembleServer, FourLetterWords, Limits, Listen, LogFormat,
-    Logging, Nodes, Reads, Role, Sessions, Storage, WORDS,
+    Logging, Nodes, Reads, Sessions, Storage, WORDS,
 };
 pub use zoo::{Warning, from_zoo_cfg};
 

@@ -2,8 +2,8 @@
 //!
 //! Each field says its unit, its default, and what the bound means when it is met.
 
-use super::address::{Address, or_none};
-use super::units::{bytes, ms, ms_opt};
+use super::units::{bytes, ms, ms_opt, or_none};
+use proto::{Address, Role, ServerSpec};
 use serde::{Deserialize, Serialize};
 
 /// `[listen]`: where clients connect.
@@ -259,13 +259,10 @@ pub struct EnsembleServer {
     pub role: Role,
 }
 
-/// A server's part in the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// It votes.
-    #[default]
-    Participant,
-    /// It follows without a vote.
-    Observer,
+impl EnsembleServer {
+    /// The same as ZooKeeper's clients see it.
+    pub fn spec(&self) -> ServerSpec {
+        let Self { peer, election, client, role, .. } = self.clone();
+        ServerSpec { peer, election, client, role }
+    }
 }

@@ -144,3 +144,27 @@ pub(super) mod ms_opt {
         Ok(Option::<Ms>::deserialize(d)?.map(|ms| ms.0))
     }
 }
+
+/// `#[serde(with)]` for an address that `"none"` turns off, printed that way too, because its
+/// default is an address and leaving it out would bring the default back.
+pub(super) mod or_none {
+    use proto::Address;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        v: &Option<Address>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        match v {
+            Some(address) => address.serialize(s),
+            None => s.serialize_str("none"),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Address>, D::Error> {
+        // The decoder turns the text "none" into an absent option.
+        Option::<Address>::deserialize(d)
+    }
+}

@@ -2,8 +2,9 @@
 
 use super::access::{DIGEST_ALGS, KeyStore, Provider};
 use super::error::{ConfigError, Origin, nearest};
-use super::sections::{Role, WORDS};
+use super::sections::WORDS;
 use super::{Config, SERVER_ID_MAX, jaas};
+use proto::Role;
 use std::collections::BTreeSet;
 use std::path::Path;
 

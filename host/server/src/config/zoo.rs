@@ -12,15 +12,16 @@
 //!   `<dataDir>/vivarium`.
 
 mod properties;
-mod servers;
 mod settings;
 mod unsupported;
 
 use super::Config;
 use super::error::{ConfigError, Origin};
-use super::sections::{EnsembleServer, Role};
+use super::sections::EnsembleServer;
 use super::{Address, jaas, validate, without_effect};
 use properties::Property;
+use proto::server_spec::FORM;
+use proto::{Role, ServerSpec};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -175,9 +176,12 @@ impl Zoo {
             let Some(id) = id.parse().ok().filter(|id| *id <= super::SERVER_ID_MAX) else {
                 return self.bad(line, "server.N with N within 0 to 254", format!("server.{id}"));
             };
-            let server = servers::parse(id, &line.value).or_else(|why| {
-                self.bad(line, servers::FORM, format!("`{}` ({why})", line.value))
-            })?;
+            let spec = line
+                .value
+                .parse()
+                .or_else(|why: String| self.bad(line, FORM, format!("`{}` ({why})", line.value)))?;
+            let ServerSpec { peer, election, client, role } = spec;
+            let server = EnsembleServer { id, peer, election, client, role };
             if self.config.ensemble.servers.iter().any(|s| s.id == id) {
                 return self.bad(line, "an id that no other server has", format!("{id} twice"));
             }
@@ -234,7 +238,11 @@ impl Zoo {
             }
         }
         let own = servers.iter().find(|s| s.id == self.config.server_id);
-        own.map_or(Ok(()), |own| self.map_own_client_port(own))
+        own.map_or(Ok(()), |own| self.map_own_client_port(own))?;
+        if !distributed {
+            self.config.ensemble.servers.clear();
+        }
+        Ok(())
     }
 
     /// The client port may stand in this server's own `server.N` line, alone or the same twice.
@@ -252,14 +260,7 @@ impl Zoo {
                 self.config.listen.client = Some(client.clone());
                 Ok(())
             }
-            (None, listen) => {
-                let listen = listen.clone();
-                let mut servers = self.config.ensemble.servers.iter_mut();
-                if let Some(server) = servers.find(|s| s.id == own.id) {
-                    server.client = listen;
-                }
-                Ok(())
-            }
+            (None, _) => Ok(()),
         }
     }
 

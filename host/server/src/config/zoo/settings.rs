@@ -7,11 +7,11 @@
 use super::properties::Property;
 use super::{Warning, Zoo};
 use crate::config::access::{ClientAuth, KeyStore, Provider, StoreKind};
-use crate::config::address::{Address, parse_port};
 use crate::config::error::ConfigError;
 use crate::config::sections::AllowFrom;
 use crate::config::validate::FRAME_BYTES_MAX;
 use crate::config::{Config, WORDS};
+use proto::address::{Address, parse_port};
 use std::path::PathBuf;
 
 /// What a real server does with an empty `zoo.cfg`.

@@ -115,7 +115,8 @@ fn kazoos_three_servers() {
     assert_eq!((config.server_id, config.ensemble.voters()), (2, 3));
     assert_eq!(config.ensemble.servers[1].peer, [Address::new("localhost", 20_012)]);
     assert_eq!(config.ensemble.servers[1].election, [Address::new("localhost", 20_011)]);
-    assert_eq!(config.ensemble.servers[1].client, Some(Address::new("0.0.0.0", 2_181)));
+    // As in ZooKeeper, only what stands in a server line is shown to clients.
+    assert_eq!(config.ensemble.servers[1].client, None);
     assert!(warnings.is_empty(), "{warnings:?}");
     assert!(config.require_supported().is_ok());
     assert!(refused(&cfg, None).contains("DIR/data/myid, got \"no file; it holds"));

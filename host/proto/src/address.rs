@@ -1,11 +1,12 @@
-//! `host:port` as configuration writes it: a name, IPv4, or IPv6 in brackets.
+//! `host:port` as configurations write it: a name, IPv4, or IPv6 in brackets.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A host and a TCP port. The host is resolved where it is used, not here.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// A name or an IP address, without brackets. Never empty.
     pub host: String,
@@ -52,8 +53,11 @@ impl FromStr for Address {
     }
 }
 
-/// Parses a TCP port, saying what is wrong with it otherwise.
-pub(super) fn parse_port(text: &str) -> Result<u16, String> {
+/// Parses a TCP port.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn parse_port(text: &str) -> Result<u16, String> {
     let port: u64 = text.parse().map_err(|_| format!("the port `{text}` is not a number"))?;
     u16::try_from(port).map_err(|_| format!("the port {port} is not within 0 to 65535"))
 }
@@ -72,29 +76,5 @@ impl<'de> Deserialize<'de> for Address {
                 format!("an address such as \"127.0.0.1:2181\" or \"[::1]:2181\" ({why})");
             de::Error::invalid_value(de::Unexpected::Str(&text), &expected.as_str())
         })
-    }
-}
-
-/// `#[serde(with)]` for an address that `"none"` turns off, printed that way too, because its
-/// default is an address and leaving it out would bring the default back.
-pub(super) mod or_none {
-    use super::Address;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        v: &Option<Address>,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        match v {
-            Some(address) => address.serialize(s),
-            None => s.serialize_str("none"),
-        }
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Option<Address>, D::Error> {
-        // The decoder turns the text "none" into an absent option.
-        Option::<Address>::deserialize(d)
     }
 }
