@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use state::{Batch, Group};
+use state::{Batch, Command, Group, Op};
 
 use crate::node::ROUND_BYTES_MAX;
 use crate::packing::Load;
@@ -39,10 +39,18 @@ pub(crate) struct Entry {
     load: Load,
 }
 
+fn reconfigures(group: &Group) -> bool {
+    let is_one = |c: &Command| matches!(c, Command::Write { op: Op::Reconfig(_), .. });
+    group.commands.iter().any(is_one)
+}
+
 impl Entry {
-    /// The bytes of the entry.
-    pub(crate) fn encode(&self, time_ms: i64) -> Vec<u8> {
-        Batch::encode_of(time_ms, self.groups.iter().map(Arc::as_ref).collect())
+    /// The bytes of the entry; `present` are the servers that can be reached.
+    pub(crate) fn encode(&self, time_ms: i64, present: impl FnOnce() -> Vec<u32>) -> Vec<u8> {
+        let groups: Vec<&Group> = self.groups.iter().map(Arc::as_ref).collect();
+        let reconfigures = groups.iter().any(|group| reconfigures(group));
+        let present = if reconfigures { present() } else { Vec::new() };
+        Batch::encode_of(time_ms, groups, &present)
     }
 }
 

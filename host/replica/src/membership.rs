@@ -35,8 +35,10 @@ pub(crate) enum Step {
 
 /// The next step of the leader `me`; `None` when all is as it should be, or must wait.
 pub(crate) fn next_step(members: &Members, counted: &[Counted], me: u64) -> Option<Step> {
-    let wanted: BTreeMap<u64, bool> =
-        members.servers.values().map(|member| (member.raft_id, member.votes)).collect();
+    // One that has not asked to be let in yet has no id.
+    let mut wanted: BTreeMap<u64, bool> =
+        members.servers.values().map(|member| (member.raft_id, member.votes())).collect();
+    wanted.remove(&0);
     let known = |id: u64| counted.iter().find(|c| c.id == id);
     let gone = || counted.iter().filter(|c| !c.is_there && !wanted.contains_key(&c.id));
     let new = || wanted.keys().filter(|id| known(**id).is_none());

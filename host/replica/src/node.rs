@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use proto::ServerSpec;
 use state::apply::SessionRow;
 use state::snapshot::Staged;
 use state::{Command, Members, Settings, View};
@@ -45,6 +46,8 @@ pub const BACKLOG_ENTRIES_MAX: u64 = 64;
 const HEARD_TICKS: u32 = 10;
 /// After so many ticks a server that asks to take part is decided on again.
 const JOIN_TICKS: u32 = 100;
+/// One that has not asked for so many ticks waits no more.
+const STRANGER_TICKS: u32 = 40;
 /// A log that is kept for a snapshot on its way grows to at most so many times its usual length.
 const LOG_HELD_MAX: u64 = 8;
 /// After so many ticks without any of its commands being applied, a server sends them again.
@@ -66,6 +69,8 @@ pub struct NodeConfig {
     pub cluster_id: u64,
     /// The cluster settings to found the ensemble with.
     pub settings: Settings,
+    /// Where the servers are found, as far as the configuration says.
+    pub servers: BTreeMap<u32, ServerSpec>,
     /// The log is trimmed when it is longer than this, in bytes.
     pub log_keep_bytes: u64,
 }
@@ -108,8 +113,11 @@ pub struct Node<D: Disk> {
     members: Arc<Members>,
     /// Those with a link, by their ids for raft.
     linked: BTreeSet<u64>,
-    /// Servers that ask to take part anew: with what number, and when they were last decided on.
+    /// Servers without data that ask to take part: with what number, and when they were last decided
+    /// on.
     joining: BTreeMap<u32, (u64, u32)>,
+    /// Those that ask and are not of the ensemble, and when they last did.
+    strangers: BTreeMap<u32, u32>,
     receiver: Receiver,
     /// The state of a snapshot that raft takes now, and its generation.
     staged: Option<(Staged, u64)>,
@@ -149,7 +157,10 @@ impl<D: Disk> Node<D> {
         let (cluster_id, settings) = (config.cluster_id, config.settings.clone());
         let bootstrap = Command::Bootstrap { cluster_id, settings };
         let origin = Command::Origin { replaces: meta.boot_of(config.server) };
-        let first = [Some(origin), (meta.cluster_id == 0).then_some(bootstrap)];
+        let unlocated = |id: &u32| meta.members.servers.get(id).is_some_and(|m| !m.is_located());
+        let locate = config.servers.keys().any(unlocated);
+        let locate = locate.then(|| Command::Locate(config.servers.clone()));
+        let first = [Some(origin), (meta.cluster_id == 0).then_some(bootstrap), locate];
         let first = first.into_iter().flatten().collect();
         let mut new = Self {
             raft,
@@ -164,6 +175,7 @@ impl<D: Disk> Node<D> {
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
             joining: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             receiver: Receiver::default(),
             staged: None,
             jobs: Vec::new(),
@@ -289,15 +301,10 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// A server that lost its data asks to take part anew.
+    /// A server without data asks to take part: it is new, or lost what it had.
     fn join(&mut self, server: u32, nonce: u64) {
-        let Some(member) = self.members.servers.get(&server) else {
-            return tracing::warn!(
-                server,
-                "a server that is not of the ensemble asks to take part"
-            );
-        };
-        if member.nonce == nonce {
+        let member = self.members.servers.get(&server);
+        if member.is_some_and(|member| member.nonce == nonce) {
             return;
         }
         if !self.leads() {
@@ -306,6 +313,16 @@ impl<D: Disk> Node<D> {
             }
             return;
         }
+        let Some(member) = member else {
+            let before = self.strangers.insert(server, self.ticks);
+            if before.is_none_or(|at| self.ticks.wrapping_sub(at) > STRANGER_TICKS) {
+                tracing::info!(
+                    server,
+                    "a server that is not of the ensemble waits to be added (`vivarium member add`)"
+                );
+            }
+            return;
+        };
         let asked = self.joining.get(&server).filter(|(known, _)| *known == nonce);
         let is_new = asked.is_none_or(|(_, at)| self.ticks.wrapping_sub(*at) >= JOIN_TICKS);
         if !is_new {
@@ -320,8 +337,18 @@ impl<D: Disk> Node<D> {
                  must not have the same id"
             );
         }
-        tracing::info!(server, "a server that has lost its data takes part anew");
+        let is_new = member.raft_id == 0;
+        tracing::info!(server, is_new, "a server without data takes part");
         self.decide(Command::Admit { server, nonce });
+    }
+
+    /// The servers that this one can reach, itself included, and those that wait to be added.
+    fn present(&self) -> Vec<u32> {
+        let linked = self.linked.iter().chain([&self.config.raft_id]);
+        let linked = linked.filter_map(|id| self.members.server_of(*id));
+        let asks = |at: u32| self.ticks.wrapping_sub(at) <= STRANGER_TICKS;
+        let strangers = self.strangers.iter().filter(|(_, at)| asks(**at)).map(|(id, _)| *id);
+        linked.chain(strangers).collect()
     }
 
     /// Brings whom raft counts in line with the servers that are to be.
@@ -345,6 +372,17 @@ impl<D: Disk> Node<D> {
     /// The servers, as of what is applied.
     pub fn members(&self) -> &Arc<Members> {
         &self.members
+    }
+
+    /// Whether it takes part without a vote.
+    pub fn observes(&self) -> bool {
+        self.members.servers.get(&self.config.server).is_some_and(|member| !member.votes())
+    }
+
+    /// Whether it was of the ensemble, and is no more.
+    pub fn is_removed(&self) -> bool {
+        let members = &self.members;
+        !members.servers.is_empty() && members.server_of(self.config.raft_id).is_none()
     }
 
     /// A server's id, for logs.
@@ -427,7 +465,15 @@ impl<D: Disk> Node<D> {
                     self.moved = self.ticks;
                 }
             }
-            Report::Members(members) => self.members = members,
+            Report::Members(members) => {
+                let was_removed = self.is_removed();
+                self.members = members;
+                if self.is_removed() && !was_removed {
+                    tracing::warn!(
+                        "this server was removed from the ensemble; it serves nobody, and can be stopped"
+                    );
+                }
+            }
             Report::Replaces(boot) => self.proposals.replace(boot),
             Report::Installed { meta, sessions } => {
                 self.members = Arc::clone(&meta.members);
@@ -472,7 +518,11 @@ impl<D: Disk> Node<D> {
                 self.raft.campaign();
             }
         }
-        let silent_ms = self.cut_off.silent_ms(now_ms, self.raft.hears_leader());
+        let mut silent_ms = self.cut_off.silent_ms(now_ms, self.raft.hears_leader());
+        if self.is_removed() {
+            // It will never hear of one.
+            silent_ms = i64::MAX / 3;
+        }
         for outbox in self.liveness.cut_off(silent_ms) {
             tracing::info!(silent_ms, "no leader is heard of: a client is let go, to move");
             outbox.kill();
@@ -644,7 +694,8 @@ impl<D: Disk> Node<D> {
         }
         self.time_ms = self.time_ms.max(clock_ms);
         for entry in self.lines.pack(room as usize) {
-            if let Err(error) = self.raft.propose(entry.encode(self.time_ms)) {
+            let payload = entry.encode(self.time_ms, || self.present());
+            if let Err(error) = self.raft.propose(payload) {
                 // Whoever sent it sends it again.
                 tracing::info!(%error, "raft takes no more for now");
                 self.lines.clear();

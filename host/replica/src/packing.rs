@@ -117,6 +117,7 @@ fn op_bytes(op: &Op) -> usize {
             64 + path.len()
         }
         Op::Multi(ops) => ops.iter().map(op_bytes).sum(),
+        Op::Reconfig(asked) => 64 + asked.joining.len() + asked.leaving.len() + asked.servers.len(),
         Op::Refused(_) => 16,
     }
 }

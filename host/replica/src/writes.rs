@@ -4,8 +4,8 @@
 
 use proto::request::Create;
 use proto::{Acl, CreateMode, ErrorCode, Id, MultiOp, OpCode, Request};
-use state::Op;
 use state::command::CreateKind;
+use state::{Op, Reconfig};
 
 use crate::connection::Policy;
 
@@ -34,11 +34,14 @@ pub(crate) fn sort(request: Request, policy: &Policy) -> Sorted {
             Op::Refused(ErrorCode::MarshallingError.code())
         }
         Request::Multi(ops) => Op::Multi(ops.into_iter().map(|op| multi(op, policy)).collect()),
-        // One server cannot be reconfigured; ZooKeeper says so in two ways.
-        Request::Reconfig { .. } if policy.reconfig_enabled => {
-            Op::Refused(ErrorCode::Unimplemented.code())
+        Request::Reconfig { .. } if !policy.reconfig_enabled => {
+            Op::Refused(ErrorCode::ReconfigDisabled.code())
         }
-        Request::Reconfig { .. } => Op::Refused(ErrorCode::ReconfigDisabled.code()),
+        Request::Reconfig { joining, leaving, new_members, config_id } if policy.ensemble => {
+            Op::Reconfig(Reconfig { joining, leaving, servers: new_members, version: config_id })
+        }
+        // A server that is alone cannot be reconfigured.
+        Request::Reconfig { .. } => Op::Refused(ErrorCode::Unimplemented.code()),
         other => return Sorted::Other(other),
     })
 }

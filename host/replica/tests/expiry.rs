@@ -1,5 +1,6 @@
 //! A session that was attached in time does not expire, however long the Machine takes to say so.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use replica::log::{Log, Options, SimDisk};
@@ -28,6 +29,7 @@ impl Server {
             boot: 7,
             cluster_id: 1,
             settings: Settings::default(),
+            servers: BTreeMap::new(),
             log_keep_bytes: 1 << 30,
         };
         let me = (config.server, config.boot);

@@ -99,6 +99,7 @@ fn start(disk: &SimDisk, store: &MemoryStore, boot: u64) -> (Node<SimDisk>, Mach
         boot,
         cluster_id: 1,
         settings,
+        servers: BTreeMap::new(),
         log_keep_bytes: 1 << 30,
     };
     let sessions = state.view().sessions().expect("rows are sound");

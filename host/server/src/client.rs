@@ -23,7 +23,7 @@ use crate::four_letter::{self, Asked};
 use crate::mailbox::Mailbox;
 use crate::slow::Waiting;
 use crate::stats::{Stats, Told};
-use crate::threads::clock_ms;
+use crate::threads::{Part, clock_ms};
 
 /// Bytes that may wait for a client to read them before nothing more is read from it.
 const OUT_BYTES_MAX: usize = 1 << 20;
@@ -240,6 +240,8 @@ enum End {
     Silent,
     /// It took no byte of what was sent to it for as long as its session may be silent.
     Stalled,
+    /// This server is not of the ensemble any more.
+    Removed,
 }
 
 struct Task<'a> {
@@ -450,6 +452,9 @@ impl Task<'_> {
             self.waiting.arrives(&payload, self.connection.is_new());
             let result = if self.connection.is_new() {
                 let clients = self.clients;
+                if !Part::serves(&clients.four_letter.part) {
+                    return Err(End::Removed);
+                }
                 let new = || new_session(clients);
                 self.connection.connect(payload, new, &mut self.inputs)
             } else {

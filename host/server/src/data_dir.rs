@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 
 /// The format that this program writes, and the only one that it reads. Those before it, with other
 /// forms of log entries and no lock, are of before the first release.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const FILE: &str = "format";
 const LOCK: &str = "lock";
 
@@ -102,7 +102,7 @@ mod tests {
         drop(first);
         claim(&data).expect("its own");
         let refused =
-            [("4\n", "newer program"), ("2\n", "no release"), ("", "backup"), ("x", "backup")];
+            [("5\n", "newer program"), ("3\n", "no release"), ("", "backup"), ("x", "backup")];
         for (text, expected) in refused {
             fs::write(data.join(FILE), text).expect("a file");
             let error = claim(&data).expect_err("it is refused").to_string();

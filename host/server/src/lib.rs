@@ -20,6 +20,7 @@ mod threads;
 mod auth;
 mod client;
 mod client_threads;
+mod open;
 mod operator_token;
 mod remote;
 mod shell;

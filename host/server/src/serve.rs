@@ -1,18 +1,17 @@
 //! `vivarium serve`: opens the data, starts the threads, listens, and stops in order.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
-use replica::log::{Log, LogError, Options, Position, RealDisk};
-use replica::raft::payload;
-use replica::{Input, NodeConfig, Policy, Published, node, settings};
-use state::{FjallStore, Members, NoHooks, Settings, State, Store, StoreOptions};
+use proto::ServerSpec;
+use replica::{NodeConfig, Policy, Published, settings};
+use state::Settings;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -23,17 +22,12 @@ use crate::client_threads::ClientThreads;
 use crate::config::{Address, Config, LogFormat, Provider, Reads};
 use crate::data_dir;
 use crate::four_letter::Answers;
-use crate::identity;
 use crate::mailbox::Mailbox;
+use crate::open::{Opened, open};
 use crate::operator_token::OperatorToken;
-use crate::peers::{self, Beginning, Me, Peer, Peers};
 use crate::stats::Stats;
-use crate::stores::Stores;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
-
-/// How much of the log is read at a time when it is replayed.
-const REPLAY_BYTES: u64 = 16 << 20;
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -176,7 +170,7 @@ fn start_replica(
     listener: Option<std::net::TcpListener>,
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let inputs = Arc::new(Mailbox::new(usize::MAX));
-    let (opened, peers) = open_data(config, listener, &inputs)?;
+    let opened = open(config, listener, &inputs)?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);
@@ -188,13 +182,14 @@ fn start_replica(
         boot: number(boot),
         cluster_id: number(cluster_id) | 1,
         settings: seed(config),
+        servers: located(config),
         log_keep_bytes: config.storage.log_retain_bytes,
     };
     let reaping = Reaping {
         every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
         per_minute: config.nodes.container_deletes_per_minute,
     };
-    let Opened { log, state, stores, .. } = opened;
+    let Opened { log, state, stores, peers, .. } = opened;
     // Alone, all that is in the log will be committed; in an ensemble the rest may never be. One that
     // has nothing yet waits for a snapshot.
     let known = if peers.is_none() { log.last_index() } else { state.meta().applied.max(1) };
@@ -203,113 +198,9 @@ fn start_replica(
     Ok((Replica::start(log, state, node_config, reaping, inputs, peers, stores)?, last))
 }
 
-/// The data of a server that takes part.
-struct Opened {
-    raft_id: u64,
-    log: Log<RealDisk>,
-    state: State,
-    stores: Arc<Stores>,
-}
-
-/// Opens the data, and finds out with the others how a server without any takes part.
-fn open_data(
-    config: &Config,
-    listener: Option<std::net::TcpListener>,
-    inputs: &Arc<Mailbox<Input>>,
-) -> anyhow::Result<(Opened, Option<Peers>)> {
-    let dir = &config.data_dir;
-    let mut log = open_log(config, &dir.join("log"))?;
-    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
-    let stores = Arc::new(Stores::new(dir, options));
-    let (founder_id, others) = ensemble(config);
-    let mut founders: Vec<u64> =
-        others.iter().map(|peer| u64::from(peer.id) + 1).chain([founder_id]).collect();
-    founders.sort_unstable();
-    let given = identity::read(dir)?;
-    let voters = |given: Option<u64>| if given.is_some() { &[][..] } else { &founders[..] };
-    let store = stores.open(log.as_ref().map_or(0, node::generation))?;
-    tell_torn_tail(&store);
-    let mut state = open_state(config, Box::new(store), voters(given))?;
-    let is_of_it =
-        state.meta().members.servers.keys().eq(Members::founders(&founders).servers.keys());
-    anyhow::ensure!(
-        is_of_it || state.meta().applied == 0,
-        "the data in {} is of {}, but the configuration (`[[ensemble.servers]]`) is of {}: this version \
-         cannot change who is in an ensemble; put the list back, or use another directory",
-        dir.display(),
-        ensemble_of(&state.meta().members),
-        ensemble_of(&Members::founders(&founders))
-    );
-    match &mut log {
-        Some(log) => replay_committed(&mut state, log)?,
-        None => anyhow::ensure!(
-            state.meta().applied <= state::apply::BIRTH.0,
-            "{} has no log, but the state beside it has applied up to {}: the log was lost; restore \
-             the directory from a backup",
-            dir.join("log").display(),
-            state.meta().applied
-        ),
-    }
-    let mut raft_id = given.unwrap_or(founder_id);
-    let mut peers = None;
-    if let Some(listener) = listener {
-        let empty = log.is_none() && given.is_none();
-        let (id, cluster) = (u32::from(config.server_id), state.meta().cluster_id);
-        let members = Arc::clone(&state.meta().members);
-        let me = Me { id, raft_id, cluster, members, empty, listener, others };
-        let new = peers.insert(Peers::new(me, inputs)?);
-        // Not before all agree that there is an ensemble to be founded.
-        if empty && let Beginning::Admitted(given) = new.begin() {
-            identity::write(dir, given)?;
-            raft_id = given;
-            // What founders begin with is nothing that it could go on from.
-            drop(state);
-            state = open_state(config, stores.make(0)?, &[])?;
-            new.update(&state.meta().members);
-        }
-        new.start()?;
-    }
-    let log = match log {
-        Some(log) => log,
-        None => {
-            let at = Position { index: state.meta().applied, term: state.meta().term };
-            let disk = RealDisk::new(dir.join("log"));
-            let disk = disk.with_context(|| format!("cannot open {}", dir.display()))?;
-            Log::create(disk, log_options(config), at.index, at.term)?
-        }
-    };
-    Ok((Opened { raft_id, log, state, stores }, peers))
-}
-
-fn open_state(config: &Config, store: Box<dyn Store>, voters: &[u64]) -> anyhow::Result<State> {
-    let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
-    State::open_or_found(store, Box::new(NoHooks), cache_bytes, voters)
-        .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))
-}
-
-/// This server's id for raft, and the other voters. A server that is alone has the id 1.
-fn ensemble(config: &Config) -> (u64, Vec<Peer>) {
-    let servers = &config.ensemble.servers;
-    let others = servers.iter().filter(|server| server.id != config.server_id);
-    let others: Vec<Peer> =
-        others.map(|s| Peer { id: u32::from(s.id), addresses: s.peer.clone() }).collect();
-    if others.is_empty() { (1, others) } else { (peers::raft_id(config.server_id), others) }
-}
-
-/// The servers of an ensemble, in words.
-fn ensemble_of(members: &Members) -> String {
-    match &members.voters[..] {
-        [1] => "a server on its own".to_owned(),
-        _ => {
-            let servers: Vec<u32> = members.servers.keys().copied().collect();
-            format!("an ensemble of the servers {servers:?}")
-        }
-    }
-}
-
 fn listen_for_peers(config: &Config) -> anyhow::Result<Option<std::net::TcpListener>> {
     let servers = &config.ensemble.servers;
-    if servers.len() <= 1 {
+    if servers.is_empty() {
         return Ok(None);
     }
     let mine = servers.iter().find(|server| server.id == config.server_id);
@@ -320,6 +211,12 @@ fn listen_for_peers(config: &Config) -> anyhow::Result<Option<std::net::TcpListe
         format!("cannot listen on {address} for other servers: is another one there?")
     })?;
     Ok(Some(listener))
+}
+
+/// Where the servers are found, as the configuration says.
+fn located(config: &Config) -> BTreeMap<u32, ServerSpec> {
+    let servers = config.ensemble.servers.iter();
+    servers.map(|server| (u32::from(server.id), server.spec())).collect()
 }
 
 /// What a cluster that this server founds agrees on at first.
@@ -362,63 +259,6 @@ async fn compare_settings(published: Arc<Published>, configured: Settings) {
     );
 }
 
-/// Says what was done about a store that ended in the middle of a write.
-fn tell_torn_tail(store: &FjallStore) {
-    let Some(torn) = store.torn_tail() else { return };
-    let (journal, at, bytes) = (torn.journal.display(), torn.whole_bytes, torn.torn_bytes);
-    match &torn.kept {
-        None => tracing::info!(
-            %journal, at, bytes,
-            "the store's journal ends in the middle of a write, as after a crash; that was dropped, \
-             and the log has it"
-        ),
-        Some(kept) => tracing::warn!(
-            %journal, at, bytes, kept = %kept.display(),
-            "the store's journal has a hole, as after a power loss; it was cut back to the last \
-             whole write, a copy was kept, and the log has the rest"
-        ),
-    }
-}
-
-fn log_options(config: &Config) -> Options {
-    Options { segment_bytes: config.storage.log_segment_bytes, ..Options::default() }
-}
-
-/// The log, if there is one.
-fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>> {
-    let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
-    match Log::open(disk, log_options(config)) {
-        Ok((log, recovered)) => {
-            tracing::debug!(?recovered, "the log is open");
-            Ok(Some(log))
-        }
-        Err(LogError::Missing) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot open the log {}", dir.display())),
-    }
-}
-
-/// Applies what is known to be committed and is not in the store: this server is to know whose data
-/// it has before it talks to others.
-fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Result<()> {
-    let at = Position { index: state.meta().applied, term: state.meta().term };
-    log.reconcile(at).context("the state is not of the log beside it")?;
-    let commit = log.hard_state().commit;
-    let mut told = Instant::now();
-    while state.meta().applied < commit {
-        let next = state.meta().applied + 1;
-        for entry in log.entries(next, commit + 1, REPLAY_BYTES)? {
-            state.apply(entry.index, entry.term, payload(&entry))?;
-        }
-        anyhow::ensure!(state.meta().applied >= next, "the log has no entry {next}");
-        if told.elapsed() > Duration::from_secs(1) {
-            told = Instant::now();
-            let applied = state.meta().applied;
-            tracing::info!(applied, commit, "replaying the log's entries that the store lacks");
-        }
-    }
-    Ok(())
-}
-
 fn policy(config: &Config) -> Policy {
     let ms = |ms: u64| i32::try_from(ms).unwrap_or(i32::MAX);
     let mut required_schemes = Vec::new();
@@ -433,7 +273,7 @@ fn policy(config: &Config) -> Policy {
         timeout_ms_max: ms(config.max_session_timeout_ms()),
         required_schemes,
         sasl_failures_allowed: config.auth.sasl.allow_failed_clients,
-        ensemble: config.ensemble.servers.len() > 1,
+        ensemble: !config.ensemble.servers.is_empty(),
         linearizable: config.reads == Reads::Linearizable,
         reconfig_enabled: config.ensemble.reconfig_enabled,
         acl_schemes: config.auth.providers.iter().map(|p| p.scheme().to_owned()).collect(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use replica::log::{Log, RealDisk};
 use replica::snapshots::SnapshotJob;
 use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Report, Work};
-use state::{Flush, State};
+use state::{Flush, Members, State};
 
 use crate::mailbox::Mailbox;
 use crate::peers::Peers;
@@ -58,6 +58,10 @@ pub(crate) enum Part {
     Looking,
     /// It follows one.
     Follower,
+    /// It follows one, and does not vote.
+    Observer,
+    /// It was removed from the ensemble.
+    Removed,
     /// It leads.
     Leader,
 }
@@ -65,10 +69,17 @@ pub(crate) enum Part {
 impl Part {
     fn in_ensemble(node: &Node<RealDisk>) -> Self {
         match (node.leads(), node.leader().0) {
+            _ if node.is_removed() => Self::Removed,
             (true, _) => Self::Leader,
             (false, 0) => Self::Looking,
+            (false, _) if node.observes() => Self::Observer,
             (false, _) => Self::Follower,
         }
+    }
+
+    /// Whether a server serves clients at all.
+    pub(crate) fn serves(part: &AtomicU8) -> bool {
+        part.load(Ordering::Relaxed) != Self::Removed as u8
     }
 
     /// What ZooKeeper calls it.
@@ -77,6 +88,8 @@ impl Part {
             part if part == Self::Standalone as u8 => "standalone",
             part if part == Self::Leader as u8 => "leader",
             part if part == Self::Follower as u8 => "follower",
+            part if part == Self::Observer as u8 => "observer",
+            part if part == Self::Removed as u8 => "removed",
             _ => "looking",
         }
     }
@@ -114,6 +127,7 @@ impl Replica {
     ) -> anyhow::Result<Self> {
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
+        let members = Arc::clone(&state.meta().members);
         let node = Node::new(log, state.meta(), sessions, config)?;
         let machine = Machine::new(state, me);
         let published = Arc::clone(machine.published());
@@ -142,6 +156,7 @@ impl Replica {
                 reaping,
                 published: Arc::clone(&published),
                 peers,
+                members,
                 part: Arc::clone(&part),
             };
             let body = move || thread.run();
@@ -205,6 +220,8 @@ struct NodeThread {
     reaping: Reaping,
     published: Arc<Published>,
     peers: Peers,
+    /// The servers, as the links to them know them.
+    members: Arc<Members>,
     part: Arc<AtomicU8>,
 }
 
@@ -233,7 +250,12 @@ impl NodeThread {
                 .node
                 .flush(clock_ms(), &mut |to, message| peers.send(to, message))
                 .unwrap_or_else(|error| broken("the log", &error));
-            self.peers.update(self.node.members());
+            if !Arc::ptr_eq(&self.members, self.node.members()) {
+                self.members = Arc::clone(self.node.members());
+                let cluster = self.published.view().cluster_id;
+                let updated = self.peers.update(&self.members, cluster);
+                updated.unwrap_or_else(|error| broken("a link", &error));
+            }
             if !alone {
                 self.part.store(Part::in_ensemble(&self.node) as u8, Ordering::Relaxed);
             }

@@ -23,7 +23,7 @@ use crate::acls::{self, AclTable};
 use crate::alive::AliveViews;
 use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
-use crate::command::{Batch, Command, Settings};
+use crate::command::{Batch, Command, Op, Settings};
 use crate::fault::Fault;
 use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering};
 use crate::hooks::{Hooks, NoHooks};
@@ -138,11 +138,11 @@ impl State {
         hooks: Box<dyn Hooks>,
         cache_bytes: usize,
     ) -> Result<Self, Fault> {
-        Self::open_or_found(store, hooks, cache_bytes, &[1])
+        Self::open_or_found(store, hooks, cache_bytes, &Members::founders(&[1]))
     }
 
-    /// The same; an empty store becomes that of an ensemble of these voters, by their ids for raft. With
-    /// none of them it is that of a server that waits for a snapshot.
+    /// The same; an empty store becomes that of an ensemble of these founders. With none of them it is
+    /// that of a server that waits for a snapshot.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -150,13 +150,13 @@ impl State {
         store: Box<dyn Store>,
         hooks: Box<dyn Hooks>,
         cache_bytes: usize,
-        voters: &[u64],
+        founders: &Members,
     ) -> Result<Self, Fault> {
         let store: Arc<dyn Store> = Arc::from(store);
         let acls = Arc::new(AclTable::new());
         let format = store.view().get(Keyspace::Meta, FORMAT_KEY)?;
         let meta = match format {
-            None => birth(store.as_ref(), &acls, voters)?,
+            None => birth(store.as_ref(), &acls, founders)?,
             Some(format) => {
                 let found = format.first_chunk::<4>().map_or(u32::MAX, |f| u32::from_be_bytes(*f));
                 if found > STORE_FORMAT {
@@ -366,7 +366,9 @@ impl State {
                             txn.zxid = next_zxid(txn.zxid, term);
                         }
                         outcome.zxid = txn.zxid;
-                        outcome.answer = self.run(&mut txn, &mut meta, &identities, command)?;
+                        let present = &batch.present;
+                        outcome.answer =
+                            self.run(&mut txn, &mut meta, present, &identities, command)?;
                         outcome.changes = std::mem::take(&mut txn.changes);
                         txn.settle();
                         self.quotas.settle();
@@ -411,6 +413,7 @@ impl State {
         &mut self,
         txn: &mut Txn<'_>,
         meta: &mut Meta,
+        present: &[u32],
         identities: &[Vec<Id>],
         command: &Command,
     ) -> Result<Answer, Fault> {
@@ -429,6 +432,10 @@ impl State {
                 if meta.members.servers.contains_key(server) {
                     Arc::make_mut(&mut meta.members).admit(*server, *nonce);
                 }
+                Ok(Answer::Done)
+            }
+            Command::Locate(specs) => {
+                ops::locate(txn, &mut meta.members, specs)?;
                 Ok(Answer::Done)
             }
             Command::Origin { .. } | Command::Nothing | Command::Conf(_) => Ok(Answer::Done),
@@ -453,7 +460,14 @@ impl State {
                 }
                 let identities = identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
                 let mut cx = Context { session: *session, identities, quotas, hooks };
-                match ops::run(txn, &mut cx, op) {
+                let result = match op {
+                    Op::Reconfig(asked) => {
+                        let members = &mut meta.members;
+                        ops::reconfig(txn, &cx, members, present, asked)
+                    }
+                    op => ops::run(txn, &mut cx, op),
+                };
+                match result {
                     Ok(reply) => Ok(Answer::Reply(Ok(reply))),
                     Err(Stop::Rejected(code)) => Ok(Answer::Reply(Err(code))),
                     Err(Stop::Fault(fault)) => Err(fault),
@@ -548,7 +562,7 @@ fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>
 }
 
 /// Writes the tree that every ensemble begins with: the system's znodes, all of zxid 0.
-fn birth(store: &dyn Store, acls: &AclTable, voters: &[u64]) -> Result<Meta, Fault> {
+fn birth(store: &dyn Store, acls: &AclTable, founders: &Members) -> Result<Meta, Fault> {
     let mut digest = 0u128;
     let mut bytes = 0;
     let mut nodes = Vec::new();
@@ -583,7 +597,7 @@ fn birth(store: &dyn Store, acls: &AclTable, voters: &[u64]) -> Result<Meta, Fau
         nodes.push((keys::node(path), row));
     }
     // With nobody, it is nothing that anything could follow on: a snapshot must come.
-    let (applied, term) = if voters.is_empty() { (0, 0) } else { BIRTH };
+    let (applied, term) = if founders.voters.is_empty() { (0, 0) } else { BIRTH };
     let meta = Meta {
         applied,
         term,
@@ -591,7 +605,7 @@ fn birth(store: &dyn Store, acls: &AclTable, voters: &[u64]) -> Result<Meta, Fau
         time_ms: 0,
         digest,
         history: 0,
-        members: Arc::new(Members::founders(voters)),
+        members: Arc::new(founders.clone()),
         cluster_id: 0,
         settings: Settings::default(),
         counts: (4, bytes, 0),

@@ -3,22 +3,27 @@
 //! The log outlives programs. A batch begins with its format's number; a reader that does not know
 //! it must wait for a newer program, never skip the entry.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use proto::ServerSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::members::ConfStep;
 
 /// The newest format of a batch that this program reads, and the one that it writes.
-pub const BATCH_FORMAT: u32 = 3;
+pub const BATCH_FORMAT: u32 = 4;
 
 /// One log entry: commands of all servers that the leader had in hand.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// The leader's clock, in milliseconds since the epoch.
     pub time_ms: i64,
     /// The commands, in order.
     pub groups: Vec<Group>,
+    /// In an entry that changes who takes part, the servers that the leader could reach; else none.
+    pub present: Vec<u32>,
 }
 
 /// Commands of one server, numbered in a row.
@@ -99,13 +104,16 @@ pub enum Command {
     },
     /// Changes cluster settings, those that are named and no other.
     ChangeSettings(Vec<SettingChange>),
-    /// A server that lost its data takes part anew.
+    /// A server without data takes part: it is new, or lost what it had.
     Admit {
         /// Its id.
         server: u32,
         /// A random number of its own.
         nonce: u64,
     },
+    /// Where servers are found, as the configuration of one of them says: it counts for those of whom
+    /// that is not known.
+    Locate(BTreeMap<u32, ServerSpec>),
     /// What raft counts changes: the one command of an entry of raft's own, of no server.
     Conf(ConfStep),
     /// Changes nothing and takes no zxid: what a leader had decided before it lost its place.
@@ -164,8 +172,24 @@ pub enum Op {
     },
     /// `multi`.
     Multi(Vec<Op>),
+    /// `reconfig`.
+    Reconfig(Reconfig),
     /// A write that was refused before it came here; it takes a zxid all the same.
     Refused(i32),
+}
+
+/// Who is to take part from now on, as the client wrote it; the texts are ZooKeeper's dynamic
+/// configuration ([`proto::server_spec`]).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reconfig {
+    /// `server.ID=SPEC`, with commas between them: those that come, or whose spec is another.
+    pub joining: String,
+    /// Ids, with commas between them: those that go.
+    pub leaving: String,
+    /// All that are to take part; then the two above are of no account.
+    pub servers: String,
+    /// The version of what is to be changed, or -1.
+    pub version: i64,
 }
 
 /// Which of the four creates, hence which form of reply.
@@ -229,22 +253,23 @@ impl Settings {
 impl Batch {
     /// The bytes that stand in the log.
     pub fn encode(&self) -> Vec<u8> {
-        Self::encode_of(self.time_ms, self.groups.iter().collect())
+        Self::encode_of(self.time_ms, self.groups.iter().collect(), &self.present)
     }
 
     /// The bytes of a batch of these groups.
     ///
     /// # Panics
     /// Never: every value of a batch can be encoded.
-    pub fn encode_of(time_ms: i64, groups: Vec<&Group>) -> Vec<u8> {
+    pub fn encode_of(time_ms: i64, groups: Vec<&Group>, present: &[u32]) -> Vec<u8> {
         /// The same on the wire as [`Batch`].
         #[derive(Serialize)]
         struct Borrowed<'a> {
             time_ms: i64,
             groups: Vec<&'a Group>,
+            present: &'a [u32],
         }
         let mut out = BATCH_FORMAT.to_be_bytes().to_vec();
-        let batch = Borrowed { time_ms, groups };
+        let batch = Borrowed { time_ms, groups, present };
         rmp_serde::encode::write(&mut out, &batch).expect("a batch can always be encoded");
         out
     }
@@ -253,7 +278,7 @@ impl Batch {
     pub fn encode_conf(step: ConfStep) -> Vec<u8> {
         let (identities, commands) = (Vec::new(), vec![Command::Conf(step)]);
         let group = Group { origin: (u32::MAX, 0), first: 0, identities, commands };
-        Self { time_ms: 0, groups: vec![group] }.encode()
+        Self { time_ms: 0, groups: vec![group], present: Vec::new() }.encode()
     }
 
     /// The change that an entry of raft's own holds.

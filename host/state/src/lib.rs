@@ -36,7 +36,7 @@ pub mod mutants;
 
 pub use apply::{Applied, State};
 pub use change::{Answer, Change, Outcome};
-pub use command::{Batch, Command, Group, Op, SettingChange, Settings};
+pub use command::{Batch, Command, Group, Op, Reconfig, SettingChange, Settings};
 pub use fault::Fault;
 pub use flush::Flush;
 pub use hooks::{Hooks, NoHooks};

@@ -7,7 +7,9 @@
 //!   nobody counts on what the old one had promised.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
+use proto::{Role, ServerSpec};
 use serde::{Deserialize, Serialize};
 
 /// The first id for raft that is not a founder's: a server's id, at most 255, plus one.
@@ -16,12 +18,24 @@ const FIRST_FREE: u64 = 257;
 /// A server of the ensemble.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its id for raft.
+    /// Its id for raft; 0 for one that was added and has not asked to be let in yet.
     pub raft_id: u64,
     /// The random number that it asked to be admitted with; 0 for a founder.
     pub nonce: u64,
+    /// Where it is found, if that is known, and whether it is to vote.
+    pub spec: ServerSpec,
+}
+
+impl Member {
     /// Whether it is to vote.
-    pub votes: bool,
+    pub fn votes(&self) -> bool {
+        self.spec.role == Role::Participant
+    }
+
+    /// Whether it is known where it is.
+    pub fn is_located(&self) -> bool {
+        !self.spec.peer.is_empty()
+    }
 }
 
 /// A change of those that raft counts.
@@ -44,6 +58,8 @@ pub struct Members {
     pub voters: Vec<u64>,
     /// Who gets the log and does not vote, by the ids for raft, in order.
     pub learners: Vec<u64>,
+    /// The zxid of the last change of `servers`: the version of what `/zookeeper/config` says.
+    pub version: i64,
     next_raft_id: u64,
 }
 
@@ -53,23 +69,70 @@ impl Members {
     pub fn founders(voters: &[u64]) -> Self {
         let member = |raft_id: &u64| {
             let server = raft_id.saturating_sub(1) as u32;
-            (server, Member { raft_id: *raft_id, nonce: 0, votes: true })
+            (server, Member { raft_id: *raft_id, nonce: 0, spec: ServerSpec::default() })
         };
         Self {
             servers: voters.iter().map(member).collect(),
             voters: voters.to_vec(),
             learners: Vec::new(),
+            version: 0,
             next_raft_id: FIRST_FREE,
         }
     }
 
-    /// The server with this id for raft.
-    pub fn server_of(&self, raft_id: u64) -> Option<u32> {
-        self.servers.iter().find(|(_, m)| m.raft_id == raft_id).map(|(server, _)| *server)
+    /// Whether this id for raft is counted.
+    pub fn counts(&self, raft_id: u64) -> bool {
+        self.voters.contains(&raft_id) || self.learners.contains(&raft_id)
     }
 
-    /// A server that lost its data takes part anew; false if it does already, or is not of the
-    /// ensemble.
+    /// Whether a server, with this id for raft, is one of these, or still counted.
+    pub fn knows(&self, server: u32, raft_id: u64) -> bool {
+        self.servers.contains_key(&server) || self.counts(raft_id)
+    }
+
+    /// The same with further servers, which get their ids for raft when they ask to be let in.
+    #[must_use]
+    pub fn with_observers(mut self, observers: &[u32]) -> Self {
+        let spec = ServerSpec { role: Role::Observer, ..ServerSpec::default() };
+        let member = |id: &u32| (*id, Member { raft_id: 0, nonce: 0, spec: spec.clone() });
+        self.servers.extend(observers.iter().map(member));
+        self
+    }
+
+    /// What `/zookeeper/config` says (`QuorumMaj.toString`); nothing for a server that is alone.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if self.version == 0 {
+            return text;
+        }
+        for (server, member) in &self.servers {
+            writeln!(text, "server.{server}={}", member.spec).expect("text takes any text");
+        }
+        write!(text, "version={:x}", self.version).expect("text takes any text");
+        text
+    }
+
+    /// Others are to take part from now on: those that stay keep their ids for raft, and those that
+    /// are new get one when they ask to be let in.
+    pub(crate) fn reconfigure(&mut self, servers: BTreeMap<u32, ServerSpec>, version: i64) {
+        let mut before = std::mem::take(&mut self.servers);
+        let member = |(server, spec)| {
+            let (raft_id, nonce) =
+                before.remove(&server).map_or((0, 0), |known: Member| (known.raft_id, known.nonce));
+            (server, Member { raft_id, nonce, spec })
+        };
+        self.servers = servers.into_iter().map(member).collect();
+        self.version = version;
+    }
+
+    /// The server with this id for raft.
+    pub fn server_of(&self, raft_id: u64) -> Option<u32> {
+        let mut servers = self.servers.iter();
+        servers.find(|(_, m)| m.raft_id == raft_id && raft_id != 0).map(|(server, _)| *server)
+    }
+
+    /// A server without data takes part: it is new, or lost what it had. False if it does already, or
+    /// is not of the ensemble.
     pub(crate) fn admit(&mut self, server: u32, nonce: u64) -> bool {
         match self.servers.get_mut(&server) {
             Some(member) if member.nonce != nonce => {
@@ -124,5 +187,30 @@ mod tests {
         members.change(ConfStep::Voter(257));
         members.change(ConfStep::Learner(2));
         assert_eq!((&members.voters[..], &members.learners[..]), (&[4, 257][..], &[2][..]));
+    }
+
+    #[test]
+    fn who_stays_keeps_its_id_for_raft() {
+        let spec = |text: &str| text.parse::<ServerSpec>().expect("a server");
+        let mut members = Members::founders(&[2, 3]);
+        assert_eq!(members.text(), "", "nobody said where they are");
+        let servers = [(1, spec("a:1:2;9")), (7, spec("c:1:2:observer;9"))];
+        members.reconfigure(servers.into(), 0x10a);
+        assert_eq!(
+            members.text(),
+            "server.1=a:1:2:participant;0.0.0.0:9\nserver.7=c:1:2:observer;0.0.0.0:9\nversion=10a"
+        );
+        let ids =
+            |members: &Members| members.servers.values().map(|m| m.raft_id).collect::<Vec<_>>();
+        assert_eq!((ids(&members), members.server_of(0)), (vec![2, 0], None));
+        assert!(
+            members.admit(7, 77) && members.servers[&1].votes() && !members.servers[&7].votes()
+        );
+        assert_eq!(ids(&members), [2, 257]);
+        // What was removed comes back as another.
+        members.reconfigure([(1, spec("a:1:2;9"))].into(), 0x10b);
+        members.reconfigure([(1, spec("a:1:2;9")), (7, spec("c:1:2;9"))].into(), 0x10c);
+        assert!(members.admit(7, 77));
+        assert_eq!(ids(&members), [2, 258]);
     }
 }

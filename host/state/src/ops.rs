@@ -5,6 +5,7 @@
 mod create;
 mod delete;
 mod multi;
+mod reconfig;
 pub(crate) mod session;
 mod set;
 
@@ -84,11 +85,13 @@ fn single(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: &Op) -> Result<Reply, Sto
         Op::Refused(code) => {
             Err(ErrorCode::from_i32(*code).unwrap_or(ErrorCode::SystemError).into())
         }
-        Op::Multi(_) => Err(ErrorCode::MarshallingError.into()),
+        // Neither stands in a multi, and this is not reached otherwise.
+        Op::Multi(_) | Op::Reconfig(_) => Err(ErrorCode::MarshallingError.into()),
     }
 }
 
 pub(crate) use delete::{reap, remove};
+pub(crate) use reconfig::{locate, reconfig};
 
 /// The znode at a path that a client gave, which must be valid.
 fn existing(txn: &mut Txn<'_>, path: &str) -> Result<Arc<Znode>, Stop> {

@@ -179,7 +179,7 @@ impl Generator {
     fn entry(&mut self, view: &View) -> (Vec<u8>, Vec<bool>) {
         // A leader's clock may stand behind the last one's.
         self.time_ms += self.rng.below(300) as i64 - 50;
-        let mut batch = Batch { time_ms: self.time_ms, groups: Vec::new() };
+        let mut batch = Batch { time_ms: self.time_ms, groups: Vec::new(), present: Vec::new() };
         let identities = vec![
             vec![("ip".to_owned(), "10.1.2.3".to_owned())],
             vec![

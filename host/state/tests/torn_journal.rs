@@ -65,7 +65,11 @@ fn entries() -> Vec<Vec<u8>> {
                 commands,
             };
             sequence += group.commands.len() as u64;
-            let batch = Batch { time_ms: 1_700_000_000_000 + i as i64, groups: vec![group] };
+            let batch = Batch {
+                time_ms: 1_700_000_000_000 + i as i64,
+                groups: vec![group],
+                present: Vec::new(),
+            };
             batch.encode()
         })
         .collect()

@@ -285,7 +285,7 @@ impl Model {
             // Who is in the ensemble is not part of the tree.
             Command::Admit { .. } | Command::Conf(_) => {}
             // Only the first one counts: each founder may have proposed its own.
-            Command::Bootstrap { .. } => {}
+            Command::Bootstrap { .. } | Command::Locate(_) => {}
             Command::ChangeSettings(_) => {
                 return Err("the settings were changed, but nobody asked for it".to_owned());
             }
@@ -508,7 +508,7 @@ impl Model {
                 Ok(Reply::Empty)
             }
             Op::Refused(code) => Err(ErrorCode::from_i32(*code).unwrap_or(ErrorCode::SystemError)),
-            Op::Multi(_) => Err(ErrorCode::MarshallingError),
+            Op::Multi(_) | Op::Reconfig(_) => Err(ErrorCode::MarshallingError),
         }
     }
 

@@ -18,7 +18,7 @@ use replica::raft::payload;
 use replica::{
     Authenticator, BigReads, Input, Machine, Node, NodeConfig, PeerMessage, Policy, Sasl,
 };
-use state::{NoHooks, Settings, State};
+use state::{Members, NoHooks, Settings, State};
 
 use self::life::{Around, Life, REAP_MS, TICK_MS};
 use super::model::READER;
@@ -207,6 +207,7 @@ impl Server {
             boot: self.id << 32 | self.boots,
             cluster_id: 7 + self.id,
             settings: Settings::default(),
+            servers: BTreeMap::new(),
             log_keep_bytes: self.sizes.log_keep_bytes,
         };
         let me = (config.server, config.boot);
@@ -263,7 +264,8 @@ impl Server {
         let (store, hooks) = (Box::new(store.clone()), Box::new(NoHooks));
         // One that is new to the ensemble has nothing yet.
         let voters = if self.nonce == 0 { &self.voters[..] } else { &[] };
-        let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, voters);
+        let state =
+            State::open_or_found(store, hooks, self.sizes.cache_bytes, &Members::founders(voters));
         let state =
             state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
         let state = state.with_gather_bytes(self.sizes.gather_bytes_max);

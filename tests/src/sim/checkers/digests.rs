@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use state::{MemoryStore, NoHooks, State};
+use state::{Members, MemoryStore, NoHooks, State};
 
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
@@ -19,7 +19,8 @@ pub(super) struct Digests {
 impl Digests {
     pub(super) fn new(planted: &Planted, ids: &[u64]) -> Self {
         let store = Box::new(MemoryStore::default());
-        let second = State::open_or_found(store, Box::new(NoHooks), 1 << 20, ids);
+        let second =
+            State::open_or_found(store, Box::new(NoHooks), 1 << 20, &Members::founders(ids));
         let second = second.expect("memory does not fail");
         // A bug of apply is in every replica: it must be found by what it does, not by comparing.
         let second = second.with_mutants(planted.state);
