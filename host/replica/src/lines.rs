@@ -40,7 +40,9 @@ pub(crate) struct Entry {
 }
 
 fn reconfigures(group: &Group) -> bool {
-    let is_one = |c: &Command| matches!(c, Command::Write { op: Op::Reconfig(_), .. });
+    let is_one = |command: &Command| {
+        matches!(command, Command::Reconfig(_) | Command::Write { op: Op::Reconfig(_), .. })
+    };
     group.commands.iter().any(is_one)
 }
 

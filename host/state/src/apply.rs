@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::{Id, Perms};
+use proto::{Id, Perms, Reply};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
@@ -434,6 +434,9 @@ impl State {
                 }
                 Ok(Answer::Done)
             }
+            Command::Reconfig(asked) => {
+                answer(ops::reconfig(txn, None, &mut meta.members, present, asked))
+            }
             Command::Locate(specs) => {
                 ops::locate(txn, &mut meta.members, specs)?;
                 Ok(Answer::Done)
@@ -460,18 +463,12 @@ impl State {
                 }
                 let identities = identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
                 let mut cx = Context { session: *session, identities, quotas, hooks };
-                let result = match op {
+                answer(match op {
                     Op::Reconfig(asked) => {
-                        let members = &mut meta.members;
-                        ops::reconfig(txn, &cx, members, present, asked)
+                        ops::reconfig(txn, Some(&cx), &mut meta.members, present, asked)
                     }
                     op => ops::run(txn, &mut cx, op),
-                };
-                match result {
-                    Ok(reply) => Ok(Answer::Reply(Ok(reply))),
-                    Err(Stop::Rejected(code)) => Ok(Answer::Reply(Err(code))),
-                    Err(Stop::Fault(fault)) => Err(fault),
-                }
+                })
             }
             Command::Reap { path } => {
                 ops::reap(txn, quotas, hooks, path)?;
@@ -518,6 +515,14 @@ impl State {
             }
         }
         Ok(digest)
+    }
+}
+
+fn answer(result: Result<Reply, Stop>) -> Result<Answer, Fault> {
+    match result {
+        Ok(reply) => Ok(Answer::Reply(Ok(reply))),
+        Err(Stop::Rejected(code)) => Ok(Answer::Reply(Err(code))),
+        Err(Stop::Fault(fault)) => Err(fault),
     }
 }
 

@@ -114,6 +114,8 @@ pub enum Command {
     /// Where servers are found, as the configuration of one of them says: it counts for those of whom
     /// that is not known.
     Locate(BTreeMap<u32, ServerSpec>),
+    /// An operator changes who takes part.
+    Reconfig(Reconfig),
     /// What raft counts changes: the one command of an entry of raft's own, of no server.
     Conf(ConfStep),
     /// Changes nothing and takes no zxid: what a leader had decided before it lost its place.

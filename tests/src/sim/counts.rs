@@ -127,6 +127,12 @@ counts! {
     reads_before: "reads pipelined before writes",
     /// Failed multis.
     multis_failed: "multis that failed",
+    /// Changes of who is to take part.
+    reconfigs: "changes of who takes part (reconfig)",
+    /// Changes of raft's.
+    conf_changes: "changes of whom raft counts",
+    /// Removed servers.
+    removals: "servers removed, and emptied",
     /// Reaped znodes.
     reaped: "containers and TTL znodes reaped",
     /// Events.

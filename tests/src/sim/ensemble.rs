@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use replica::Input;
 use replica::log::SimRng;
+use state::{Command, Member, Reconfig};
 
 use super::counts::Counts;
 use super::faults::Faults;
+use super::membership;
 use super::mutants::Planted;
 use super::network::{Delivery, Network};
 use super::server::{Did, End, Server, Started, Step};
@@ -137,6 +139,38 @@ impl Ensemble {
         })
     }
 
+    /// Whether a server runs that the leader, or it itself, knows to be removed.
+    pub fn is_removed(&self, id: u64) -> bool {
+        let raft_id = self.servers.get(&id).filter(|s| s.is_up()).and_then(Server::raft_id);
+        let state = self.leader().and_then(|leader| self.servers.get(&leader.server)?.state());
+        let own = self.servers.get(&id).and_then(Server::state);
+        let unknown = |raft_id: u64| {
+            let mut known = state.into_iter().chain(own).map(|state| &state.meta().members);
+            known.any(|m| !m.servers.is_empty() && m.server_of(raft_id).is_none())
+        };
+        // One that was let in a moment ago may not know it yet.
+        own.is_some_and(|state| state.meta().applied > 0) && raft_id.is_some_and(unknown)
+    }
+
+    /// An operator sees that all servers are to vote, where that is not so.
+    pub fn take_all_back(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let ids = self.ids();
+        let Some(state) = self.servers.get(&leader.server).and_then(Server::state) else { return };
+        let members = &state.meta().members;
+        let there = ids.iter().all(|id| {
+            let member = members.servers.get(&(*id as u32 - 1));
+            member.is_some_and(Member::votes)
+        });
+        if there {
+            return;
+        }
+        let servers = membership::all(&ids);
+        let asked = Reconfig { servers, version: -1, ..Reconfig::default() };
+        let command = Command::Reconfig(asked);
+        self.server(leader.server).tell(Input::Command { command, ticket: None });
+    }
+
     /// Since when a leader and a majority with it have run without anything wrong.
     pub fn well_since_ms(&mut self, faults: &Faults, now_ms: i64) -> Option<i64> {
         let Leader { server: leader, since_ms, .. } = self.leader()?;
@@ -205,7 +239,12 @@ impl Ensemble {
     pub fn deliver(&mut self, delivery: Delivery, now_ms: i64) {
         let servers = &self.servers;
         let up = |id: u64| servers.get(&id).filter(|s| s.is_up()).and_then(Server::raft_id);
-        if let Some((to, input)) = self.network.run(delivery, now_ms, &up) {
+        let lets_in = |from: u64, to: u64| {
+            let raft_id = servers.get(&from).and_then(Server::raft_id).unwrap_or_default();
+            let members = servers.get(&to).and_then(Server::state).map(|s| &s.meta().members);
+            members.is_some_and(|m| m.servers.is_empty() || m.knows(from as u32 - 1, raft_id))
+        };
+        if let Some((to, input)) = self.network.run(delivery, now_ms, &up, &lets_in) {
             self.server(to).tell(input);
         }
     }

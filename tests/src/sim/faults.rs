@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use replica::Input;
+use proto::Role;
 use replica::log::SimRng;
+use state::{Command, Reconfig};
 
 use super::counts::Counts;
 use super::ensemble::Ensemble;
 use super::history::Event;
+use super::membership;
 use super::server::Paused;
 
 /// How the process ends at once.
@@ -21,6 +24,8 @@ pub enum Fall {
     Stop,
     /// With its power and all its data.
     Wiped,
+    /// The same, by an operator, because it was removed from the ensemble.
+    Removed,
 }
 
 /// What is wrong with one server for some time.
@@ -31,6 +36,8 @@ struct Trouble {
     well_since_ms: i64,
     /// What the wall clock is ahead of the monotonic one.
     wall_ms: i64,
+    /// It was removed from the ensemble; at this time an operator empties it.
+    emptied_at_ms: Option<i64>,
     /// The power is to go at this time, if nothing touched the disk before.
     power_at_ms: Option<i64>,
 }
@@ -88,7 +95,8 @@ impl Faults {
     /// When something is to happen.
     pub fn next_timer_ms(&self) -> i64 {
         let timers = self.servers.values().flat_map(|trouble| {
-            trouble.pause.map(|(_, ends_ms)| ends_ms).into_iter().chain(trouble.power_at_ms)
+            let pause = trouble.pause.map(|(_, ends_ms)| ends_ms);
+            pause.into_iter().chain(trouble.power_at_ms).chain(trouble.emptied_at_ms)
         });
         timers.chain([self.next_ms]).min().unwrap_or(i64::MAX)
     }
@@ -134,6 +142,13 @@ impl Faults {
             }
             if trouble.power_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
                 falls.push((*id, Fall::Power));
+            } else if !ensemble.is_removed(*id) {
+                trouble.emptied_at_ms = None;
+            } else if trouble.emptied_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+                trouble.emptied_at_ms = None;
+                falls.push((*id, Fall::Removed));
+            } else if trouble.emptied_at_ms.is_none() {
+                trouble.emptied_at_ms = Some(now_ms + 50 + rng.below(4000) as i64);
             }
         }
         if now_ms < self.next_ms || !falls.is_empty() {
@@ -244,7 +259,7 @@ fn between(
     let other = others[rng.below(others.len() as u64) as usize];
     let until_ms = now_ms + 300 + rng.below(6000) as i64;
     let (mut cut, mut ends) = (Vec::new(), false);
-    let what = match rng.below(18) {
+    let what = match rng.below(24) {
         0 | 1 => {
             counts.blackouts += 1;
             return ids
@@ -300,6 +315,17 @@ fn between(
         }
         // Not while another one is on its way back from that: a majority must be left.
         15 | 16 if ensemble.is_complete() => return vec![(victim, Fall::Wiped)],
+        18..=23 => {
+            let asked = reconfig(victim, ids, ensemble, rng);
+            events.push(Event::Reconfigures { asked: asked.clone() });
+            let leader = ensemble.leader().map_or(other, |leader| leader.server);
+            let through = if rng.chance(50) { other } else { leader };
+            ensemble.server(through).tell(Input::Command {
+                command: Command::Reconfig(asked),
+                ticket: None,
+            });
+            return Vec::new();
+        }
         _ => {
             counts.slow += 1;
             ensemble.network.slow((victim, other), until_ms);
@@ -315,4 +341,21 @@ fn between(
     }
     events.push(Event::Network { what, ms: until_ms - now_ms });
     Vec::new()
+}
+
+/// What an operator asks for: that a server votes no more, or goes, or two of five go at once; and
+/// that all are back, once not all are there.
+fn reconfig(victim: u64, ids: &[u64], ensemble: &Ensemble, rng: &mut SimRng) -> Reconfig {
+    let mut asked = Reconfig { version: -1, ..Reconfig::default() };
+    let number = |id: u64| (id - 1).to_string();
+    match rng.below(4) {
+        _ if !ensemble.is_complete() => asked.servers = membership::all(ids),
+        0 => asked.joining = membership::line(victim, Role::Observer),
+        1 if ids.len() > 3 => {
+            let second = ids.iter().copied().find(|id| *id != victim).unwrap_or(victim);
+            asked.leaving = format!("{},{}", number(victim), number(second));
+        }
+        _ => asked.leaving = number(victim),
+    }
+    asked
 }

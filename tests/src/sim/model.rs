@@ -18,6 +18,8 @@ use proto::{
 use state::command::CreateKind;
 use state::{Batch, Command, Group, Op};
 
+use super::membership::{CONFIG, Membership};
+
 /// The digest id of those who may read what is private.
 pub const READER: &str = "reader:hash";
 
@@ -141,6 +143,8 @@ pub struct Model {
     pub multis_failed: u64,
     /// How many znodes were reaped.
     pub reaped: u64,
+    /// Who is to take part.
+    pub membership: Membership,
     tree: Tree,
     zxid: i64,
     time_ms: i64,
@@ -191,6 +195,7 @@ impl Default for Model {
             went_on: 0,
             multis_failed: 0,
             reaped: 0,
+            membership: Membership::default(),
             tree,
             zxid: 0,
             time_ms: 0,
@@ -240,7 +245,7 @@ impl Model {
                     }
                     self.zxid = (self.zxid + 1).max(((term as i64) << 32) | 1);
                     let mut changes = Vec::new();
-                    self.run(index, group, command, &mut changes)?;
+                    self.run(index, group, command, &batch.present, &mut changes)?;
                     if !changes.is_empty() {
                         self.changes.push((self.zxid, changes));
                     }
@@ -278,6 +283,7 @@ impl Model {
         index: u64,
         group: &Group,
         command: &Command,
+        present: &[u32],
         changes: &mut Vec<Changed>,
     ) -> Result<(), String> {
         match command {
@@ -285,7 +291,17 @@ impl Model {
             // Who is in the ensemble is not part of the tree.
             Command::Admit { .. } | Command::Conf(_) => {}
             // Only the first one counts: each founder may have proposed its own.
-            Command::Bootstrap { .. } | Command::Locate(_) => {}
+            Command::Bootstrap { .. } => {}
+            Command::Locate(specs) => {
+                if self.membership.locate(specs, self.zxid) {
+                    self.say_who_takes_part(changes);
+                }
+            }
+            Command::Reconfig(asked) => {
+                if self.membership.reconfigure(asked, present, self.zxid).is_ok() {
+                    self.say_who_takes_part(changes);
+                }
+            }
             Command::ChangeSettings(_) => {
                 return Err("the settings were changed, but nobody asked for it".to_owned());
             }
@@ -406,6 +422,17 @@ impl Model {
             }
         }
         Ok(Reply::Multi(results))
+    }
+
+    fn say_who_takes_part(&mut self, changes: &mut Vec<Changed>) {
+        let text = Bytes::from(self.membership.text());
+        let mut node = self.tree.get(CONFIG).map_or_else(open, Arc::clone).as_ref().clone();
+        (node.stat.mzxid, node.stat.mtime, node.stat.version) = (self.zxid, self.time_ms, -1);
+        node.stat.data_length = text.len() as i32;
+        node.data = Some(text);
+        self.tree.insert(CONFIG.to_owned(), Arc::new(node));
+        let (private, parent_private) = (false, false);
+        changes.push(Changed { how: How::Set, path: CONFIG.to_owned(), private, parent_private });
     }
 
     fn single(

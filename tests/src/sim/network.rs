@@ -180,12 +180,13 @@ impl Network {
     }
 
     /// Lets it happen: gives what a server must be told of it. `up` gives the ids for raft of the
-    /// servers that run.
+    /// servers that run, `lets_in` whether the second takes a call of the first.
     pub fn run(
         &mut self,
         delivery: Delivery,
         now_ms: i64,
         up: &dyn Fn(u64) -> Option<u64>,
+        lets_in: &dyn Fn(u64, u64) -> bool,
     ) -> Option<(u64, Input)> {
         let message = |server: u64, Packet { from, to, bytes }: Packet| {
             let message = PeerMessage::decode(&bytes).expect("what was encoded can be decoded");
@@ -213,7 +214,7 @@ impl Network {
                 up(to).map(|_| (to, input))
             }
             Delivery::Call(from, to) => {
-                let is_cut = self.is_cut(from, to, now_ms);
+                let is_cut = self.is_cut(from, to, now_ms) || !lets_in(from, to);
                 let link = self.links.get_mut(&(from, to))?;
                 let (false, Some(me), Some(peer)) = (is_cut, up(from), up(to)) else {
                     link.calls_ms = now_ms + RETRY_MS;

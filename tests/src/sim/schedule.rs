@@ -305,6 +305,9 @@ impl Sim {
         falls.into_iter().try_for_each(|(id, fall)| self.fall(id, fall))?;
         if now_ms >= self.next_second_ms {
             self.next_second_ms = now_ms + 1000;
+            if !self.trouble {
+                self.ensemble.take_all_back();
+            }
             let well_since_ms = self.ensemble.well_since_ms(&self.faults, now_ms);
             self.happened(Event::Second { well_since_ms })?;
         }
@@ -438,6 +441,7 @@ impl Sim {
         for (index, term, payload) in entries {
             let first = index == self.model.index() + 1;
             if first {
+                self.counts.conf_changes += u64::from(is_conf(&payload));
                 let applied = self.model.apply(index, term, &payload);
                 applied.map_err(|what| Wrong {
                     claim: "the log holds what may be in it".to_owned(),
@@ -481,8 +485,11 @@ impl Sim {
                     }
                 }
             }
-            Fall::Wiped => {
-                self.counts.wipes += 1;
+            Fall::Wiped | Fall::Removed => {
+                match fall {
+                    Fall::Removed => self.counts.removals += 1,
+                    _ => self.counts.wipes += 1,
+                }
                 server.crash(true, &mut self.rng);
                 server.wipe(self.rng.next_u64() | 1);
                 "without its data"
@@ -495,10 +502,10 @@ impl Sim {
             wire.up.clear();
             wire.down_closed = true;
         }
-        let power = matches!(fall, Fall::Power | Fall::Wiped);
+        let power = matches!(fall, Fall::Power | Fall::Wiped | Fall::Removed);
         self.ensemble.down(id, power, self.now_ms, &mut self.rng);
         self.happened(Event::Crashed { server: id, how })?;
-        if fall == Fall::Wiped {
+        if matches!(fall, Fall::Wiped | Fall::Removed) {
             self.first_index.remove(&id);
             self.happened(Event::Wiped { server: id })?;
         }
@@ -562,6 +569,7 @@ impl Sim {
                 .map_err(|what| Wrong { claim: checker.name().to_owned(), what })?;
         }
         self.counts.multis_failed = self.model.multis_failed;
+        self.counts.reconfigs = self.model.membership.changes;
         self.counts.reaped = self.model.reaped;
         Ok(())
     }
@@ -588,4 +596,9 @@ mod tests {
         }
         assert!(sizes.alone > 0 && sizes.threes > 0, "{sizes:?}");
     }
+}
+
+/// Whether an entry is one of raft's own, which changes whom it counts.
+fn is_conf(payload: &[u8]) -> bool {
+    Batch::decode_conf(payload).is_ok()
 }

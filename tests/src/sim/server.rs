@@ -207,7 +207,7 @@ impl Server {
             boot: self.id << 32 | self.boots,
             cluster_id: 7 + self.id,
             settings: Settings::default(),
-            servers: BTreeMap::new(),
+            servers: membership::located(&self.voters),
             log_keep_bytes: self.sizes.log_keep_bytes,
         };
         let me = (config.server, config.boot);

@@ -105,7 +105,7 @@ impl Life {
         let drained = client.connection.drain(&mut client.output, OUT_BYTES_MAX);
         client.outstanding = client.connection.outstanding();
         if drained == Drained::Close {
-            let cut_off = self.led_ticks < CUT_OFF_TICKS;
+            let cut_off = self.led_ticks < CUT_OFF_TICKS || self.node.is_removed();
             did.push(Did::HungUp { conn, cut_off });
             if let Some(wire) = wires.get_mut(&conn) {
                 wire.down.extend_from_slice(&client.output);
