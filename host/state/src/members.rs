@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// The first id for raft that is not a founder's: a server's id, at most 255, plus one.
 const FIRST_FREE: u64 = 257;
+/// How many ids for raft are left out when one server goes on without the others.
+const IDS_LEFT_OUT: u64 = 1 << 20;
 
 /// A server of the ensemble.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +63,24 @@ impl Members {
             learners: Vec::new(),
             next_raft_id: FIRST_FREE,
         }
+    }
+
+    /// The same servers, of which only the one with this id for raft has the data, and votes. The others
+    /// may come without any; what they had is of no use, nor are the ids that they may have been given
+    /// without this one knowing. `None` if nobody has this id.
+    pub fn only(&self, raft_id: u64) -> Option<Self> {
+        let me = self.server_of(raft_id)?;
+        let mut next_raft_id = self.next_raft_id + IDS_LEFT_OUT;
+        let mut servers = self.servers.clone();
+        for (server, member) in &mut servers {
+            if *server == me {
+                member.votes = true;
+            } else {
+                (member.raft_id, member.nonce) = (next_raft_id, 0);
+                next_raft_id += 1;
+            }
+        }
+        Some(Self { servers, voters: vec![raft_id], learners: Vec::new(), next_raft_id })
     }
 
     /// The server with this id for raft.
@@ -113,6 +133,20 @@ mod tests {
         assert_eq!(members.server_of(259), Some(3));
         assert_eq!(members.server_of(2), None);
         assert_eq!(members.voters, [2, 3, 4], "raft counts whom it did");
+    }
+
+    #[test]
+    fn one_goes_on_and_the_others_come_with_new_ids() {
+        let mut members = Members::founders(&[2, 3, 4]);
+        assert!(members.admit(2, 77));
+        members.change(ConfStep::Remove(3));
+        assert_eq!(members.only(3), None, "it has another id by now");
+        let mut alone = members.only(257).expect("server 2");
+        assert_eq!((&alone.voters[..], alone.server_of(257)), (&[257][..], Some(2)));
+        let ids: Vec<u64> = alone.servers.values().map(|member| member.raft_id).collect();
+        assert!(ids[0] > 257 + 1000 && ids[2] > ids[0], "{ids:?}");
+        assert!(alone.admit(1, 5), "it may come without data");
+        assert!(alone.servers[&1].raft_id > ids[2]);
     }
 
     #[test]
