@@ -95,6 +95,8 @@ pub(crate) struct Me {
     pub(crate) members: Arc<Members>,
     /// Whether it has no data.
     pub(crate) empty: bool,
+    /// Whether it has a restored snapshot, with which it is to begin.
+    pub(crate) restored: bool,
     /// Where the others call.
     pub(crate) listener: TcpListener,
     /// The others.
@@ -112,6 +114,8 @@ struct Post {
     members: RwLock<Arc<Members>>,
     /// The random number of a server that had no data when it started.
     began_empty: Option<u64>,
+    /// Whether it had a restored snapshot, which the others are to get.
+    restored: bool,
     /// Whether it takes part by now.
     takes_part: AtomicBool,
     /// Who was seen to take part since it started.
@@ -163,7 +167,7 @@ impl Peers {
     /// # Errors
     /// If there can be no thread, or no random number.
     pub(crate) fn new(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, raft_id, cluster, members, empty, listener, others } = me;
+        let Me { id, raft_id, cluster, members, empty, restored, listener, others } = me;
         let mut boot = [0; 8];
         getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
         // 0 is that of founders.
@@ -178,6 +182,7 @@ impl Peers {
             servers,
             members: RwLock::new(members),
             began_empty: empty.then_some(boot),
+            restored,
             takes_part: AtomicBool::new(!empty),
             took_part: Mutex::default(),
             known: Mutex::default(),
@@ -194,7 +199,8 @@ impl Peers {
 
     /// Asks the others how this server, which is empty, may take part: it founds an ensemble with
     /// them only if all are empty too, because one that has lost its data must not vote as if it had
-    /// never had any. Blocks until it is known.
+    /// never had any. One with a restored snapshot founds it alone, and the others join it; it too must
+    /// know that all of them are empty. Blocks until it is known.
     pub(crate) fn begin(&self) -> Beginning {
         let Some(post) = &self.post else { return Beginning::Founder };
         let mut told: BTreeMap<u32, String> = BTreeMap::new();
@@ -226,7 +232,11 @@ impl Peers {
                 }
             }
             if founders == self.others.len() {
-                tracing::info!(servers = ?post.servers, "all are empty; they found an ensemble");
+                let how = match post.restored {
+                    false => "all are empty; they found an ensemble",
+                    true => "all others are empty; the restored snapshot begins a new ensemble",
+                };
+                tracing::info!(servers = ?post.servers, "{how}");
                 return Beginning::Founder;
             }
             std::thread::sleep(RETRY);
@@ -317,6 +327,16 @@ impl Post {
         } else if hello.servers != self.servers {
             let (ours, theirs) = (&self.servers, &hello.servers);
             Some(format!("expected an ensemble of the servers {ours:?}, got one of {theirs:?}"))
+        } else if self.restored
+            && !self.takes_part.load(Ordering::Relaxed)
+            && hello.cluster != 0
+            && hello.cluster != self.cluster
+        {
+            let (id, from) = (self.id, hello.from);
+            Some(format!(
+                "server {id} begins a new ensemble with a restored snapshot, and server {from} has data \
+                 of its own: empty the data directory of one of them"
+            ))
         } else if hello.cluster != self.cluster && hello.cluster != 0 && self.cluster != 0 {
             let (ours, theirs) = (self.cluster, hello.cluster);
             Some(format!(
@@ -488,7 +508,7 @@ fn answer(mut stream: &TcpStream, post: &Post) -> Result<Option<(u32, u64)>, Ref
     if refused.is_none() && hello.empty.is_none() {
         took_part.insert(from);
     }
-    let may_found = post.began_empty.is_some() && !took_part.contains(&from);
+    let may_found = post.began_empty.is_some() && !post.restored && !took_part.contains(&from);
     drop(took_part);
     let mut admitted = None;
     if let (None, Some(nonce), false) = (&refused, hello.empty, may_found) {
@@ -606,7 +626,16 @@ mod tests {
         let others = vec![Peer { id: 2, addresses: vec![Address::new("127.0.0.1", port)] }];
         let members = Arc::new(Members::default());
         let (listener, inputs) = (listen(), Arc::new(Mailbox::new(usize::MAX)));
-        let me = Me { id: 1, raft_id: 2, cluster: 7, members, empty: false, listener, others };
+        let me = Me {
+            id: 1,
+            raft_id: 2,
+            cluster: 7,
+            members,
+            empty: false,
+            restored: false,
+            listener,
+            others,
+        };
         let mut peers = Peers::new(me, &inputs).expect("it listens");
         peers.start().expect("it starts");
         drop(take_call(&peer));

@@ -12,7 +12,7 @@ use anyhow::Context;
 use replica::log::{Log, LogError, Options, Position, RealDisk};
 use replica::raft::payload;
 use replica::{Input, NodeConfig, Policy, Published, node, settings};
-use state::{FjallStore, Members, NoHooks, Settings, State, Store, StoreOptions};
+use state::{FjallStore, Members, NoHooks, Settings, State, Store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,12 +28,12 @@ use crate::mailbox::Mailbox;
 use crate::operator_token::OperatorToken;
 use crate::peers::{self, Beginning, Me, Peer, Peers};
 use crate::stats::Stats;
-use crate::stores::Stores;
+use crate::stores::{self, Stores};
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
 
 /// How much of the log is read at a time when it is replayed.
-const REPLAY_BYTES: u64 = 16 << 20;
+pub(crate) const REPLAY_BYTES: u64 = 16 << 20;
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -219,8 +219,7 @@ fn open_data(
 ) -> anyhow::Result<(Opened, Option<Peers>)> {
     let dir = &config.data_dir;
     let mut log = open_log(config, &dir.join("log"))?;
-    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
-    let stores = Arc::new(Stores::new(dir, options));
+    let stores = Arc::new(Stores::new(dir, stores::options(config)));
     let (founder_id, others) = ensemble(config);
     let mut founders: Vec<u64> =
         others.iter().map(|peer| u64::from(peer.id) + 1).chain([founder_id]).collect();
@@ -233,7 +232,7 @@ fn open_data(
     let is_of_it =
         state.meta().members.servers.keys().eq(Members::founders(&founders).servers.keys());
     anyhow::ensure!(
-        is_of_it || state.meta().applied == 0,
+        is_of_it || state.meta().members.servers.is_empty(),
         "the data in {} is of {}, but the configuration (`[[ensemble.servers]]`) is of {}: this version \
          cannot change who is in an ensemble; put the list back, or use another directory",
         dir.display(),
@@ -254,12 +253,17 @@ fn open_data(
     let mut peers = None;
     if let Some(listener) = listener {
         let empty = log.is_none() && given.is_none();
+        let restored = log.is_none() && state.is_of_new_ensemble();
         let (id, cluster) = (u32::from(config.server_id), state.meta().cluster_id);
         let members = Arc::clone(&state.meta().members);
-        let me = Me { id, raft_id, cluster, members, empty, listener, others };
+        let me = Me { id, raft_id, cluster, members, empty, restored, listener, others };
         let new = peers.insert(Peers::new(me, inputs)?);
         // Not before all agree that there is an ensemble to be founded.
         if empty && let Beginning::Admitted(given) = new.begin() {
+            anyhow::ensure!(
+                !restored,
+                "a restored snapshot is of no use to an ensemble that exists"
+            );
             identity::write(dir, given)?;
             raft_id = given;
             // What founders begin with is nothing that it could go on from.
@@ -267,7 +271,14 @@ fn open_data(
             state = open_state(config, stores.make(0)?, &[])?;
             new.update(&state.meta().members);
         }
+        if restored {
+            let members = Members::founders(&founders).only(raft_id);
+            state.found(members.context("this server is one of the founders")?)?;
+            new.update(&state.meta().members);
+        }
         new.start()?;
+    } else if log.is_none() && state.is_of_new_ensemble() {
+        state.found(Members::founders(&founders))?;
     }
     let log = match log {
         Some(log) => log,
@@ -281,7 +292,11 @@ fn open_data(
     Ok((Opened { raft_id, log, state, stores }, peers))
 }
 
-fn open_state(config: &Config, store: Box<dyn Store>, voters: &[u64]) -> anyhow::Result<State> {
+pub(crate) fn open_state(
+    config: &Config,
+    store: Box<dyn Store>,
+    voters: &[u64],
+) -> anyhow::Result<State> {
     let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
     State::open_or_found(store, Box::new(NoHooks), cache_bytes, voters)
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))
@@ -385,7 +400,7 @@ fn log_options(config: &Config) -> Options {
 }
 
 /// The log, if there is one.
-fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>> {
+pub(crate) fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>> {
     let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
     match Log::open(disk, log_options(config)) {
         Ok((log, recovered)) => {
@@ -399,7 +414,7 @@ fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>
 
 /// Applies what is known to be committed and is not in the store: this server is to know whose data
 /// it has before it talks to others.
-fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Result<()> {
+pub(crate) fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Result<()> {
     let at = Position { index: state.meta().applied, term: state.meta().term };
     log.reconcile(at).context("the state is not of the log beside it")?;
     let commit = log.hard_state().commit;
