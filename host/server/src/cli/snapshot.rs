@@ -82,7 +82,7 @@ enum Action {
         /// The file to write.
         file: PathBuf,
         #[command(flatten)]
-        operator: OperatorArgs,
+        operator: Box<OperatorArgs>,
     },
     /// Show what a file holds, and check all of it.
     #[command(after_help = INSPECT_EXAMPLES)]
