@@ -38,8 +38,19 @@ impl Client {
         session_id: i64,
         password: Bytes,
     ) -> std::io::Result<(Self, ConnectResponse)> {
+        Self::attach_after(address, timeout_ms, session_id, password, 0)
+    }
+
+    /// The same, of somebody who has seen this zxid.
+    pub(crate) fn attach_after(
+        address: SocketAddr,
+        timeout_ms: i32,
+        session_id: i64,
+        password: Bytes,
+        last_zxid_seen: i64,
+    ) -> std::io::Result<(Self, ConnectResponse)> {
         let mut client = Self::open(address)?;
-        let (protocol_version, last_zxid_seen, read_only) = (0, 0, Some(false));
+        let (protocol_version, read_only) = (0, Some(false));
         let request = ConnectRequest {
             protocol_version,
             last_zxid_seen,

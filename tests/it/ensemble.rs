@@ -12,32 +12,39 @@ use proto::{OpCode, Reply, Request};
 use crate::client::{Client, create};
 use crate::process::{Server, free_address, refused};
 
-const SERVERS: usize = 3;
+pub(crate) const SERVERS: usize = 3;
 /// Until everything is as it should be, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Ensemble {
-    dir: tempfile::TempDir,
-    clients: Vec<SocketAddr>,
+pub(crate) struct Ensemble {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) clients: Vec<SocketAddr>,
     servers: Vec<Option<Server>>,
 }
 
-fn set(path: &str, data: &str) -> Request {
+pub(crate) fn set(path: &str, data: &str) -> Request {
     let (path, data) = (path.to_owned(), Some(data.as_bytes().to_vec().into()));
     Request::SetData { path, data, version: -1 }
 }
 
-fn get(path: &str) -> Request {
+pub(crate) fn get(path: &str) -> Request {
     Request::GetData { path: path.to_owned(), watch: false }
 }
 
 impl Ensemble {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("")
     }
 
     /// The same, with more lines in front of each configuration.
     fn start_with(lines: &str) -> Self {
+        let mut ensemble = Self::lay_out(lines);
+        (0..SERVERS).for_each(|at| ensemble.start_one(at));
+        ensemble
+    }
+
+    /// The configurations of an ensemble of which nothing runs yet.
+    pub(crate) fn lay_out(lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let addresses: Vec<SocketAddr> = (0..2 * SERVERS).map(|_| free_address()).collect();
         let (clients, peers) = addresses.split_at(SERVERS);
@@ -49,21 +56,19 @@ impl Ensemble {
             std::fs::write(config(dir.path(), at), text).expect("it can be written");
         }
         let servers = (0..SERVERS).map(|_| None).collect();
-        let mut ensemble = Self { dir, clients: clients.to_vec(), servers };
-        (0..SERVERS).for_each(|at| ensemble.start_one(at));
-        ensemble
+        Self { dir, clients: clients.to_vec(), servers }
     }
 
-    fn data(&self, at: usize) -> PathBuf {
+    pub(crate) fn data(&self, at: usize) -> PathBuf {
         self.dir.path().join(format!("data{at}"))
     }
 
-    fn arguments(&self, at: usize) -> [String; 2] {
+    pub(crate) fn arguments(&self, at: usize) -> [String; 2] {
         ["--config".to_owned(), config(self.dir.path(), at).display().to_string()]
     }
 
     /// Starts a server; it listens for clients before the ensemble is there.
-    fn start_one(&mut self, at: usize) {
+    pub(crate) fn start_one(&mut self, at: usize) {
         let more = self.arguments(at);
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
         let log = std::fs::File::create(self.dir.path().join(format!("log{at}")));
@@ -72,18 +77,18 @@ impl Ensemble {
         self.servers[at] = Some(server);
     }
 
-    fn kill(&mut self, at: usize) {
+    pub(crate) fn kill(&mut self, at: usize) {
         self.servers[at].take().expect("it runs").kill();
     }
 
-    fn said(&self, at: usize, what: &str) -> Option<String> {
+    pub(crate) fn said(&self, at: usize, what: &str) -> Option<String> {
         let answer = self.servers[at].as_ref()?.word("srvr");
         let line = answer.lines().find_map(|line| line.strip_prefix(what));
         line.map(|said| said.trim().to_owned())
     }
 
     /// Waits for a leader, and gives it.
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let leads = |at: &usize| self.said(*at, "Mode:").as_deref() == Some("leader");
@@ -95,8 +100,13 @@ impl Ensemble {
         }
     }
 
-    fn connect(&self, at: usize) -> Client {
+    pub(crate) fn connect(&self, at: usize) -> Client {
         Client::connect(self.clients[at]).expect("it takes clients")
+    }
+
+    /// What a server has logged since it was started last.
+    pub(crate) fn log(&self, at: usize) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("log{at}"))).expect("it was started")
     }
 }
 
@@ -104,14 +114,14 @@ fn config(dir: &Path, at: usize) -> PathBuf {
     dir.join(format!("server{at}.toml"))
 }
 
-fn done(client: &mut Client, request: &Request) -> Option<Reply> {
+pub(crate) fn done(client: &mut Client, request: &Request) -> Option<Reply> {
     let (header, reply) = client.ask(request).expect("the connection stays");
     assert_eq!(header.err, 0, "{request:?}");
     reply
 }
 
 /// What a client reads once its server has caught up.
-fn read(client: &mut Client, path: &str) -> String {
+pub(crate) fn read(client: &mut Client, path: &str) -> String {
     done(client, &Request::Sync { path: path.to_owned() });
     match done(client, &get(path)) {
         Some(Reply::Data(Some(data), _)) => String::from_utf8_lossy(&data).into_owned(),

@@ -1,5 +1,6 @@
 //! Tests of the real binary: real processes, real sockets, `kill -9`.
 
+mod backup;
 mod bad_input;
 mod client;
 mod disk_full;
@@ -11,6 +12,7 @@ mod logging;
 mod peers;
 mod process;
 mod pty;
+mod recover;
 mod settings;
 mod shell;
 mod stop;

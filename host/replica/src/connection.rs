@@ -27,10 +27,11 @@ use state::{Command, access};
 
 use crate::input::Input;
 use crate::mutants::ConnectionMutants;
-use crate::operator::{self, Decision};
+use crate::operator::{self, Decision, OperatorReply};
 use crate::outbox::{Event, Outbox, Say, Ticket, Waits};
 use crate::publish::Published;
 use crate::reads::{Asked, Read, watch_op};
+use crate::saving::{Saving, SnapshotHeader};
 use crate::waiting::{Behind, may_wait};
 use crate::writes::{self, Sorted};
 
@@ -125,6 +126,8 @@ pub struct Connection {
     queue: VecDeque<(i32, Sorted)>,
     /// What was taken out of the outbox and is not encoded yet.
     saying: VecDeque<Say>,
+    /// The snapshot that an operator saves over it.
+    saving: Option<Arc<Saving>>,
     stats: ConnectionStats,
     mutants: ConnectionMutants,
 }
@@ -153,6 +156,7 @@ impl Connection {
             unasked: None,
             queue: VecDeque::new(),
             saying: VecDeque::new(),
+            saving: None,
             stats: ConnectionStats::default(),
             mutants: ConnectionMutants::default(),
         }
@@ -353,7 +357,12 @@ impl Connection {
                 }
                 Request::Auth { scheme, auth } => self.authenticate(xid, &scheme, &auth),
                 Request::Sasl { token } => self.sasl(xid, &token),
-                Request::Operator { name, body } => self.operator(xid, &name, &body, inputs),
+                Request::Operator { name, body } => {
+                    let read = self.operator(session, xid, (name, body), inputs);
+                    if read.is_some() {
+                        return read;
+                    }
+                }
                 Request::CloseSession => {
                     self.closing = true;
                     let ticket = self.outbox.push_pending(Waits::Close { xid });
@@ -420,23 +429,53 @@ impl Connection {
             && !self.identities.iter().any(|id| required.contains(&id.scheme))
     }
 
-    /// A request of an operator, when all earlier requests are answered.
-    fn operator(&mut self, xid: i32, name: &str, body: &[u8], inputs: &mut Vec<Input>) {
+    /// A request of an operator, when all earlier requests are answered; gives what is to be read for
+    /// it.
+    fn operator(
+        &mut self,
+        session: i64,
+        xid: i32,
+        (name, body): (String, Bytes),
+        inputs: &mut Vec<Input>,
+    ) -> Option<Read> {
         let view = self.published.view();
         if !self.identities.iter().any(|id| id.scheme == "super") {
             tracing::warn!(name, remote = %self.remote, "an operator's request without the right");
-            return self.reply(xid, view.zxid, Err(ErrorCode::NoAuth));
+            self.reply(xid, view.zxid, Err(ErrorCode::NoAuth));
+            return None;
         }
-        match operator::decide(name, body, &view.settings) {
-            Decision::Reply(reply) => {
-                self.reply(xid, view.zxid, Ok(Reply::Operator(reply.encode().into())));
-            }
+        let reply = match operator::decide(&name, &body, &view.settings) {
+            Decision::Reply(reply) => reply,
             Decision::Command(command) => {
                 tracing::info!(name, remote = %self.remote, "an operator's change");
                 let ticket = Some(self.outbox.push_pending(Waits::Operator { xid }));
                 inputs.push(Input::Command { command, ticket });
+                return None;
             }
-        }
+            // What is asked for first is what this server shows now.
+            Decision::SaveSnapshot(0) => self.save(view.index),
+            Decision::SaveSnapshot(from) => self.save(from),
+            Decision::NextRecord => match self.saving.clone() {
+                Some(saving) => {
+                    let asked = self.asks(session, xid, Request::Operator { name, body });
+                    return Some(Read::record(&self.published, &self.outbox, asked, saving));
+                }
+                None => OperatorReply::Refused { why: "no snapshot was begun here".to_owned() },
+            },
+        };
+        self.reply(xid, view.zxid, Ok(Reply::Operator(reply.encode().into())));
+        None
+    }
+
+    /// Begins to save a snapshot that has the entry at this index.
+    fn save(&mut self, from: u64) -> OperatorReply {
+        let Some(source) = self.published.durable(from) else {
+            return OperatorReply::SnapshotNotYet { from };
+        };
+        tracing::info!(index = source.meta().applied, remote = %self.remote, "saving a snapshot");
+        let header = SnapshotHeader::of(source.meta());
+        self.saving = Some(Arc::new(Saving::new(source)));
+        OperatorReply::SnapshotBegun { header }
     }
 
     fn authenticate(&mut self, xid: i32, scheme: &str, auth: &[u8]) {

@@ -2,7 +2,8 @@
 //!
 //! A request is a name and JSON, a reply is JSON; both carry the number of their format, which is
 //! none of the client protocol's, the log's or the disk's. A server answers a request that it does
-//! not know with a refusal, so that an older server meets a newer tool with words.
+//! not know with a refusal, so that an older server meets a newer tool with words. The one reply that
+//! is no JSON is a record of a snapshot.
 //!
 //! Invariants:
 //! * Only who has the `super` identity is answered at all.
@@ -10,10 +11,12 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use state::{Command, Settings};
 use thiserror::Error;
 
+use crate::saving::SnapshotHeader;
 use crate::settings;
 
 /// The format of requests and replies.
@@ -32,6 +35,14 @@ pub enum OperatorRequest {
         /// Name and value.
         set: BTreeMap<String, String>,
     },
+    /// Begins to save a snapshot, over this connection.
+    SaveSnapshot {
+        /// The first entry that it must have: 0 first, then that of
+        /// [`OperatorReply::SnapshotNotYet`].
+        from: u64,
+    },
+    /// The next record of the snapshot that was begun.
+    NextRecord {},
 }
 
 /// What an operator is told.
@@ -50,6 +61,21 @@ pub enum OperatorReply {
         /// All of them as they are.
         after: BTreeMap<String, String>,
     },
+    /// A snapshot is begun.
+    SnapshotBegun {
+        /// What it is of.
+        header: SnapshotHeader,
+    },
+    /// What this server had applied when it was asked first is not in its store yet: ask again.
+    SnapshotNotYet {
+        /// The entry that is waited for.
+        from: u64,
+    },
+    /// A record of the snapshot.
+    #[serde(skip)]
+    Record(Bytes),
+    /// There are no more records.
+    SnapshotEnd {},
     /// Nothing was done.
     Refused {
         /// Why, and what would be right.
@@ -70,6 +96,9 @@ pub enum OperatorError {
     #[error("an operator's request or reply that cannot be read: {0}")]
     Malformed(String),
 }
+
+/// What a reply that is a record begins with, as no JSON does.
+const RECORD: u8 = 0;
 
 #[derive(Serialize, Deserialize)]
 struct Numbered {
@@ -115,6 +144,9 @@ impl OperatorRequest {
 impl OperatorReply {
     /// The bytes that go to the operator.
     pub fn encode(&self) -> Vec<u8> {
+        if let Self::Record(record) = self {
+            return [&[RECORD], &record[..]].concat();
+        }
         encode(serde_json::to_value(self).expect("maps of text can always be encoded"))
     }
 
@@ -122,7 +154,10 @@ impl OperatorReply {
     ///
     /// # Errors
     /// [`OperatorError`] if it is of a later format, or malformed.
-    pub fn decode(bytes: &[u8]) -> Result<Self, OperatorError> {
+    pub fn decode(bytes: &Bytes) -> Result<Self, OperatorError> {
+        if bytes.first() == Some(&RECORD) {
+            return Ok(Self::Record(bytes.slice(1..)));
+        }
         let body = decode(bytes)?;
         serde_json::from_value(body).map_err(|e| OperatorError::Malformed(e.to_string()))
     }
@@ -140,6 +175,10 @@ pub(crate) enum Decision {
     Reply(OperatorReply),
     /// It is a command; its answer comes from the log.
     Command(Command),
+    /// A snapshot is saved that has this entry.
+    SaveSnapshot(u64),
+    /// It is given the next record.
+    NextRecord,
 }
 
 /// Decides what becomes of a request of somebody with the right.
@@ -160,6 +199,8 @@ pub(crate) fn decide(name: &str, body: &[u8], current: &Settings) -> Decision {
                 Ok(changes) => Decision::Command(Command::ChangeSettings(changes)),
             }
         }
+        Ok(OperatorRequest::SaveSnapshot { from }) => Decision::SaveSnapshot(from),
+        Ok(OperatorRequest::NextRecord {}) => Decision::NextRecord,
     }
 }
 
@@ -170,9 +211,12 @@ mod tests {
     #[test]
     fn requests_and_replies_survive_the_wire() {
         let set = BTreeMap::from([("skip-acl".to_owned(), "true".to_owned())]);
-        for request in
-            [OperatorRequest::ShowSettings {}, OperatorRequest::ChangeSettings { set: set.clone() }]
-        {
+        for request in [
+            OperatorRequest::ShowSettings {},
+            OperatorRequest::ChangeSettings { set: set.clone() },
+            OperatorRequest::SaveSnapshot { from: u64::MAX },
+            OperatorRequest::NextRecord {},
+        ] {
             let (name, body) = request.encode();
             assert_eq!(OperatorRequest::decode(&name, &body), Ok(request));
         }
@@ -182,9 +226,12 @@ mod tests {
         for reply in [
             OperatorReply::Settings { settings: set.clone() },
             OperatorReply::SettingsChanged { before: set.clone(), after: set },
+            OperatorReply::SnapshotNotYet { from: 7 },
+            OperatorReply::Record(Bytes::from_static(b"\x00{}")),
+            OperatorReply::SnapshotEnd {},
             OperatorReply::Refused { why: "because".to_owned() },
         ] {
-            assert_eq!(OperatorReply::decode(&reply.encode()), Ok(reply));
+            assert_eq!(OperatorReply::decode(&reply.encode().into()), Ok(reply));
         }
     }
 
@@ -194,6 +241,7 @@ mod tests {
             Decision::Reply(OperatorReply::Refused { why }) => why,
             Decision::Reply(other) => panic!("{other:?}"),
             Decision::Command(command) => panic!("{command:?}"),
+            Decision::SaveSnapshot(_) | Decision::NextRecord => panic!("a snapshot"),
         };
         assert!(why("show-settings", br#"{"format":2}"#).contains("newer than 1"));
         assert!(why("eat-the-data", br#"{"format":1}"#).contains("eat-the-data"));

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use proto::{Acl, EventType};
+use state::snapshot::Source;
 use state::{Answer, Change, Outcome, View};
 
 use crate::input::Report;
@@ -28,6 +29,8 @@ pub struct Published {
     sessions: Mutex<HashMap<i64, Arc<Outbox>>>,
     /// Clients that wait for the end of a close that takes several entries.
     closing: Mutex<HashMap<i64, Ticket>>,
+    /// The store as it was when it was last made durable, for operators who save a snapshot.
+    durable: Mutex<Option<Arc<Source>>>,
     mutants: MachineMutants,
 }
 
@@ -44,6 +47,7 @@ impl Published {
             watches: Mutex::new(WatchTable::with_mutants(mutants)),
             sessions: Mutex::default(),
             closing: Mutex::default(),
+            durable: Mutex::default(),
             mutants,
         })
     }
@@ -56,6 +60,19 @@ impl Published {
     /// Runs `step` with the view while no change can be published.
     pub(crate) fn with_view<T>(&self, step: impl FnOnce(&Arc<View>) -> T) -> T {
         step(&self.view.read())
+    }
+
+    /// There is a newer picture of the store.
+    pub fn put_durable(&self, source: Arc<Source>) {
+        let mut durable = self.durable.lock();
+        if durable.as_ref().is_none_or(|known| known.meta().applied < source.meta().applied) {
+            *durable = Some(source);
+        }
+    }
+
+    /// The store, if it has the entry at this index.
+    pub(crate) fn durable(&self, index: u64) -> Option<Arc<Source>> {
+        self.durable.lock().clone().filter(|source| source.meta().applied >= index)
     }
 
     /// The watch table.

@@ -14,8 +14,10 @@ use state::{Fault, View, Znode, access};
 
 use crate::big_reads::Charge;
 use crate::mutants::ConnectionMutants;
+use crate::operator::OperatorReply;
 use crate::outbox::{Event, Outbox, Say};
 use crate::publish::Published;
+use crate::saving::{RECORD_BYTES, Saving};
 use crate::waiting::Taken;
 use crate::watches::{PERSISTENT, RECURSIVE, STANDARD, Table, WatchTable};
 
@@ -95,6 +97,7 @@ enum Progress {
     Count { listing: Listing, count: u64 },
     Multi { results: Vec<ReadResult>, listing: Option<(Listing, Vec<String>)> },
     Watches { at: usize, missed: Vec<Event> },
+    Record { saving: Arc<Saving>, begun: bool },
 }
 
 /// The table in which a request's watch goes, and its path.
@@ -121,6 +124,17 @@ impl Read {
             (Arc::clone(view), number)
         });
         Self::begin(published, outbox, Taken { view, number, asked })
+    }
+
+    /// Takes the next slot for the next record of a snapshot; it is a big read.
+    pub(crate) fn record(
+        published: &Arc<Published>,
+        outbox: &Arc<Outbox>,
+        asked: Asked,
+        saving: Arc<Saving>,
+    ) -> Self {
+        let progress = Progress::Record { saving, begun: false };
+        Self { progress, ..Self::take(published, outbox, asked) }
     }
 
     /// Begins a read that has taken everything.
@@ -168,6 +182,7 @@ impl Read {
                 results.sum::<usize>() + listing.as_ref().map_or(0, |(_, so_far)| names(so_far))
             }
             Progress::Watches { missed, .. } => missed.len() * size_of::<Event>(),
+            Progress::Record { .. } => RECORD_BYTES,
         }
     }
 
@@ -245,6 +260,15 @@ impl Read {
             }
             Progress::Multi { .. } => self.multi(),
             Progress::Watches { .. } => self.set_watches(),
+            Progress::Record { saving, begun: true } => {
+                let record = saving.record()?;
+                let reply = record.map_or(OperatorReply::SnapshotEnd {}, OperatorReply::Record);
+                Ok(Some(Reply::Operator(reply.encode().into())))
+            }
+            Progress::Record { begun, .. } => {
+                *begun = true;
+                Ok(None)
+            }
         }
     }
 

@@ -105,7 +105,7 @@ impl SnapshotJob {
                     Some(staging) => *staging,
                     None => Staging::new(make(generation)?),
                 };
-                let progress = match staging.put(chunk) {
+                let progress = match staging.put(&chunk) {
                     Ok(progress) => Ok(progress),
                     Err(fault @ Fault::Damaged { .. }) => Err(fault.to_string()),
                     Err(fault) => return Err(fault),

@@ -2,8 +2,11 @@
 
 mod config_args;
 mod connect_args;
+mod operator_args;
+mod recover;
 mod settings;
 mod shell;
+mod snapshot;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,8 +22,10 @@ use crate::serve;
 use crate::tls;
 
 use self::config_args::ConfigArgs;
+use self::recover::RecoverArgs;
 use self::settings::SettingsArgs;
 use self::shell::ShellArgs;
+use self::snapshot::SnapshotArgs;
 
 /// A coordination server that ZooKeeper clients use unchanged.
 #[derive(Debug, Parser)]
@@ -118,6 +123,12 @@ enum Command {
     /// Show or change the settings that the cluster has agreed on.
     #[command(after_help = settings::EXAMPLES)]
     Settings(SettingsArgs),
+    /// Save the state of a running server to a file, check such a file, or begin with one anew.
+    #[command(after_help = snapshot::EXAMPLES)]
+    Snapshot(SnapshotArgs),
+    /// Go on with one server of an ensemble that has lost its majority for good.
+    #[command(after_help = recover::EXAMPLES)]
+    Recover(RecoverArgs),
     /// Ask a running server how it is (the four-letter word `srvr`).
     #[command(after_help = STATUS_EXAMPLES)]
     Status {
@@ -171,6 +182,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Shell(args) => args.run(),
         Command::Settings(args) => {
+            args.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Snapshot(args) => {
+            args.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Recover(args) => {
             args.run()?;
             Ok(ExitCode::SUCCESS)
         }

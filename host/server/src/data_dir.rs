@@ -1,12 +1,14 @@
 //! The data directory as a whole: which version of this program wrote it.
 //!
-//! Invariant: of a directory that a newer version wrote, only this one file is read, so that nothing
-//! in it changes. Store and log have format numbers of their own; whenever one of them is raised, so
-//! is this, because opening a store already writes to it.
+//! Invariants:
+//! * Of a directory that a newer version wrote, only this one file is read, so that nothing in it
+//!   changes. Store and log have format numbers of their own; whenever one of them is raised, so is
+//!   this, because opening a store already writes to it.
+//! * A directory into which a snapshot is being restored is used by no server before it is finished.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
@@ -15,6 +17,8 @@ use anyhow::{Context, bail, ensure};
 const FORMAT: u32 = 4;
 const FILE: &str = "format";
 const LOCK: &str = "lock";
+/// There while a snapshot is being restored into the directory.
+const RESTORING: &str = "restoring";
 
 /// A data directory that no other server uses, as long as this is held.
 #[derive(Debug)]
@@ -27,7 +31,17 @@ pub(crate) struct Claim {
 /// # Errors
 /// If a newer version wrote it, another server uses it, or it cannot be read or made.
 pub(crate) fn claim(dir: &Path) -> anyhow::Result<Claim> {
+    ensure!(
+        !dir.join(RESTORING).exists(),
+        "{}: a snapshot was being restored into this directory, and that was not finished; restore it \
+         again",
+        dir.display()
+    );
     check_format(dir)?;
+    lock(dir)
+}
+
+fn lock(dir: &Path) -> anyhow::Result<Claim> {
     let file = dir.join(LOCK);
     let cannot = || format!("cannot lock {}", file.display());
     let lock = File::options().create(true).append(true).open(&file).with_context(cannot)?;
@@ -88,9 +102,105 @@ pub(crate) fn write_whole(dir: &Path, name: &str, text: &str) -> std::io::Result
     File::open(dir)?.sync_all()
 }
 
+/// A data directory into which a snapshot is being restored.
+pub(crate) struct Unfinished {
+    dir: PathBuf,
+    _claim: Claim,
+}
+
+impl Unfinished {
+    /// Begins with an empty directory, or one that is not there, or what is left of a restore that was
+    /// interrupted.
+    ///
+    /// # Errors
+    /// If there is anything else in it, or another process uses it.
+    pub(crate) fn begin(dir: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot make the data directory {}", dir.display());
+        fs::create_dir_all(dir).with_context(cannot)?;
+        let is_free = || -> anyhow::Result<bool> {
+            let mut is_empty = true;
+            for entry in fs::read_dir(dir).with_context(cannot)? {
+                is_empty &= entry.with_context(cannot)?.file_name() == LOCK;
+            }
+            Ok(is_empty || dir.join(RESTORING).exists())
+        };
+        let refused = || {
+            format!(
+                "{} is not empty: a snapshot is restored into an empty directory",
+                dir.display()
+            )
+        };
+        ensure!(is_free()?, refused());
+        let claim = lock(dir)?;
+        // Another one may just have finished.
+        ensure!(is_free()?, refused());
+        let begun = Self { dir: dir.to_owned(), _claim: claim };
+        write_whole(dir, RESTORING, "").with_context(cannot)?;
+        begun.empty(&[LOCK, RESTORING]).with_context(cannot)?;
+        write_whole(dir, FILE, &FORMAT.to_string()).with_context(cannot)?;
+        Ok(begun)
+    }
+
+    /// From now on it is a server's.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        let done = fs::remove_file(self.dir.join(RESTORING))
+            .and_then(|()| File::open(&self.dir)?.sync_all());
+        done.with_context(|| format!("cannot finish {}", self.dir.display()))
+    }
+
+    /// Empties it.
+    ///
+    /// # Errors
+    /// If the disk fails; it is then left unfinished.
+    pub(crate) fn abandon(self) -> anyhow::Result<()> {
+        let done = self.empty(&[LOCK, RESTORING]).and_then(|()| self.empty(&[]));
+        done.with_context(|| format!("cannot empty {}", self.dir.display()))
+    }
+
+    fn empty(&self, but: &[&str]) -> std::io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if but.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_restored_as_a_whole_is_claimed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("a/b");
+        let begun = Unfinished::begin(&data).expect("a new one");
+        let in_use = Unfinished::begin(&data).err().expect("it is in use").to_string();
+        assert!(in_use.contains("in use"), "{in_use}");
+        fs::create_dir(data.join("state")).expect("a directory");
+        drop(begun);
+        let refused = claim(&data).expect_err("it is not finished").to_string();
+        assert!(refused.contains("restore it again"), "{refused}");
+        let begun = Unfinished::begin(&data).expect("it begins again");
+        assert!(!data.join("state").exists(), "what is left of the first goes");
+        begun.finish().expect("it is finished");
+        drop(claim(&data).expect("it is whole"));
+        let refused = Unfinished::begin(&data).err().expect("it is not empty").to_string();
+        assert!(refused.contains("not empty"), "{refused}");
+
+        let data = dir.path().join("c");
+        Unfinished::begin(&data).expect("a new one").abandon().expect("it is emptied");
+        assert_eq!(fs::read_dir(&data).expect("it is there").count(), 0);
+    }
 
     #[test]
     fn a_directory_of_this_version_is_claimed_again_and_a_newer_one_is_not() {

@@ -8,11 +8,13 @@ pub mod digest;
 pub mod sasl;
 pub mod tls;
 
+mod backup;
 mod data_dir;
 mod identity;
 mod local_ensemble;
 mod mailbox;
 mod peers;
+mod recover;
 pub mod serve;
 mod stores;
 mod threads;

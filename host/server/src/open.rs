@@ -14,16 +14,16 @@ use replica::log::{Log, LogError, Options, Position, RealDisk};
 use replica::raft::payload;
 use replica::{Input, node};
 use state::apply::Meta;
-use state::{FjallStore, Members, NoHooks, State, Store, StoreOptions};
+use state::{FjallStore, Members, NoHooks, State, Store};
 
 use crate::config::{Address, Config, Role};
 use crate::identity;
 use crate::mailbox::Mailbox;
 use crate::peers::{self, Beginning, Founders, Me, Peers};
-use crate::stores::Stores;
+use crate::stores::{self, Stores};
 
 /// How much of the log is read at a time when it is replayed.
-const REPLAY_BYTES: u64 = 16 << 20;
+pub(crate) const REPLAY_BYTES: u64 = 16 << 20;
 
 /// The data of a server that takes part.
 pub(crate) struct Opened {
@@ -48,8 +48,7 @@ pub(crate) fn open(
 ) -> anyhow::Result<Opened> {
     let dir = &config.data_dir;
     let mut log = open_log(config, &dir.join("log"))?;
-    let options = StoreOptions { cache_bytes: config.storage.cache_bytes / 4 };
-    let stores = Arc::new(Stores::new(dir, options));
+    let stores = Arc::new(Stores::new(dir, stores::options(config)));
     let given = identity::read(dir)?;
     let founders = founders(config);
     let born = if given.is_some() { Members::founders(&[]) } else { birth(&founders) };
@@ -71,6 +70,8 @@ pub(crate) fn open(
     let mut peers = None;
     if let Some(listener) = listener {
         let empty = log.is_none() && given.is_none();
+        let restored = log.is_none() && state.is_of_new_ensemble();
+        let born = birth(&founders);
         let me = Me {
             id: u32::from(config.server_id),
             raft_id,
@@ -78,12 +79,17 @@ pub(crate) fn open(
             members: Arc::clone(&state.meta().members),
             founders,
             empty,
+            restored,
             listener,
             configured: others(config),
         };
         let new = peers.insert(Peers::new(me, inputs)?);
         // Not before all agree that there is an ensemble to be founded.
         if empty && let Beginning::Admitted(given) = new.begin() {
+            anyhow::ensure!(
+                !restored,
+                "a restored snapshot is of no use to an ensemble that exists"
+            );
             identity::write(dir, given)?;
             raft_id = given;
             // What founders begin with is nothing that it could go on from.
@@ -91,7 +97,14 @@ pub(crate) fn open(
             state = open_state(config, stores.make(0)?, &Members::founders(&[]))?;
             new.update(&state.meta().members, 0)?;
         }
+        if restored {
+            let alone = born.only(raft_id);
+            state.found(alone.context("this server is one of the founders")?)?;
+            new.update(&state.meta().members, state.meta().cluster_id)?;
+        }
         new.start()?;
+    } else if log.is_none() && state.is_of_new_ensemble() {
+        state.found(birth(&founders))?;
     }
     let log = match log {
         Some(log) => log,
@@ -105,7 +118,15 @@ pub(crate) fn open(
     Ok(Opened { raft_id, log, state, stores, peers })
 }
 
-fn open_state(config: &Config, store: Box<dyn Store>, born: &Members) -> anyhow::Result<State> {
+/// Opens the state in a store; an empty one becomes that of these founders.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn open_state(
+    config: &Config,
+    store: Box<dyn Store>,
+    born: &Members,
+) -> anyhow::Result<State> {
     let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
     State::open_or_found(store, Box::new(NoHooks), cache_bytes, born)
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))
@@ -195,7 +216,7 @@ fn log_options(config: &Config) -> Options {
 }
 
 /// The log, if there is one.
-fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>> {
+pub(crate) fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>> {
     let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
     match Log::open(disk, log_options(config)) {
         Ok((log, recovered)) => {
@@ -209,7 +230,7 @@ fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>
 
 /// Applies what is known to be committed and is not in the store: this server is to know whose data
 /// it has before it talks to others.
-fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Result<()> {
+pub(crate) fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Result<()> {
     let at = Position { index: state.meta().applied, term: state.meta().term };
     log.reconcile(at).context("the state is not of the log beside it")?;
     let commit = log.hard_state().commit;

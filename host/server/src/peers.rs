@@ -54,6 +54,8 @@ pub(crate) struct Me {
     pub(crate) founders: Founders,
     /// Whether it has no data.
     pub(crate) empty: bool,
+    /// Whether it has a restored snapshot, with which it is to begin.
+    pub(crate) restored: bool,
     /// Where the others call.
     pub(crate) listener: TcpListener,
     /// Where its configuration says that the others are.
@@ -99,7 +101,8 @@ impl Peers {
     /// # Errors
     /// If there can be no thread, or no random number.
     pub(crate) fn new(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, raft_id, cluster, members, founders, empty, listener, configured } = me;
+        let Me { id, raft_id, cluster, members, founders, empty, restored, listener, configured } =
+            me;
         let mut boot = [0; 8];
         getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
         // 0 is that of founders.
@@ -112,6 +115,7 @@ impl Peers {
             founders,
             members: RwLock::new(members),
             began_empty: empty.then_some(boot),
+            restored,
             takes_part: AtomicBool::new(!empty),
             took_part: Mutex::default(),
             known: Mutex::default(),
@@ -128,7 +132,8 @@ impl Peers {
 
     /// Asks the others how this server, which is empty, may take part: it founds an ensemble with
     /// the voters only if all of them are empty too, because one that has lost its data must not vote
-    /// as if it had never had any. Blocks until it is known.
+    /// as if it had never had any. One with a restored snapshot founds it alone, and the others join it;
+    /// it too must know that all of them are empty. Blocks until it is known.
     pub(crate) fn begin(&self) -> Beginning {
         let Some(post) = &self.post else { return Beginning::Founder };
         let voters = &post.founders.voters;
@@ -168,7 +173,11 @@ impl Peers {
                 }
             }
             if is_voter && founders + 1 == voters.len() {
-                tracing::info!(servers = ?voters, "all are empty; they found an ensemble");
+                let how = match post.restored {
+                    false => "all are empty; they found an ensemble",
+                    true => "all others are empty; the restored snapshot begins a new ensemble",
+                };
+                tracing::info!(servers = ?voters, "{how}");
                 return Beginning::Founder;
             }
             std::thread::sleep(RETRY);
@@ -438,6 +447,7 @@ mod tests {
             members,
             founders,
             empty: false,
+            restored: false,
             listener,
             configured,
         };

@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use state::store::InUse;
 use state::{Fault, FjallStore, Store, StoreOptions};
 
+use crate::config::Config;
+
 /// The generations of a data directory.
 pub(crate) struct Stores {
     dir: PathBuf,
@@ -27,6 +29,19 @@ pub(crate) struct Stores {
 
 const NAME: &str = "state";
 
+/// The store's share of the configuration.
+pub(crate) fn options(config: &Config) -> StoreOptions {
+    StoreOptions { cache_bytes: config.storage.cache_bytes / 4 }
+}
+
+/// Where a generation is in a data directory; the one that a server begins with is 0.
+pub(crate) fn path(dir: &Path, generation: u64) -> PathBuf {
+    match generation {
+        0 => dir.join(NAME),
+        later => dir.join(format!("{NAME}-{later}")),
+    }
+}
+
 impl Stores {
     /// Those in a data directory.
     pub(crate) fn new(dir: &Path, options: StoreOptions) -> Self {
@@ -35,10 +50,7 @@ impl Stores {
     }
 
     fn path(&self, generation: u64) -> PathBuf {
-        match generation {
-            0 => self.dir.join(NAME),
-            later => self.dir.join(format!("{NAME}-{later}")),
-        }
+        path(&self.dir, generation)
     }
 
     /// Opens the one in use, and removes all others.

@@ -136,7 +136,9 @@ impl Replica {
             Some(_) => Part::Looking as u8,
         }));
         let peers = peers.unwrap_or_else(Peers::none);
-        inputs.put([Input::Durable(Arc::new(machine.source()?))]);
+        let source = Arc::new(machine.source()?);
+        published.put_durable(Arc::clone(&source));
+        inputs.put([Input::Durable(source)]);
         let work = Arc::new(Mailbox::new(WORK_MAX));
         // Bounded by the servers: each asks for one chunk.
         let snapshots = Arc::new(Mailbox::new(usize::MAX));
@@ -172,8 +174,9 @@ impl Replica {
             threads.push(spawn("machine", Box::new(body))?);
         }
         {
-            let inputs = Arc::clone(&inputs);
-            threads.push(spawn("store", Box::new(move || run_store(&flushes, &inputs)))?);
+            let (inputs, published) = (Arc::clone(&inputs), Arc::clone(&published));
+            let body = move || run_store(&flushes, &inputs, &published);
+            threads.push(spawn("store", Box::new(body))?);
         }
         {
             let inputs = Arc::clone(&inputs);
@@ -297,6 +300,11 @@ fn run_machine(
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
+                if matches!(report, Report::Installed { .. }) {
+                    let source =
+                        machine.source().unwrap_or_else(|fault| broken("the store", &fault));
+                    machine.published().put_durable(Arc::new(source));
+                }
                 match report {
                     Report::Applied { index, .. } if index % WAKE_ENTRIES != 0 => {
                         inputs.put_quietly(Input::Report(report));
@@ -325,7 +333,7 @@ fn flush(machine: &mut Machine, begin: bool, flushes: &Mailbox<Arc<Flush>>) {
     flush.map(|flush| flushes.put([flush]));
 }
 
-fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>) {
+fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>, published: &Published) {
     let mut taken = Vec::new();
     loop {
         let open = flushes.take(&mut taken, Duration::from_secs(3600));
@@ -333,7 +341,9 @@ fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>) {
             let done = flush.run().and_then(|()| flush.sync());
             done.unwrap_or_else(|fault| broken("the store", &fault));
             if let Some(source) = flush.source() {
-                inputs.put_quietly(Input::Durable(Arc::new(source)));
+                let source = Arc::new(source);
+                published.put_durable(Arc::clone(&source));
+                inputs.put_quietly(Input::Durable(source));
             }
         }
         if !open {

@@ -10,6 +10,8 @@
 //! * A rejected command, and an empty entry, advance the applied index all the same.
 //! * A fault never advances the applied index; the caller stops the server.
 
+mod rebirth;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ use crate::view::{Counts, View};
 use crate::znode::{Data, Owner, RowHash, Znode};
 
 /// The format of the store that this program writes.
-pub(crate) const STORE_FORMAT: u32 = 1;
+pub const STORE_FORMAT: u32 = 1;
 pub(crate) const META_KEY: &[u8] = b"meta";
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 
@@ -90,6 +92,11 @@ impl Meta {
     /// The boot of a server whose commands are taken, 0 if there is none.
     pub fn boot_of(&self, server: u32) -> u64 {
         self.origins.get(&server).map_or(0, |(boot, _)| *boot)
+    }
+
+    /// How many znodes there are.
+    pub fn znodes(&self) -> u64 {
+        self.counts.0
     }
 
     /// The number of the last command that was taken from this start of a server.

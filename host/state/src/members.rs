@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// The first id for raft that is not a founder's: a server's id, at most 255, plus one.
 const FIRST_FREE: u64 = 257;
+/// How many ids for raft are left out when one server goes on without the others.
+const IDS_LEFT_OUT: u64 = 1 << 20;
 
 /// A server of the ensemble.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +127,23 @@ impl Members {
         self.version = version;
     }
 
+    /// The same servers, of which only the one with this id for raft has the data, and votes. The others
+    /// may come without any; what they had is of no use, nor are the ids that they may have been given
+    /// without this one knowing. `None` if nobody has this id.
+    pub fn only(&self, raft_id: u64) -> Option<Self> {
+        let me = self.server_of(raft_id)?;
+        let mut alone = Self { voters: vec![raft_id], learners: Vec::new(), ..self.clone() };
+        alone.next_raft_id += IDS_LEFT_OUT;
+        for (server, member) in &mut alone.servers {
+            if *server == me {
+                member.spec.role = Role::Participant;
+            } else {
+                (member.raft_id, member.nonce) = (0, 0);
+            }
+        }
+        Some(alone)
+    }
+
     /// The server with this id for raft.
     pub fn server_of(&self, raft_id: u64) -> Option<u32> {
         let mut servers = self.servers.iter();
@@ -176,6 +195,19 @@ mod tests {
         assert_eq!(members.server_of(259), Some(3));
         assert_eq!(members.server_of(2), None);
         assert_eq!(members.voters, [2, 3, 4], "raft counts whom it did");
+    }
+
+    #[test]
+    fn one_goes_on_and_the_others_come_with_new_ids() {
+        let mut members = Members::founders(&[2, 3, 4]);
+        assert!(members.admit(2, 77));
+        members.change(ConfStep::Remove(3));
+        assert_eq!(members.only(3), None, "it has another id by now");
+        let mut alone = members.only(257).expect("server 2");
+        assert_eq!((&alone.voters[..], alone.server_of(257)), (&[257][..], Some(2)));
+        assert_eq!((alone.servers[&1].raft_id, alone.servers[&3].raft_id), (0, 0));
+        assert!(alone.admit(1, 5), "it may come without data");
+        assert!(alone.servers[&1].raft_id > 257 + 1000);
     }
 
     #[test]

@@ -2,25 +2,24 @@
 //!
 //! A [`Source`] is the store as of one entry. It holds no view, so that however long it is read, it
 //! costs no memory and hides nothing from the cache. A [`Staging`] fills an empty store with its
-//! chunks, and is whole only if the digests of all it was given are those of its meta row.
+//! chunks, and is whole only if a [`Checker`] finds that they are what their meta row says.
 //!
 //! Invariants:
 //! * The meta row is written last, with the format: a store that was not finished opens as empty.
-//! * ACLs come before znodes, znodes before their data, so that each row can be checked as it comes.
+
+mod check;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
 
-use crate::acls::{self, AclTable};
 use crate::apply::{FORMAT_KEY, META_KEY, Meta, STORE_FORMAT};
 use crate::fault::Fault;
-use crate::keys::{self, Keyspace};
+use crate::keys::Keyspace;
 use crate::store::{ReadView, Store};
-use crate::txn;
-use crate::znode::{Data, Znode};
+
+pub use self::check::Checker;
 
 /// How many bytes of rows a chunk holds, about, as servers send them.
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
@@ -54,6 +53,21 @@ pub struct Chunk {
     rows: Vec<(u8, Bytes, Bytes)>,
     /// What comes after it.
     next: Next,
+}
+
+impl Chunk {
+    /// How many rows it has.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Where the next one begins; `None` if this is the last.
+    pub fn next(&self) -> Option<&Cursor> {
+        match &self.next {
+            Next::Chunk(cursor) => Some(cursor),
+            Next::Meta(_) => None,
+        }
+    }
 }
 
 /// What comes after a chunk.
@@ -122,17 +136,14 @@ impl Source {
 /// A store that is being filled.
 pub struct Staging {
     store: Box<dyn Store>,
-    acls: AclTable,
-    digest: u128,
-    /// How many znodes wait for data in a row of its own.
-    large: u64,
-    rows: u64,
-    next: Cursor,
+    checker: Checker,
+    /// Names the ensemble that is born from the snapshot.
+    born: Option<u64>,
 }
 
 impl std::fmt::Debug for Staging {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Staging").field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("Staging").field("rows", &self.rows()).finish_non_exhaustive()
     }
 }
 
@@ -167,102 +178,50 @@ pub enum Progress {
 impl Staging {
     /// Begins to fill an empty store.
     pub fn new(store: Box<dyn Store>) -> Self {
-        let (acls, next) = (AclTable::new(), Cursor::default());
-        Self { store, acls, digest: 0, large: 0, rows: 0, next }
+        Self { store, checker: Checker::new(), born: None }
+    }
+
+    /// The same, for a new ensemble that is born from the snapshot; `cluster_id` names it. Its first
+    /// server says who is in it ([`crate::State::found`]).
+    pub fn of_new_ensemble(store: Box<dyn Store>, cluster_id: u64) -> Self {
+        Self { born: Some(cluster_id), ..Self::new(store) }
     }
 
     /// Where the next chunk begins.
     pub fn next(&self) -> &Cursor {
-        &self.next
+        self.checker.next()
     }
 
     /// How many rows it has.
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.checker.rows()
     }
 
     /// Takes the next chunk. Blocks on the disk; the last chunk makes all of it durable.
     ///
     /// # Errors
-    /// [`Fault::Damaged`] if the snapshot is not what its digests say, any other [`Fault`] if the
-    /// store fails. The store is of no more use then.
-    ///
-    /// # Panics
-    /// If the chunk is not the next one.
-    pub fn put(mut self, chunk: Chunk) -> Result<Progress, Fault> {
-        assert_eq!(chunk.at, self.next, "chunks come in order");
-        let table = |table: u8| {
-            let keyspace = ORDER.get(usize::from(table)).copied();
-            keyspace.ok_or_else(|| damaged("a row is of no table"))
-        };
-        let rows: Vec<(Keyspace, Bytes, Bytes)> = chunk
-            .rows
-            .into_iter()
-            .map(|(number, key, value)| Ok((table(number)?, key, value)))
-            .collect::<Result<_, Fault>>()?;
+    /// [`Fault::Damaged`] if the snapshot is not what its digests say, or this is not its next chunk;
+    /// any other [`Fault`] if the store fails. The store is of no more use then.
+    pub fn put(mut self, chunk: &Chunk) -> Result<Progress, Fault> {
+        let meta = self.checker.take(chunk)?;
+        let rows =
+            chunk.rows.iter().map(|(table, key, value)| (ORDER[usize::from(*table)], key, value));
         self.store.commit(&mut |batch| {
-            rows.iter().for_each(|(keyspace, key, value)| batch.put(*keyspace, key, Some(value)));
+            rows.clone().for_each(|(keyspace, key, value)| batch.put(keyspace, key, Some(value)));
         })?;
-        // Not before they are in the store: data is compared with its znode there.
-        rows.iter().try_for_each(|(keyspace, key, value)| self.check(*keyspace, key, value))?;
-        self.rows += rows.len() as u64;
-        match chunk.next {
-            Next::Chunk(next) => {
-                self.next = next;
-                Ok(Progress::Unfinished(self))
-            }
-            Next::Meta(row) => self.finish(&row).map(Progress::Whole),
+        match meta {
+            None => Ok(Progress::Unfinished(self)),
+            Some(meta) => self.finish(meta).map(Progress::Whole),
         }
     }
 
-    fn check(&mut self, keyspace: Keyspace, key: &Bytes, value: &Bytes) -> Result<(), Fault> {
-        let hash = match keyspace {
-            Keyspace::Nodes => {
-                let path = keys::path_of(key).ok_or_else(|| damaged("a znode has no path"))?;
-                let node = Znode::decode(value.clone(), &self.acls)?;
-                match &node.data {
-                    Data::Large(_) => self.large += 1,
-                    Data::Inline(data) if node.data_hash == data.as_deref().map_or(0, xxh3_128) => {
-                    }
-                    Data::Inline(_) => return Err(damaged("data has not its hash")),
-                }
-                txn::node_hash(&path, &node)
-            }
-            Keyspace::Data => {
-                let row = self.store.view().get(Keyspace::Nodes, key)?;
-                let node = row.map(|row| Znode::decode(row, &self.acls)).transpose()?;
-                let is_its = node.is_some_and(|node| {
-                    matches!(node.data, Data::Large(_)) && node.data_hash == xxh3_128(value)
-                });
-                self.large = self.large.wrapping_sub(1);
-                return if is_its { Ok(()) } else { Err(damaged("data has not its hash")) };
-            }
-            _ => {
-                if keyspace == Keyspace::Acls {
-                    let id = key.first_chunk::<4>().map(|id| u32::from_be_bytes(*id));
-                    let (Some(id), Some(acl)) = (id, acls::decode(value)) else {
-                        return Err(damaged("an ACL cannot be decoded"));
-                    };
-                    self.acls.insert(id, acl);
-                }
-                txn::row_hash(keyspace, key, value)
-            }
-        };
-        self.digest = self.digest.wrapping_add(hash);
-        Ok(())
-    }
-
-    fn finish(self, row: &Bytes) -> Result<Staged, Fault> {
-        let meta: Meta = rmp_serde::from_slice(row).map_err(|e| damaged(&e.to_string()))?;
-        if meta.digest != self.digest {
-            let (expected, got) = (meta.digest, self.digest);
-            return Err(damaged(&format!("its digest is {got:#x}, not {expected:#x}")));
+    fn finish(self, mut meta: Meta) -> Result<Staged, Fault> {
+        if let Some(cluster_id) = self.born {
+            meta = meta.at_birth_of(cluster_id)?;
         }
-        if self.large != 0 {
-            return Err(damaged("data is missing"));
-        }
+        let row = crate::apply::encode_meta(&meta);
         self.store.commit(&mut |batch| {
-            batch.put(Keyspace::Meta, META_KEY, Some(row));
+            batch.put(Keyspace::Meta, META_KEY, Some(&row));
             batch.put(Keyspace::Meta, FORMAT_KEY, Some(&STORE_FORMAT.to_be_bytes()));
         })?;
         self.store.sync()?;
@@ -324,8 +283,8 @@ mod tests {
         for chunk in chunks {
             // It goes over the wire as bytes.
             let bytes = rmp_serde::to_vec(&chunk).expect("it encodes");
-            let chunk = rmp_serde::from_slice(&bytes).expect("it decodes");
-            match staging.put(chunk)? {
+            let chunk: Chunk = rmp_serde::from_slice(&bytes).expect("it decodes");
+            match staging.put(&chunk)? {
                 Progress::Unfinished(more) => staging = more,
                 Progress::Whole(staged) => return Ok(staged),
             }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replica::Input;
 use proto::Role;
+use replica::Input;
 use replica::log::SimRng;
 use state::{Command, Reconfig};
 
@@ -320,10 +320,9 @@ fn between(
             events.push(Event::Reconfigures { asked: asked.clone() });
             let leader = ensemble.leader().map_or(other, |leader| leader.server);
             let through = if rng.chance(50) { other } else { leader };
-            ensemble.server(through).tell(Input::Command {
-                command: Command::Reconfig(asked),
-                ticket: None,
-            });
+            ensemble
+                .server(through)
+                .tell(Input::Command { command: Command::Reconfig(asked), ticket: None });
             return Vec::new();
         }
         _ => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::{ErrorCode, Reply, Request, WatchEvent};
-use state::View;
+use state::{Reconfig, View};
 
 /// One thing that happened.
 #[derive(Clone)]
@@ -55,6 +55,8 @@ pub enum Event {
     Crashed { server: u64, how: &'static str },
     /// A server is told to let another one lead.
     HandsOver { server: u64 },
+    /// An operator asks for others to take part.
+    Reconfigures { asked: Reconfig },
     /// A server that is gone has lost all its data.
     Wiped { server: u64 },
     /// A server is back, its log ends at `last`; its id for raft, and the term that it knows and whom it
@@ -195,6 +197,7 @@ impl std::fmt::Display for Event {
                 write!(f, "server {server}: digest recomputed at {index}")
             }
             Self::Crashed { server, how } => write!(f, "SERVER {server} GONE: {how}"),
+            Self::Reconfigures { asked } => write!(f, "an operator asks for {asked:?}"),
             Self::HandsOver { server } => write!(f, "server {server} is to hand over"),
             Self::Wiped { server } => write!(f, "SERVER {server} HAS LOST ITS DATA"),
             Self::Restarted { server, last, applied, torn, .. } => {

@@ -59,7 +59,8 @@ impl Membership {
         let parse = |text: &str| parse_servers(text).map_err(|_| ErrorCode::BadArguments);
         let mut servers = self.servers.clone();
         if asked.servers.is_empty() {
-            let gone: Vec<u32> = asked.leaving.split(',').filter_map(|id| id.parse().ok()).collect();
+            let gone: Vec<u32> =
+                asked.leaving.split(',').filter_map(|id| id.parse().ok()).collect();
             servers.retain(|id, _| !gone.contains(id));
             servers.extend(parse(&asked.joining)?);
         } else {

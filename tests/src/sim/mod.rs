@@ -23,6 +23,7 @@ pub mod counts;
 pub mod ensemble;
 pub mod faults;
 pub mod history;
+pub mod membership;
 pub mod model;
 pub mod mutants;
 pub mod network;

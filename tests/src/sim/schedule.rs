@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use replica::log::SimRng;
+use state::Batch;
 
 use super::checkers::{self, Checker, Known};
 use super::client::{Client, Move, World};
@@ -575,6 +576,11 @@ impl Sim {
     }
 }
 
+/// Whether an entry is one of raft's own, which changes whom it counts.
+fn is_conf(payload: &[u8]) -> bool {
+    Batch::decode_conf(payload).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -596,9 +602,4 @@ mod tests {
         }
         assert!(sizes.alone > 0 && sizes.threes > 0, "{sizes:?}");
     }
-}
-
-/// Whether an entry is one of raft's own, which changes whom it counts.
-fn is_conf(payload: &[u8]) -> bool {
-    Batch::decode_conf(payload).is_ok()
 }

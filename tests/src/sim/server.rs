@@ -21,6 +21,7 @@ use replica::{
 use state::{Members, NoHooks, Settings, State};
 
 use self::life::{Around, Life, REAP_MS, TICK_MS};
+use super::membership;
 use super::model::READER;
 use super::mutants::Planted;
 use super::store::SimStore;

@@ -1,4 +1,4 @@
-//! How a tool reaches a server: the flags that `shell` and `settings` share.
+//! How a tool reaches a server: the flags that `shell` and those for operators share.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -79,6 +79,8 @@ pub(super) struct Post {
     pub(super) members: RwLock<Arc<Members>>,
     /// The random number of a server that had no data when it started.
     pub(super) began_empty: Option<u64>,
+    /// Whether it had a restored snapshot, which the others are to get.
+    pub(super) restored: bool,
     /// Whether it takes part by now.
     pub(super) takes_part: AtomicBool,
     /// Who was seen to take part since it started.
@@ -175,7 +177,7 @@ impl Post {
         if refused.is_none() && hello.empty.is_none() {
             took_part.insert(from);
         }
-        let may_found = self.began_empty.is_some() && !took_part.contains(&from);
+        let may_found = self.began_empty.is_some() && !self.restored && !took_part.contains(&from);
         drop(took_part);
         let members = Arc::clone(&self.members.read());
         let member = members.servers.get(&from);
@@ -201,6 +203,15 @@ impl Post {
             Some(format!("expected a call for server {}, got one for {}", self.id, hello.to))
         } else if from == self.id {
             Some(format!("expected another server of the ensemble, got server {from}"))
+        } else if self.restored
+            && !self.takes_part.load(Ordering::Relaxed)
+            && ![0, cluster].contains(&hello.cluster)
+        {
+            let id = self.id;
+            Some(format!(
+                "server {id} begins a new ensemble with a restored snapshot, and server {from} has data \
+                 of its own: empty the data directory of one of them"
+            ))
         } else if hello.cluster != cluster && hello.cluster != 0 && cluster != 0 {
             let theirs = hello.cluster;
             Some(format!(

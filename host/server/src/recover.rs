@@ -1,0 +1,149 @@
+//! `vivarium recover --force-single`: a server of an ensemble that has lost its majority goes on alone.
+//!
+//! Everything in its log is kept, also what it does not know to be committed: others may have
+//! acknowledged it before they were lost. It becomes the only voter of a new ensemble, so that servers
+//! with data of the old one are refused; without data they may take part.
+//!
+//! Invariant: one batch of the store makes the new ensemble; before it, the data is the old one's.
+
+use std::fmt;
+
+use anyhow::{Context, bail, ensure};
+use replica::log::{Log, RealDisk};
+use replica::raft::payload;
+use state::{Members, State};
+
+use crate::config::Config;
+use crate::data_dir::{self, Claim};
+use crate::identity;
+use crate::open::{REPLAY_BYTES, open_log, open_state, replay_committed};
+use crate::peers;
+use crate::stores::{self, Stores};
+
+/// The data of a server that is to go on alone.
+pub(crate) struct Survivor {
+    _claim: Claim,
+    server: u32,
+    raft_id: u64,
+    log: Log<RealDisk>,
+    state: State,
+}
+
+impl Survivor {
+    /// Opens the data, and changes nothing of what it is.
+    ///
+    /// # Errors
+    /// If there is none, it is in use or damaged, or there is nothing to recover from.
+    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+        let (dir, server) = (&config.data_dir, u32::from(config.server_id));
+        ensure!(
+            dir.join("log").is_dir() && dir.join("format").is_file(),
+            "{} is not the data directory of a server; name it with --data-dir",
+            dir.display()
+        );
+        let claim = data_dir::claim(dir)?;
+        let log = open_log(config, &dir.join("log"))?;
+        let mut log = log.with_context(|| format!("{} has no log", dir.display()))?;
+        let stores = Stores::new(dir, stores::options(config));
+        let store = stores.open(replica::node::generation(&log))?;
+        let mut state = open_state(config, Box::new(store), &Members::founders(&[]))?;
+        replay_committed(&mut state, &mut log)?;
+        state.sync()?;
+        let members = &state.meta().members;
+        let servers: Vec<u32> = members.servers.keys().copied().collect();
+        ensure!(
+            state.meta().applied > 0,
+            "{} has no data yet: it waits for a snapshot of an ensemble; recover another server, or \
+             restore a snapshot",
+            dir.display()
+        );
+        let given = identity::read(dir)?;
+        let raft_id = given.unwrap_or_else(|| peers::raft_id(config.server_id));
+        if members.server_of(raft_id) != Some(server) {
+            bail!(
+                "{} is of one of the servers {servers:?}, but not of server {server}: say which one it \
+                 is with --config, --zoo-cfg or --server-id",
+                dir.display()
+            );
+        }
+        ensure!(members.voters != [raft_id], "server {server} decides alone already; start it");
+        Ok(Self { _claim: claim, server, raft_id, log, state })
+    }
+
+    /// Makes it the only voter of a new ensemble.
+    ///
+    /// # Errors
+    /// If the disk fails, or an entry is of a newer version: nothing is changed then.
+    pub(crate) fn go_on_alone(self) -> anyhow::Result<()> {
+        // Nothing of it is written before all of it is.
+        let mut state = self.state.with_gather_bytes(usize::MAX);
+        let last = self.log.last_index();
+        while state.meta().applied < last {
+            for entry in self.log.entries(state.meta().applied + 1, last + 1, REPLAY_BYTES)? {
+                state.apply(entry.index, entry.term, payload(&entry))?;
+            }
+        }
+        let mut id = [0; 8];
+        getrandom::fill(&mut id).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        state.go_on_alone(self.raft_id, u64::from_be_bytes(id) | 1)?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Survivor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (meta, server) = (self.state.meta(), self.server);
+        let others: Vec<u32> =
+            meta.members.servers.keys().copied().filter(|other| *other != server).collect();
+        let unsure = self.log.last_index().saturating_sub(meta.applied);
+        write!(
+            f,
+            "This is the data of server {server}; the other servers are {others:?}.\n\
+             It has {} znodes, all up to zxid {:#x} of {}, and {unsure} further entries of which it is \
+             not known\n\
+             whether they were acknowledged; they are kept.\n\
+             \n\
+             From now on server {server} decides alone, in a new ensemble with this data.\n\
+             - LOST is what the others have acknowledged and this server has not got. Nobody can tell \
+             what\n  that is, or whether there is any.\n\
+             - What the others still hold is of no use any more: with it they are refused for ever. \
+             With\n  their data directories emptied they may take part again.\n\
+             - Stop the others first, if any of them may still run, and see to it that they stay \
+             stopped:\n  two ensembles would answer clients.\n\
+             - If a majority of the servers can still be started, do that instead: nothing is lost \
+             then.",
+            meta.znodes(),
+            meta.zxid,
+            utc(meta.time_ms),
+        )
+    }
+}
+
+/// A time in milliseconds since the epoch, as people read it.
+pub(crate) fn utc(time_ms: i64) -> String {
+    let seconds = time_ms.div_euclid(1000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days since the epoch to a date, by Howard Hinnant's `civil_from_days`.
+    let z = days + 719_468;
+    let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_827_696_789), "2000-02-29 12:34:56 UTC");
+        assert_eq!(utc(4_102_444_799_000), "2099-12-31 23:59:59 UTC");
+    }
+}
