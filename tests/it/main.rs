@@ -9,6 +9,7 @@ mod kill;
 mod limits;
 mod local_ensemble;
 mod logging;
+mod members;
 mod peers;
 mod process;
 mod pty;

@@ -444,7 +444,7 @@ impl Connection {
             self.reply(xid, view.zxid, Err(ErrorCode::NoAuth));
             return None;
         }
-        let reply = match operator::decide(&name, &body, &view.settings) {
+        let reply = match operator::decide(&name, &body, &view.settings, &view.members) {
             Decision::Reply(reply) => reply,
             Decision::Command(command) => {
                 tracing::info!(name, remote = %self.remote, "an operator's change");

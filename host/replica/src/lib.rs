@@ -46,6 +46,7 @@ mod waiting;
 mod writes;
 
 pub mod operator;
+pub mod roster;
 pub mod saving;
 pub mod settings;
 

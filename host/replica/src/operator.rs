@@ -12,10 +12,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use proto::{ErrorCode, Reply};
 use serde::{Deserialize, Serialize};
-use state::{Command, Settings};
+use state::{Command, Members, Reconfig, Settings};
 use thiserror::Error;
 
+use crate::roster::{self, Listed};
 use crate::saving::SnapshotHeader;
 use crate::settings;
 
@@ -34,6 +36,17 @@ pub enum OperatorRequest {
     ChangeSettings {
         /// Name and value.
         set: BTreeMap<String, String>,
+    },
+    /// The servers of the ensemble.
+    ShowMembers {},
+    /// Other servers are to take part, or as others (`reconfig`).
+    ChangeMembers {
+        /// `server.ID=SPEC`, with commas between them: those that come, or whose spec is another.
+        joining: String,
+        /// Ids, with commas between them: those that go.
+        leaving: String,
+        /// The version of what is to be changed, as [`OperatorReply::Members`] shows it; or -1.
+        version: i64,
     },
     /// Begins to save a snapshot, over this connection.
     SaveSnapshot {
@@ -60,6 +73,20 @@ pub enum OperatorReply {
         before: BTreeMap<String, String>,
         /// All of them as they are.
         after: BTreeMap<String, String>,
+    },
+    /// The servers of the ensemble.
+    Members {
+        /// The version of what they are to be.
+        version: i64,
+        /// Each of them.
+        servers: Vec<Listed>,
+        /// How many that were removed are still counted.
+        leaving: usize,
+    },
+    /// Other servers are to take part from now on.
+    MembersChanged {
+        /// What `/zookeeper/config` says now.
+        config: String,
     },
     /// A snapshot is begun.
     SnapshotBegun {
@@ -162,6 +189,18 @@ impl OperatorReply {
         serde_json::from_value(body).map_err(|e| OperatorError::Malformed(e.to_string()))
     }
 
+    /// The answer to a change of the servers that is in the log.
+    pub(crate) fn reconfigured(result: Result<Reply, ErrorCode>) -> Self {
+        match result {
+            Ok(Reply::Data(config, _)) => {
+                let config = config.unwrap_or_default();
+                Self::MembersChanged { config: String::from_utf8_lossy(&config).into_owned() }
+            }
+            Ok(other) => Self::Refused { why: format!("an answer of another kind: {other:?}") },
+            Err(code) => Self::Refused { why: roster::why(code) },
+        }
+    }
+
     /// The answer to a change that is in the log.
     pub(crate) fn changed(before: &Settings, after: &Settings) -> Self {
         let (before, after) = (settings::shown(before), settings::shown(after));
@@ -182,7 +221,7 @@ pub(crate) enum Decision {
 }
 
 /// Decides what becomes of a request of somebody with the right.
-pub(crate) fn decide(name: &str, body: &[u8], current: &Settings) -> Decision {
+pub(crate) fn decide(name: &str, body: &[u8], current: &Settings, members: &Members) -> Decision {
     let refused = |why: String| Decision::Reply(OperatorReply::Refused { why });
     match OperatorRequest::decode(name, body) {
         Err(error) => refused(error.to_string()),
@@ -198,6 +237,20 @@ pub(crate) fn decide(name: &str, body: &[u8], current: &Settings) -> Decision {
                 }
                 Ok(changes) => Decision::Command(Command::ChangeSettings(changes)),
             }
+        }
+        Ok(OperatorRequest::ShowMembers {}) => {
+            let (version, servers) = (members.version, roster::list(members));
+            let leaving = roster::leaving(members);
+            Decision::Reply(OperatorReply::Members { version, servers, leaving })
+        }
+        Ok(OperatorRequest::ChangeMembers { .. }) if members.version == 0 => refused(
+            "this server is on its own: give it an `[[ensemble.servers]]` that names itself, with the \
+             address where others reach it, and start it again"
+                .to_owned(),
+        ),
+        Ok(OperatorRequest::ChangeMembers { joining, leaving, version }) => {
+            let servers = String::new();
+            Decision::Command(Command::Reconfig(Reconfig { joining, leaving, servers, version }))
         }
         Ok(OperatorRequest::SaveSnapshot { from }) => Decision::SaveSnapshot(from),
         Ok(OperatorRequest::NextRecord {}) => Decision::NextRecord,
@@ -237,7 +290,8 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused_with_words() {
-        let why = |name: &str, body: &[u8]| match decide(name, body, &Settings::default()) {
+        let (settings, members) = (Settings::default(), Members::default());
+        let why = |name: &str, body: &[u8]| match decide(name, body, &settings, &members) {
             Decision::Reply(OperatorReply::Refused { why }) => why,
             Decision::Reply(other) => panic!("{other:?}"),
             Decision::Command(command) => panic!("{command:?}"),
@@ -248,6 +302,8 @@ mod tests {
         assert!(why("show-settings", b"{").contains("cannot be read"));
         assert!(why("change-settings", br#"{"format":1}"#).contains("missing field `set`"));
         assert!(why("change-settings", br#"{"format":1,"set":{}}"#).contains("at least one"));
+        let alone = br#"{"format":1,"joining":"","leaving":"2","version":-1}"#;
+        assert!(why("change-members", alone).contains("on its own"));
         let two = br#"{"format":1,"set":{"skip-acl":"true","tll-nodes":"true"}}"#;
         assert!(why("change-settings", two).contains("did you mean ttl-nodes?"));
     }

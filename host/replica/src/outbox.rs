@@ -388,6 +388,11 @@ impl Ticket {
                 let result = Ok(Reply::Operator(reply.into()));
                 Say::Reply { xid, zxid, result, charge: None }
             }
+            (Waits::Operator { xid }, Answer::Reply(result)) => {
+                let reply = OperatorReply::reconfigured(result).encode();
+                let result = Ok(Reply::Operator(reply.into()));
+                Say::Reply { xid, zxid, result, charge: None }
+            }
             // A command without effect: its outcome is unknown here, so the connection ends.
             (Waits::Write { .. } | Waits::Operator { .. }, _) => Say::Close,
         };

@@ -2,6 +2,7 @@
 
 mod config_args;
 mod connect_args;
+mod member;
 mod operator_args;
 mod recover;
 mod settings;
@@ -22,6 +23,7 @@ use crate::serve;
 use crate::tls;
 
 use self::config_args::ConfigArgs;
+use self::member::MemberArgs;
 use self::recover::RecoverArgs;
 use self::settings::SettingsArgs;
 use self::shell::ShellArgs;
@@ -123,6 +125,9 @@ enum Command {
     /// Show or change the settings that the cluster has agreed on.
     #[command(after_help = settings::EXAMPLES)]
     Settings(SettingsArgs),
+    /// Show the servers of an ensemble, or change which ones take part.
+    #[command(after_help = member::EXAMPLES)]
+    Member(MemberArgs),
     /// Save the state of a running server to a file, check such a file, or begin with one anew.
     #[command(after_help = snapshot::EXAMPLES)]
     Snapshot(SnapshotArgs),
@@ -182,6 +187,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Shell(args) => args.run(),
         Command::Settings(args) => {
+            args.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Member(args) => {
             args.run()?;
             Ok(ExitCode::SUCCESS)
         }

@@ -566,6 +566,7 @@ fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>
         time_ms: meta.time_ms,
         cluster_id: meta.cluster_id,
         settings: meta.settings.clone(),
+        members: Arc::clone(&meta.members),
         counts: Counts { nodes, bytes, ephemerals },
         rows,
         cache,

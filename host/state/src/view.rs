@@ -11,6 +11,7 @@ use crate::cache::NodeCache;
 use crate::command::Settings;
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
+use crate::members::Members;
 use crate::recent::Rows;
 use crate::znode::{Data, Znode};
 
@@ -29,6 +30,8 @@ pub struct View {
     pub cluster_id: u64,
     /// The cluster settings.
     pub settings: Settings,
+    /// The servers.
+    pub members: Arc<Members>,
     /// What is in the tree.
     pub counts: Counts,
     pub(crate) rows: Rows,

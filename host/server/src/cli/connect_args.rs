@@ -12,30 +12,30 @@ use crate::remote::{Options, Target, TlsFiles, tls_connector};
 #[derive(Debug, Args)]
 pub(super) struct ConnectArgs {
     /// The servers, tried in turn, and optionally a path that all paths are below.
-    #[arg(long, value_name = "HOST:PORT[,...][/PATH]")]
+    #[arg(global = true, long, value_name = "HOST:PORT[,...][/PATH]")]
     pub(super) server: Option<String>,
     /// Credentials, such as digest:alice:secret. Repeatable. Other users of this machine can see a
     /// command line: prefer --auth-file.
-    #[arg(long = "auth", value_name = "SCHEME:CREDENTIALS")]
+    #[arg(global = true, long = "auth", value_name = "SCHEME:CREDENTIALS")]
     auth: Vec<String>,
     /// A file of credentials, one SCHEME:CREDENTIALS a line.
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     auth_file: Option<PathBuf>,
     /// The session timeout to ask for, such as 30s or 5000 (milliseconds); a server that does not
     /// serve yet is waited for as long.
-    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    #[arg(global = true, long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
     timeout: Duration,
     /// Speak TLS, to a server's `listen.client-tls`.
-    #[arg(long, requires = "tls_ca")]
+    #[arg(global = true, long, requires = "tls_ca")]
     tls: bool,
     /// The authorities that the server's certificate must come from, PEM.
-    #[arg(long, value_name = "FILE", requires = "tls")]
+    #[arg(global = true, long, value_name = "FILE", requires = "tls")]
     tls_ca: Option<PathBuf>,
     /// The certificate to show to the server, PEM.
-    #[arg(long, value_name = "FILE", requires_all = ["tls", "tls_key"])]
+    #[arg(global = true, long, value_name = "FILE", requires_all = ["tls", "tls_key"])]
     tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
-    #[arg(long, value_name = "FILE", requires_all = ["tls", "tls_cert"])]
+    #[arg(global = true, long, value_name = "FILE", requires_all = ["tls", "tls_cert"])]
     tls_key: Option<PathBuf>,
 }
 

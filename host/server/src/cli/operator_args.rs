@@ -20,13 +20,13 @@ pub(super) struct OperatorArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     /// The server's data directory. Default: that of the configuration, else ./vivarium-data.
-    #[arg(long, value_name = "DIR")]
+    #[arg(global = true, long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// The server's configuration, which says where its clients connect and where its data is.
-    #[arg(long, value_name = "FILE", conflicts_with = "zoo_cfg")]
+    #[arg(global = true, long, value_name = "FILE", conflicts_with = "zoo_cfg")]
     config: Option<PathBuf>,
     /// The same, as a ZooKeeper's file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     zoo_cfg: Option<PathBuf>,
 }
 

@@ -177,7 +177,11 @@ impl Post {
         if refused.is_none() && hello.empty.is_none() {
             took_part.insert(from);
         }
-        let may_found = self.began_empty.is_some() && !self.restored && !took_part.contains(&from);
+        // One that this server has founded its ensemble without is to be added.
+        let may_found = self.began_empty.is_some()
+            && !self.restored
+            && hello.founders == self.founders
+            && !took_part.contains(&from);
         drop(took_part);
         let members = Arc::clone(&self.members.read());
         let member = members.servers.get(&from);
@@ -217,7 +221,10 @@ impl Post {
             Some(format!(
                 "expected data of the ensemble {cluster:#x}, got a server with that of {theirs:#x}"
             ))
-        } else if is_empty && self.began_empty.is_some() && hello.founders != self.founders {
+        } else if is_empty
+            && !self.takes_part.load(Ordering::Relaxed)
+            && hello.founders != self.founders
+        {
             let (ours, theirs) = (&self.founders, &hello.founders);
             Some(format!("expected an ensemble of the servers {ours}, got one of {theirs}"))
         } else if !is_empty && !self.takes_part.load(Ordering::Relaxed) {
