@@ -3,6 +3,7 @@
 mod backup;
 mod bad_input;
 mod client;
+mod clocks;
 mod disk_full;
 mod ensemble;
 mod kill;

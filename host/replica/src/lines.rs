@@ -90,8 +90,9 @@ impl Lines {
         self.lines.values().all(|line| line.groups.is_empty())
     }
 
-    /// The next entries, at most so many; what has no place in them stays.
-    pub(crate) fn pack(&mut self, entries_max: usize) -> Vec<Entry> {
+    /// The next entries, at most so many, of so many commands each unless a server's group has more;
+    /// what has no place in them stays.
+    pub(crate) fn pack(&mut self, entries_max: usize, commands_max: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         for line in self.lines.values_mut() {
@@ -99,7 +100,9 @@ impl Lines {
             while let Some(numbered) = line.groups.front() {
                 let from = last.map_or(0, |last| last + usize::from(numbered.apart));
                 let load = Load { commands: numbered.group.commands.len(), bytes: numbered.bytes };
-                let has_room = |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load));
+                let has_room = |at: &usize| {
+                    entries.get(*at).is_none_or(|e| e.load.has_room(load, commands_max))
+                };
                 let at = (from..entries_max).find(has_room);
                 let Some(at) =
                     at.filter(|_| bytes == 0 || bytes + numbered.bytes <= ROUND_BYTES_MAX)
