@@ -16,4 +16,5 @@ mod pty;
 mod recover;
 mod settings;
 mod shell;
+mod slow_apply;
 mod stop;

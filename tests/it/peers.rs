@@ -117,8 +117,7 @@ fn a_second_server_with_an_id_takes_no_part() {
     let log = std::fs::File::create(&log_path).expect("a file");
     let more = ["--config", &config, "--set", &peer_listen];
     let copy = Server::start_at(&ensemble.home(second).join("copy"), free_address(), &more, log);
-    let why =
-        format!("expected the server {} that answers where it is known to be", second + 1);
+    let why = format!("expected the server {} that answers where it is known to be", second + 1);
     wait_for("the copy is told why", || {
         let told = std::fs::read_to_string(&log_path).expect("it is there");
         told.matches(&why).count() == SERVERS - 1
