@@ -42,12 +42,19 @@ fn start(ensemble: &mut Ensemble, at: usize, slow_ms: u64) {
 struct Clients {
     stop: Arc<AtomicBool>,
     answers: Arc<AtomicUsize>,
+    /// How long an answer took at most, in milliseconds.
+    slowest: Arc<AtomicUsize>,
     threads: Vec<std::thread::JoinHandle<Result<(), Trouble>>>,
 }
 
 impl Clients {
     fn new() -> Self {
-        Self { stop: Arc::default(), answers: Arc::default(), threads: Vec::new() }
+        Self {
+            stop: Arc::default(),
+            answers: Arc::default(),
+            slowest: Arc::default(),
+            threads: Vec::new(),
+        }
     }
 
     fn spawn(
@@ -56,11 +63,15 @@ impl Clients {
         mut step: impl FnMut(&mut Session) -> Result<(), Trouble> + Send + 'static,
     ) {
         let (stop, answers) = (Arc::clone(&self.stop), Arc::clone(&self.answers));
+        let slowest = Arc::clone(&self.slowest);
         self.threads.push(std::thread::spawn(move || {
-            let mut session = Session::new(&[server], 0, TIMEOUT, TIMEOUT);
+            let mut session = Session::new(&[server], 0, TIMEOUT, TIMEOUT * 5);
             session.attach(Instant::now() + TIMEOUT * 5)?;
             while !stop.load(Ordering::Relaxed) {
-                step(&mut session)?;
+                let began = Instant::now();
+                let done = step(&mut session);
+                slowest.fetch_max(began.elapsed().as_millis() as usize, Ordering::Relaxed);
+                done?;
                 answers.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
@@ -92,12 +103,17 @@ impl Clients {
     }
 
     /// How many answers they had; none lost its connection.
-    fn stop(self) -> usize {
+    fn stop(self, ensemble: &Ensemble) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            thread.join().expect("it does not panic").expect("its connection lasts");
+            let ended = thread.join().expect("it does not panic");
+            let logs: Vec<String> = (0..SERVERS).map(|at| ensemble.log_end(at)).collect();
+            assert_eq!(ended, Ok(()), "a connection is lost: {}", logs.join("\n--\n"));
         }
-        self.answers.load(Ordering::Relaxed)
+        let (answers, slowest) = (&self.answers, &self.slowest);
+        let (answers, slowest) = (answers.load(Ordering::Relaxed), slowest.load(Ordering::Relaxed));
+        eprintln!("{answers} answers, the slowest after {slowest} ms");
+        answers
     }
 }
 
@@ -121,7 +137,7 @@ fn neither_a_leader_nor_a_session_is_lost_while_every_write_is_slow() {
     }
     (0..2 * SERVERS).for_each(|client| clients.idle(ensemble.clients[client % SERVERS]));
     std::thread::sleep(duration());
-    let answers = clients.stop();
+    let answers = clients.stop(&ensemble);
     assert!(answers > 0);
     is_calm(&ensemble);
 }
@@ -141,7 +157,7 @@ fn a_server_that_falls_behind_keeps_its_clients() {
     }
     (0..4).for_each(|_| clients.idle(ensemble.clients[slow]));
     std::thread::sleep(duration());
-    let answers = clients.stop();
+    let answers = clients.stop(&ensemble);
     assert!(answers > 1000, "{answers}");
     is_calm(&ensemble);
 }
