@@ -3,6 +3,7 @@
 mod backup;
 mod bad_input;
 mod client;
+mod clocks;
 mod disk_full;
 mod ensemble;
 mod kill;
@@ -16,4 +17,5 @@ mod pty;
 mod recover;
 mod settings;
 mod shell;
+mod slow_apply;
 mod stop;

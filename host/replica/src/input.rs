@@ -83,6 +83,12 @@ pub enum Report {
         index: u64,
         /// The last command of this server, by its number, that the entry at this index held.
         own: Option<u64>,
+        /// The time of the state, in milliseconds since the epoch.
+        time_ms: i64,
+        /// How many commands the entry held.
+        commands: usize,
+        /// How long that took, in milliseconds.
+        took_ms: i64,
     },
     /// No command of this start is taken: it has to begin by replacing this boot, which it did not
     /// know of.

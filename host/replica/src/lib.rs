@@ -20,6 +20,8 @@
 
 pub mod input;
 
+mod backlog;
+mod clocks;
 mod cut_off;
 mod lines;
 mod liveness;
@@ -53,6 +55,7 @@ pub mod settings;
 pub mod mutants;
 
 pub use big_reads::BigReads;
+pub use clocks::Now;
 pub use connection::{Authenticator, Connection, Policy, Sasl, SaslStep};
 pub use input::{Input, Report, Work};
 pub use machine::Machine;

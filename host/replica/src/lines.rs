@@ -28,6 +28,8 @@ struct Line {
 #[derive(Default)]
 pub(crate) struct Lines {
     lines: BTreeMap<u32, Line>,
+    /// Whose turn it was to be the first, the last time.
+    began_with: u32,
     /// A planted bug: what is missing is not missed.
     pub(crate) accept_gaps: bool,
 }
@@ -90,23 +92,34 @@ impl Lines {
         self.lines.values().all(|line| line.groups.is_empty())
     }
 
-    /// The next entries, at most so many; what has no place in them stays.
-    pub(crate) fn pack(&mut self, entries_max: usize) -> Vec<Entry> {
+    /// The next entries, at most so many, of so many commands each unless a server's group has more;
+    /// what has no place in them stays. The servers take turns, group by group, so that none waits for
+    /// the others to have nothing more.
+    pub(crate) fn pack(&mut self, entries_max: usize, commands_max: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
-        for line in self.lines.values_mut() {
-            let mut last = None;
-            while let Some(numbered) = line.groups.front() {
+        let (next, first): (Vec<u32>, Vec<u32>) =
+            self.lines.keys().partition(|server| **server <= self.began_with);
+        // Each with the entry that its last group went into.
+        let mut turns: Vec<(u32, Option<usize>)> =
+            first.into_iter().chain(next).map(|server| (server, None)).collect();
+        self.began_with = turns.first().map_or(0, |(server, _)| *server);
+        while !turns.is_empty() {
+            turns.retain_mut(|(server, last)| {
+                let groups = self.lines.get_mut(server).map(|line| &mut line.groups);
+                let Some(numbered) = groups.as_ref().and_then(|groups| groups.front()) else {
+                    return false;
+                };
                 let from = last.map_or(0, |last| last + usize::from(numbered.apart));
                 let load = Load { commands: numbered.group.commands.len(), bytes: numbered.bytes };
-                let has_room = |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load));
-                let at = (from..entries_max).find(has_room);
-                let Some(at) =
-                    at.filter(|_| bytes == 0 || bytes + numbered.bytes <= ROUND_BYTES_MAX)
-                else {
-                    break;
+                let has_room = |at: &usize| {
+                    entries.get(*at).is_none_or(|e| e.load.has_room(load, commands_max))
                 };
-                let Some(numbered) = line.groups.pop_front() else { break };
+                let at = (from..entries_max).find(has_room);
+                let at = at.filter(|_| bytes == 0 || bytes + numbered.bytes <= ROUND_BYTES_MAX);
+                let (Some(at), Some(numbered)) = (at, groups.and_then(VecDeque::pop_front)) else {
+                    return false;
+                };
                 if at >= entries.len() {
                     entries.push(Entry::default());
                 }
@@ -114,9 +127,41 @@ impl Lines {
                 let entry = &mut entries[at];
                 entry.load.add(load);
                 entry.groups.push(numbered.group);
-                last = Some(at);
-            }
+                *last = Some(at);
+                true
+            });
         }
         entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state::Command;
+
+    use super::*;
+
+    #[test]
+    fn servers_take_turns() {
+        let mut lines = Lines::default();
+        for server in [1, 2, 3] {
+            let groups = (1..=20).map(|first| {
+                let origin = (server, 7);
+                let (identities, commands) = (Vec::new(), vec![Command::Nothing]);
+                let group = Group { origin, first, identities, commands };
+                Numbered { group: Arc::new(group), apart: false, bytes: 10 }
+            });
+            lines.put(server, Sent { afresh: true, groups: groups.collect() }).expect("in order");
+        }
+        let mut taken = BTreeMap::new();
+        for round in 1..=6 {
+            for entry in lines.pack(5, 1) {
+                let [group] = &entry.groups[..] else { panic!("one in an entry") };
+                *taken.entry(group.origin.0).or_insert(0) += 1;
+            }
+            let (least, most) = (taken.values().min(), taken.values().max());
+            assert!(most <= least.map(|least| least + 2).as_ref(), "{taken:?} after {round}");
+        }
+        assert_eq!(taken.into_values().collect::<Vec<_>>(), [10, 10, 10]);
     }
 }

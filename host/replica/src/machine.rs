@@ -20,6 +20,8 @@ pub struct Machine {
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
+    /// A clock that is never set, in milliseconds; it decides nothing here.
+    steady: Box<dyn FnMut() -> i64 + Send>,
     mutants: MachineMutants,
 }
 
@@ -29,7 +31,14 @@ impl Machine {
         let published = Published::new(state.view());
         let (waiting, reads, mutants) =
             (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
-        Self { state, published, me, waiting, reads, mutants }
+        let steady = Box::new(|| 0);
+        Self { state, published, me, waiting, reads, steady, mutants }
+    }
+
+    /// Has it tell the Node how long entries take, by this clock.
+    pub fn with_clock(mut self, steady_ms: impl FnMut() -> i64 + Send + 'static) -> Self {
+        self.steady = Box::new(steady_ms);
+        self
     }
 
     /// Plants bugs, for the tests that show that the tests find them. Never called in a server; the
@@ -109,6 +118,7 @@ impl Machine {
         }
         self.confirm();
         for (index, term, payload) in work.entries {
+            let began_ms = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
             let applied = self.state.apply(index, term, &payload)?;
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
@@ -122,10 +132,12 @@ impl Machine {
             if boot != self.me.1 && applied.outcomes.iter().any(in_vain) {
                 reports.push(Report::Replaces(boot));
             }
+            let (commands, time_ms) = (applied.outcomes.len(), self.state.meta().time_ms);
             let view = self.state.view();
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, &mut reports);
-            reports.push(Report::Applied { index, own });
+            let took_ms = (self.steady)() - began_ms;
+            reports.push(Report::Applied { index, own, time_ms, commands, took_ms });
             self.confirm();
         }
         Ok(reports)

@@ -31,6 +31,8 @@ pub struct NodeMutants {
     pub forget_vote: bool,
     /// What is asked for linearizable reads has the same name each time.
     pub repeat_read_index: bool,
+    /// The time of a leader is what its own wall clock shows.
+    pub trust_own_clock: bool,
 }
 
 /// Bugs of the Machine and of what it publishes to.

@@ -7,30 +7,34 @@
 //! * The leader packs all commands in hand, its own and the other servers', into as few entries as
 //!   their order allows, up to [`BATCH_COMMANDS_MAX`] and [`BATCH_BYTES_MAX`] each (`lines.rs`).
 //! * One sync covers all of them, up to [`ROUND_BYTES_MAX`].
-//! * Nothing more is proposed while [`BACKLOG_ENTRIES_MAX`] entries wait to be applied.
+//! * Nothing more is proposed while too much waits to be applied (`backlog.rs`).
+//! * An entry's time is that of a majority's clocks (`clocks.rs`).
 //! * Only the leader decides: that a session has expired, that a close goes on, that a znode is due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proto::ServerSpec;
 use state::apply::SessionRow;
 use state::snapshot::Staged;
 use state::{Command, Members, Settings, View};
 use thiserror::Error;
 
+use crate::backlog::{BACKLOG_ENTRIES_MAX, Backlog};
+use crate::clocks::{Astray, Clocks, Now};
 use crate::cut_off::CutOff;
 use crate::input::{Input, Report, Work};
 use crate::lines::Lines;
 use crate::liveness::Liveness;
-use crate::log::{Disk, Log, LogError, Position};
+use crate::log::{Disk, Entry, Log, LogError, Position};
 use crate::membership::{Step, next_step};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
 use crate::peer::{Missing, PeerMessage};
 use crate::proposals::Proposals;
-use crate::raft::{Raft, RaftMessage};
+use crate::raft::{Raft, RaftMessage, payload};
 use crate::read_index::ReadIndex;
 use crate::snapshots::{Receiver, SnapshotJob, SnapshotMessage, StageDone, Whole};
 
@@ -40,8 +44,8 @@ pub const BATCH_COMMANDS_MAX: usize = 1024;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How many bytes of payload go out with one sync; one command may be longer.
 pub const ROUND_BYTES_MAX: usize = 4 << 20;
-/// How many entries may wait to be applied before nothing more is proposed.
-pub const BACKLOG_ENTRIES_MAX: u64 = 64;
+/// How many bytes of what waits in the log the Machine is given at once; one entry may be longer.
+const GIVEN_BYTES_MAX: u64 = 16 << 20;
 /// Every so many ticks a follower tells the leader whom it has heard from.
 const HEARD_TICKS: u32 = 10;
 /// After so many ticks a server that asks to take part is decided on again.
@@ -105,6 +109,8 @@ pub struct Node<D: Disk> {
     lines: Lines,
     reads: ReadIndex,
     cut_off: CutOff,
+    clocks: Clocks,
+    backlog: Backlog,
     /// The leader and the term when it was last looked at.
     led: (u64, u64),
     /// Sessions whose close takes further entries.
@@ -130,7 +136,6 @@ pub struct Node<D: Disk> {
     campaigns: Option<u32>,
     /// The tick at which something of this server was last applied, or sent again.
     moved: u32,
-    time_ms: i64,
     committed: u64,
     applied: u64,
     durable: u64,
@@ -170,6 +175,8 @@ impl<D: Disk> Node<D> {
             lines: Lines::default(),
             reads: ReadIndex::new((config.server, config.boot)),
             cut_off: CutOff::default(),
+            clocks: Clocks::default(),
+            backlog: Backlog::new(meta.applied),
             led: (0, 0),
             closing: BTreeSet::new(),
             members: Arc::clone(&meta.members),
@@ -184,12 +191,12 @@ impl<D: Disk> Node<D> {
             campaigns: None,
             moved: 0,
             config,
-            time_ms: meta.time_ms,
             committed: meta.applied,
             applied: meta.applied,
             durable: 0,
             mutants: NodeMutants::default(),
         };
+        new.clocks.reached(meta.time_ms);
         new.know_sessions(sessions);
         Ok(new)
     }
@@ -214,6 +221,7 @@ impl<D: Disk> Node<D> {
         self.lines.accept_gaps = mutants.accept_gap;
         self.proposals.never_again = mutants.never_send_again;
         self.reads.repeats = mutants.repeat_read_index;
+        self.clocks.own_only = mutants.trust_own_clock;
         self.mutants = mutants;
         self
     }
@@ -275,10 +283,13 @@ impl<D: Disk> Node<D> {
 
     fn hear(&mut self, from: u64, message: PeerMessage) {
         match message {
-            PeerMessage::Raft(message) => match &message.snapshot {
-                Some(at) if at.index > self.raft.committed() => self.offered(message),
-                _ => self.raft.step(message),
-            },
+            PeerMessage::Raft { message, wall_ms } => {
+                self.clocks.hear(from, wall_ms);
+                match &message.snapshot {
+                    Some(at) if at.index > self.raft.committed() => self.offered(message),
+                    _ => self.raft.step(message),
+                }
+            }
             PeerMessage::Snapshot(message) => self.hear_of_snapshot(from, message),
             PeerMessage::Join(server, nonce) => self.join(server, nonce),
             PeerMessage::Forward(server, sent) if self.leads() => {
@@ -457,8 +468,10 @@ impl<D: Disk> Node<D> {
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Applied { index, own } => {
+            Report::Applied { index, own, time_ms, commands, took_ms } => {
                 self.applied = index;
+                self.clocks.reached(time_ms);
+                self.backlog.applied(index, commands, took_ms);
                 self.raft.applied(index);
                 if let Some(own) = own {
                     self.proposals.applied(own);
@@ -483,7 +496,7 @@ impl<D: Disk> Node<D> {
                 let number = meta.taken_from((self.config.server, self.config.boot));
                 number.into_iter().for_each(|number| self.proposals.applied(number));
                 self.moved = self.ticks;
-                self.time_ms = self.time_ms.max(meta.time_ms);
+                self.clocks.reached(meta.time_ms);
                 self.know_sessions(sessions);
             }
             Report::Attached { session, generation, timeout_ms, outbox } => {
@@ -505,7 +518,7 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// A tick of raft and of the sessions, every 50 ms. `now_ms` is a monotonic clock.
+    /// A tick of raft and of the sessions, every 50 ms. `now_ms` is the clock that is never set.
     ///
     /// # Errors
     /// [`NodeError::Log`]: stop the server.
@@ -528,6 +541,7 @@ impl<D: Disk> Node<D> {
             outbox.kill();
         }
         if self.leads() {
+            self.tell_astray();
             let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };
             for (session, generation) in self.liveness.expired(at_ms) {
                 tracing::info!(session = format_args!("{session:#x}"), "a session expired");
@@ -583,35 +597,53 @@ impl<D: Disk> Node<D> {
             && self.applied == self.committed
     }
 
+    /// Says whose clock is far off, and whose is right again.
+    fn tell_astray(&mut self) {
+        for Astray { server, ahead_ms } in self.clocks.astray() {
+            let server = self.server(server);
+            match ahead_ms {
+                Some(ahead_ms) => tracing::warn!(
+                    server,
+                    ahead_s = ahead_ms / 1000,
+                    "the clock of a server is far off; set it (time is what a majority's clocks show)"
+                ),
+                None => tracing::info!(server, "the clock of a server is right again"),
+            }
+        }
+    }
+
     /// Sends what is in hand to the leader, or proposes it, syncs the log once for up to
-    /// [`ROUND_BYTES_MAX`], and gives what is committed. `clock_ms` is the wall clock; `send` takes
-    /// messages for other servers, by raft id.
+    /// [`ROUND_BYTES_MAX`], and gives what is committed, as far as the Machine has room for it. `send`
+    /// takes messages for other servers, by raft id.
     ///
     /// # Errors
     /// [`NodeError::Log`]: stop the server; nothing is retried on a file whose state is unknown.
     pub fn flush(
         &mut self,
-        clock_ms: i64,
+        now: Now,
         send: &mut dyn FnMut(u64, PeerMessage),
     ) -> Result<Work, NodeError> {
+        self.clocks.look(now, self.config.raft_id, &self.raft.voters());
         let mut work = Work::default();
         loop {
             self.follow();
             self.number(&mut work.expect);
-            let proposes = self.propose(clock_ms);
+            let proposes = self.propose(now.steady_ms);
             self.ask();
             self.outgoing.drain(..).for_each(|(to, message)| send(to, message));
-            let raft = &mut |to, message| send(to, PeerMessage::Raft(message));
+            let wall_ms = now.wall_ms;
+            let raft = &mut |to, message| send(to, PeerMessage::Raft { message, wall_ms });
             // One that raft does not take is of no use: it has gone beyond it.
             let staged = self.staged.take();
             let generation = staged.as_ref().map(|(_, generation)| *generation);
             let flushed = self.raft.flush(generation, raft)?;
-            if flushed.installed {
+            if let Some(index) = flushed.installed {
                 work.entries.clear();
                 work.install = staged.map(|(staged, _)| staged);
+                self.backlog.install(index);
             }
-            work.entries.extend(flushed.entries);
             self.committed = self.raft.committed();
+            self.give(flushed.entries, now.steady_ms, &mut work.entries)?;
             for (index, question) in flushed.read_indexes {
                 work.reads.push((index, self.reads.answered(&question)));
             }
@@ -620,6 +652,31 @@ impl<D: Disk> Node<D> {
                 return Ok(work);
             }
         }
+    }
+
+    /// Gives the Machine the next of what is committed, as far as it has room: mostly what has been
+    /// committed just now. Otherwise it is read from the log, where it waits.
+    fn give(
+        &mut self,
+        committed: Vec<(u64, u64, Bytes)>,
+        now_ms: i64,
+        entries: &mut Vec<(u64, u64, Bytes)>,
+    ) -> Result<(), NodeError> {
+        let (given, most) = self.backlog.gives();
+        let upto = self.committed.min(most);
+        if upto <= given {
+            return Ok(());
+        }
+        if committed.first().is_some_and(|(index, ..)| *index == given + 1) {
+            entries.extend(committed.into_iter().take_while(|(index, ..)| *index <= upto));
+        } else {
+            let waiting = self.raft.log().entries(given + 1, upto + 1, GIVEN_BYTES_MAX)?;
+            let entry = |entry: &Entry| (entry.index, entry.term, payload(entry).clone());
+            entries.extend(waiting.iter().map(entry));
+        }
+        let last = entries.last().map_or(given, |(index, ..)| *index);
+        self.backlog.give(last, now_ms);
+        Ok(())
     }
 
     /// Takes notice of who leads.
@@ -647,6 +704,7 @@ impl<D: Disk> Node<D> {
         self.proposals.send_afresh();
         self.reads.ask_again();
         if now.0 == me {
+            self.clocks.forget_astray();
             if !self.mutants.no_full_timeouts {
                 self.liveness.begin_again();
             }
@@ -666,7 +724,9 @@ impl<D: Disk> Node<D> {
         }
         let room = (BACKLOG_ENTRIES_MAX as usize).saturating_sub(self.proposals.groups());
         let mut apart = false;
-        let entries = if room == 0 { Vec::new() } else { pack(&mut self.queue, room) };
+        let commands_max = self.backlog.commands_max();
+        let entries =
+            if room == 0 { Vec::new() } else { pack(&mut self.queue, room, commands_max) };
         for items in entries {
             let after_read = |(_, ticket): &Item| ticket.as_ref().is_some_and(|t| t.after_read);
             apart |= items.iter().any(after_read);
@@ -686,15 +746,16 @@ impl<D: Disk> Node<D> {
     }
 
     /// Proposes what the servers want, if this one leads; true if there was something.
-    fn propose(&mut self, clock_ms: i64) -> bool {
-        let backlog = self.raft.last_index().saturating_sub(self.applied);
-        let room = BACKLOG_ENTRIES_MAX.saturating_sub(backlog);
-        if !self.leads() || self.raft.hands_over() || room == 0 || self.lines.is_empty() {
+    fn propose(&mut self, now_ms: i64) -> bool {
+        if !self.leads() || self.raft.hands_over() || self.lines.is_empty() {
             return false;
         }
-        self.time_ms = self.time_ms.max(clock_ms);
-        for entry in self.lines.pack(room as usize) {
-            let payload = entry.encode(self.time_ms, || self.present());
+        let room = self.backlog.room(self.raft.last_index(), now_ms);
+        if room == 0 || !self.clocks.is_known() {
+            return false;
+        }
+        for entry in self.lines.pack(room as usize, self.backlog.commands_max()) {
+            let payload = entry.encode(self.clocks.time_ms(), || self.present());
             if let Err(error) = self.raft.propose(payload) {
                 // Whoever sent it sends it again.
                 tracing::info!(%error, "raft takes no more for now");
@@ -719,9 +780,9 @@ impl<D: Disk> Node<D> {
     ///
     /// # Errors
     /// [`state::Fault`] if the store fails.
-    pub fn reap(&mut self, view: &View, clock_ms: i64, most: usize) -> Result<(), state::Fault> {
+    pub fn reap(&mut self, view: &View, most: usize) -> Result<(), state::Fault> {
         if self.leads() {
-            view.due(clock_ms, most)?
+            view.due(self.clocks.time_ms(), most)?
                 .into_iter()
                 .for_each(|path| self.decide(Command::Reap { path }));
         }

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use proto::Id;
 use state::{Command, Op};
 
-use crate::node::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, ROUND_BYTES_MAX};
+use crate::node::{BATCH_BYTES_MAX, ROUND_BYTES_MAX};
 use crate::outbox::Ticket;
 
 /// Something to propose.
@@ -34,10 +34,10 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Whether so much more fits; into an empty entry anything does.
-    pub(crate) fn has_room(self, more: Self) -> bool {
+    /// Whether so much more fits, with so many commands at most; into an empty entry anything does.
+    pub(crate) fn has_room(self, more: Self, commands_max: usize) -> bool {
         let (commands, bytes) = (self.commands + more.commands, self.bytes + more.bytes);
-        self.commands == 0 || commands <= BATCH_COMMANDS_MAX && bytes <= BATCH_BYTES_MAX
+        self.commands == 0 || commands <= commands_max && bytes <= BATCH_BYTES_MAX
     }
 
     pub(crate) fn add(&mut self, more: Self) {
@@ -54,7 +54,11 @@ struct Entry {
 
 /// Takes the commands of the next entries, at most so many, out of the queue. What has no place in
 /// this round stays there, in its order.
-pub(crate) fn pack(queue: &mut VecDeque<Item>, entries_max: usize) -> Vec<Vec<Item>> {
+pub(crate) fn pack(
+    queue: &mut VecDeque<Item>,
+    entries_max: usize,
+    commands_max: usize,
+) -> Vec<Vec<Item>> {
     let mut entries: Vec<Entry> = Vec::new();
     // The last entry with a command of each connection; `entries_max` if one was left.
     let mut places: HashMap<u64, usize> = HashMap::new();
@@ -76,7 +80,8 @@ pub(crate) fn pack(queue: &mut VecDeque<Item>, entries_max: usize) -> Vec<Vec<It
             Queued::Command(_) => entries_max,
         };
         let load = Load { commands: 1, bytes: size };
-        let has_room = |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load));
+        let has_room =
+            |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load, commands_max));
         let at = (from..entries_max).find(has_room);
         if let Some(ticket) = &ticket {
             places.insert(ticket.outbox.id, at.unwrap_or(entries_max));
@@ -125,6 +130,7 @@ fn op_bytes(op: &Op) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::BATCH_COMMANDS_MAX;
     use crate::outbox::{Outbox, Waits};
 
     fn outbox(id: u64) -> Arc<Outbox> {
@@ -151,7 +157,7 @@ mod tests {
 
     fn packed(queue: Vec<Item>, entries_max: usize) -> (Vec<Vec<String>>, Vec<String>) {
         let mut queue = VecDeque::from(queue);
-        let entries = pack(&mut queue, entries_max);
+        let entries = pack(&mut queue, entries_max, BATCH_COMMANDS_MAX);
         (entries.iter().map(names).collect(), names(&queue))
     }
 

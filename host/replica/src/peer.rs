@@ -8,13 +8,18 @@ use crate::raft::RaftMessage;
 use crate::snapshots::SnapshotMessage;
 
 /// The version of the messages; servers of different ones do not talk.
-pub const PEER_FORMAT: u32 = 2;
+pub const PEER_FORMAT: u32 = 3;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// One of raft's.
-    Raft(RaftMessage),
+    Raft {
+        /// It.
+        message: RaftMessage,
+        /// What the sender's wall clock shows, in milliseconds since the epoch.
+        wall_ms: i64,
+    },
     /// Commands for the leader to propose, of the server with this id.
     Forward(u32, Sent),
     /// From the leader: commands did not come.

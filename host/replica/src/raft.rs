@@ -282,8 +282,8 @@ fn message_type(kind: i32) -> Option<MessageType> {
 pub(crate) struct Flushed {
     /// What is committed: index, term, payload.
     pub(crate) entries: Vec<(u64, u64, Bytes)>,
-    /// Whether a snapshot was taken first; the entries go on from there.
-    pub(crate) installed: bool,
+    /// Where a snapshot ends that was taken first; the entries go on from there.
+    pub(crate) installed: Option<u64>,
     /// Answers to [`Raft::read_index`]: the index, and the name of the question.
     pub(crate) read_indexes: Vec<(u64, Vec<u8>)>,
 }
@@ -409,7 +409,8 @@ impl<D: Disk> Raft<D> {
         }
     }
 
-    fn voters(&self) -> Vec<u64> {
+    /// Who votes, by their ids for raft.
+    pub(crate) fn voters(&self) -> Vec<u64> {
         self.node.raft.prs().conf().voters().ids().iter().collect()
     }
 
@@ -524,7 +525,7 @@ impl<D: Disk> Raft<D> {
         let mut send = |messages: Vec<raft::prelude::Message>| {
             messages.into_iter().for_each(|message| send(message.to, to_peer(message)));
         };
-        let (mut committed, mut installed, mut read_indexes) = (Vec::new(), false, Vec::new());
+        let (mut committed, mut installed, mut read_indexes) = (Vec::new(), None, Vec::new());
         while self.node.has_ready() {
             // 1. What raft has decided.
             let mut ready = self.node.ready();
@@ -539,7 +540,7 @@ impl<D: Disk> Raft<D> {
                 let generation = generation.expect("its state is staged").to_be_bytes();
                 store.log.install(at.index, at.term, &generation)?;
                 committed.clear();
-                installed = true;
+                installed = Some(at.index);
             }
             // 4. What was committed before.
             let mut changes = take(&mut committed, ready.take_committed_entries());

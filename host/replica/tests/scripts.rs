@@ -33,7 +33,8 @@ use proto::{
 use replica::connection::Drained;
 use replica::log::{Log, LogError, Options, SimDisk};
 use replica::{
-    Authenticator, Connection, Input, Machine, Node, NodeConfig, Outbox, Policy, Read, Sasl, Work,
+    Authenticator, Connection, Input, Machine, Node, NodeConfig, Now, Outbox, Policy, Read, Sasl,
+    Work,
 };
 use state::{MemoryStore, NoHooks, Settings, State};
 
@@ -297,7 +298,8 @@ impl Runner {
 
     /// Lets the Node make entries of what it has; how many were committed.
     fn commit(&mut self) -> Result<usize, Failure> {
-        let work = self.node.flush(1000, &mut |_, _| {})?;
+        let now = Now { steady_ms: self.now_ms, wall_ms: 1000 };
+        let work = self.node.flush(now, &mut |_, _| {})?;
         let entries = work.entries.len();
         if !work.is_empty() {
             self.work.push_back(work);

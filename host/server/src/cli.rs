@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use state::NoHooks;
 
 use crate::bench;
 use crate::local_ensemble::{self, LocalEnsembleArgs};
@@ -166,7 +167,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             end_with.map_or(Ok(()), serve::end_with)?;
             let (config, warnings) = config.load()?;
             config.require_supported()?;
-            serve::run(&config, &warnings)
+            serve::run(&config, &warnings, &|| Box::new(NoHooks))
         }
         Command::LocalEnsemble(args) => local_ensemble::run(&args),
         Command::CheckConfig(args) => {

@@ -14,12 +14,13 @@ use replica::log::{Log, LogError, Options, Position, RealDisk};
 use replica::raft::payload;
 use replica::{Input, node};
 use state::apply::Meta;
-use state::{FjallStore, Members, NoHooks, State, Store};
+use state::{FjallStore, Members, State, Store};
 
 use crate::config::{Address, Config, Role};
 use crate::identity;
 use crate::mailbox::Mailbox;
 use crate::peers::{self, Beginning, Founders, Me, Peers};
+use crate::serve::MakeHooks;
 use crate::stores::{self, Stores};
 
 /// How much of the log is read at a time when it is replayed.
@@ -45,6 +46,7 @@ pub(crate) fn open(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     inputs: &Arc<Mailbox<Input>>,
+    hooks: &MakeHooks,
 ) -> anyhow::Result<Opened> {
     let dir = &config.data_dir;
     let mut log = open_log(config, &dir.join("log"))?;
@@ -54,7 +56,7 @@ pub(crate) fn open(
     let born = if given.is_some() { Members::founders(&[]) } else { birth(&founders) };
     let store = stores.open(log.as_ref().map_or(0, node::generation))?;
     tell_torn_tail(&store);
-    let mut state = open_state(config, Box::new(store), &born)?;
+    let mut state = open_state(config, Box::new(store), hooks, &born)?;
     match &mut log {
         Some(log) => replay_committed(&mut state, log)?,
         None => anyhow::ensure!(
@@ -94,7 +96,7 @@ pub(crate) fn open(
             raft_id = given;
             // What founders begin with is nothing that it could go on from.
             drop(state);
-            state = open_state(config, stores.make(0)?, &Members::founders(&[]))?;
+            state = open_state(config, stores.make(0)?, hooks, &Members::founders(&[]))?;
             new.update(&state.meta().members, 0)?;
         }
         if restored {
@@ -125,10 +127,11 @@ pub(crate) fn open(
 pub(crate) fn open_state(
     config: &Config,
     store: Box<dyn Store>,
+    hooks: &MakeHooks,
     born: &Members,
 ) -> anyhow::Result<State> {
     let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
-    State::open_or_found(store, Box::new(NoHooks), cache_bytes, born)
+    State::open_or_found(store, hooks(), cache_bytes, born)
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))
 }
 

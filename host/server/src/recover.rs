@@ -11,7 +11,7 @@ use std::fmt;
 use anyhow::{Context, bail, ensure};
 use replica::log::{Log, RealDisk};
 use replica::raft::payload;
-use state::{Members, State};
+use state::{Members, NoHooks, State};
 
 use crate::config::Config;
 use crate::data_dir::{self, Claim};
@@ -46,7 +46,8 @@ impl Survivor {
         let mut log = log.with_context(|| format!("{} has no log", dir.display()))?;
         let stores = Stores::new(dir, stores::options(config));
         let store = stores.open(replica::node::generation(&log))?;
-        let mut state = open_state(config, Box::new(store), &Members::founders(&[]))?;
+        let mut state =
+            open_state(config, Box::new(store), &|| Box::new(NoHooks), &Members::founders(&[]))?;
         replay_committed(&mut state, &mut log)?;
         state.sync()?;
         let members = &state.meta().members;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use proto::ServerSpec;
 use replica::{NodeConfig, Policy, Published, settings};
-use state::Settings;
+use state::{Hooks, Settings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -29,17 +29,20 @@ use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
 
-/// Runs a server until SIGTERM or SIGINT.
+/// Makes what takes part in transactions, for each state that is opened.
+pub type MakeHooks = dyn Fn() -> Box<dyn Hooks>;
+
+/// Runs a server until SIGTERM or SIGINT; `hooks` take part in its transactions.
 ///
 /// # Errors
 /// Whatever keeps it from starting, in one line that says what to do.
-pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
+pub fn run(config: &Config, warnings: &[String], hooks: &MakeHooks) -> anyhow::Result<ExitCode> {
     start_logging(config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config))?;
+    runtime.block_on(serve(config, hooks))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -70,7 +73,7 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
     started.map_err(|e| anyhow::anyhow!("logging cannot start: {e}"))
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
     // Ports first: a port in use must not leave a trace in the data.
     let plain = config.listen.client.as_ref().map(listen).transpose()?;
     let secure = config.listen.client_tls.as_ref().map(listen).transpose()?;
@@ -83,7 +86,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
     let _claim = data_dir::claim(&config.data_dir)?;
-    let (replica, last) = start_replica(config, listener)?;
+    let (replica, last) = start_replica(config, listener, hooks)?;
     if let Some(index) = last {
         caught_up(&replica.published, index).await;
     }
@@ -168,9 +171,10 @@ fn listen(address: &Address) -> anyhow::Result<TcpListener> {
 fn start_replica(
     config: &Config,
     listener: Option<std::net::TcpListener>,
+    hooks: &MakeHooks,
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let inputs = Arc::new(Mailbox::new(usize::MAX));
-    let opened = open(config, listener, &inputs)?;
+    let opened = open(config, listener, &inputs, hooks)?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);

@@ -1,8 +1,8 @@
 //! The Node's thread, the Machine's thread, the one that writes to the store, the one on which
 //! snapshots are read and staged, and the one on which big reads take turns.
 //!
-//! Node and Machine are joined by a bounded queue of committed entries, so that a long apply never
-//! keeps the Node from its ticks for longer than it takes to fill the queue.
+//! Between Node and Machine there is a queue of committed entries, as many as the Node gives at a
+//! time: a long apply never keeps the Node from its ticks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use replica::log::{Log, RealDisk};
 use replica::snapshots::SnapshotJob;
-use replica::{BigReads, Input, Machine, Node, NodeConfig, Published, Read, Report, Work};
+use replica::{BigReads, Input, Machine, Node, NodeConfig, Now, Published, Read, Report, Work};
 use state::{Flush, Members, State};
 
 use crate::mailbox::Mailbox;
@@ -25,10 +25,10 @@ const TICK: Duration = Duration::from_millis(50);
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whether an old state can be removed.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// How much work may wait for the Machine.
-const WORK_MAX: usize = 64;
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
 const WAKE_ENTRIES: u64 = 16;
+/// It is woken after one that took this long, in milliseconds.
+const WAKE_MS: i64 = 10;
 /// How much less of the processor big reads get than all else, of 19.
 const BIG_READS_NICE: i32 = 10;
 /// How long a server that stops waits for another one to lead.
@@ -38,8 +38,12 @@ pub(crate) const EXIT_BROKEN: i32 = 70;
 
 /// The wall clock, in milliseconds since the epoch.
 pub(crate) fn clock_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// In whole milliseconds.
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// How containers and TTL nodes are looked through.
@@ -129,7 +133,8 @@ impl Replica {
         let me = (config.server, config.boot);
         let members = Arc::clone(&state.meta().members);
         let node = Node::new(log, state.meta(), sessions, config)?;
-        let machine = Machine::new(state, me);
+        let started = Instant::now();
+        let machine = Machine::new(state, me).with_clock(move || milliseconds(started.elapsed()));
         let published = Arc::clone(machine.published());
         let part = Arc::new(AtomicU8::new(match peers {
             None => Part::Standalone as u8,
@@ -139,7 +144,8 @@ impl Replica {
         let source = Arc::new(machine.source()?);
         published.put_durable(Arc::clone(&source));
         inputs.put([Input::Durable(source)]);
-        let work = Arc::new(Mailbox::new(WORK_MAX));
+        // Bounded by what the Node gives.
+        let work = Arc::new(Mailbox::new(usize::MAX));
         // Bounded by the servers: each asks for one chunk.
         let snapshots = Arc::new(Mailbox::new(usize::MAX));
         let stop = Arc::new(AtomicBool::new(false));
@@ -241,17 +247,19 @@ impl NodeThread {
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
-                let now_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-                self.node.tick(now_ms).unwrap_or_else(|error| broken("the log", &error));
+                self.node
+                    .tick(milliseconds(started.elapsed()))
+                    .unwrap_or_else(|error| broken("the log", &error));
             }
             if now >= next_reap {
                 next_reap = now + self.reaping.every;
                 self.reap();
             }
             let peers = &self.peers;
+            let now = Now { steady_ms: milliseconds(started.elapsed()), wall_ms: clock_ms() };
             let mut todo = self
                 .node
-                .flush(clock_ms(), &mut |to, message| peers.send(to, message))
+                .flush(now, &mut |to, message| peers.send(to, message))
                 .unwrap_or_else(|error| broken("the log", &error));
             if !Arc::ptr_eq(&self.members, self.node.members()) {
                 self.members = Arc::clone(self.node.members());
@@ -281,7 +289,7 @@ impl NodeThread {
         let per_second = f64::from(self.reaping.per_minute) / 60.0;
         let most = ((per_second * self.reaping.every.as_secs_f64()) as usize).max(1);
         self.node
-            .reap(&self.published.view(), clock_ms(), most)
+            .reap(&self.published.view(), most)
             .unwrap_or_else(|fault| broken("the store", &fault));
     }
 }
@@ -306,7 +314,9 @@ fn run_machine(
                     machine.published().put_durable(Arc::new(source));
                 }
                 match report {
-                    Report::Applied { index, .. } if index % WAKE_ENTRIES != 0 => {
+                    Report::Applied { index, took_ms, .. }
+                        if index % WAKE_ENTRIES != 0 && took_ms < WAKE_MS =>
+                    {
                         inputs.put_quietly(Input::Report(report));
                     }
                     _ => {

@@ -50,11 +50,15 @@ pub struct Faults {
     without: BTreeSet<u64>,
 }
 
+/// The first of January.
+const YEAR_2099_MS: i64 = 4_070_908_800_000;
+
 /// Which server ends, and how.
 type Falls = Vec<(u64, Fall)>;
 
 impl Faults {
-    /// Faults that begin after a while. The servers' wall clocks differ from the start.
+    /// Faults that begin after a while. The servers' wall clocks differ from the start, and one of
+    /// several may be in another century.
     pub fn new(ids: &[u64], rng: &mut SimRng, without: BTreeSet<u64>) -> Self {
         let apart_ms = [200, 10_000, 7_200_000][rng.below(3) as usize];
         let clock_ms = 1_700_000_000_000 + rng.below(1_000_000) as i64;
@@ -62,7 +66,12 @@ impl Faults {
             let wall_ms = clock_ms + rng.below(apart_ms) as i64;
             (*id, Trouble { wall_ms, ..Trouble::default() })
         };
-        let servers = ids.iter().map(trouble).collect();
+        let mut servers: BTreeMap<u64, Trouble> = ids.iter().map(trouble).collect();
+        let wrong_ms = [Some(0), Some(YEAR_2099_MS), None, None][rng.below(4) as usize];
+        if let (Some(wrong_ms), [_, _, ..]) = (wrong_ms, ids) {
+            let wrong = servers.get_mut(&ids[rng.below(ids.len() as u64) as usize]);
+            wrong.expect("it is one of them").wall_ms = wrong_ms;
+        }
         Self { next_ms: 2000 + rng.below(2000) as i64, servers, without }
     }
 

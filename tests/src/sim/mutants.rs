@@ -50,6 +50,7 @@ pub const ALL: &[Mutant] = mutants![
     node.forget_to_report,
     node.forget_vote,
     node.repeat_read_index,
+    node.trust_own_clock,
     machine.event_after_reply,
     machine.keep_one_shot,
     machine.tell_twice,

@@ -20,7 +20,7 @@ use replica::{
 };
 use state::{Members, NoHooks, Settings, State};
 
-use self::life::{Around, Life, REAP_MS, TICK_MS};
+use self::life::{ApplyClock, Around, Life, REAP_MS, TICK_MS};
 use super::membership;
 use super::model::READER;
 use super::mutants::Planted;
@@ -79,6 +79,8 @@ struct Sizes {
     flush_ms: i64,
     timeouts_ms: (i32, i32),
     election_ticks: usize,
+    /// How likely an entry takes long to apply, in percent.
+    slow_entries: u64,
 }
 
 impl Sizes {
@@ -95,6 +97,7 @@ impl Sizes {
             timeouts_ms: (1000, 3000 + rng.below(1500) as i32),
             // No two are the same, so that they do not ask for votes together for ever.
             election_ticks: 8 + 3 * id as usize + rng.below(3) as usize,
+            slow_entries: [0, 0, 1, 10][rng.below(4) as usize],
         }
     }
 }
@@ -219,7 +222,9 @@ impl Server {
             Ok(node) => node.with_mutants(self.planted.node),
             Err(error) => return Err(wrong(&error)),
         };
+        let clock = ApplyClock::default();
         let machine = Machine::new(state, me).with_mutants(self.planted.machine);
+        let machine = machine.with_clock(clock.reader());
         let published = Arc::clone(machine.published());
         let source = machine.source().map_err(|fault| wrong(&fault))?;
         let (timeout_ms_min, timeout_ms_max) = self.sizes.timeouts_ms;
@@ -249,6 +254,7 @@ impl Server {
             next_tick_ms: now_ms + rng.below(TICK_MS as u64) as i64,
             next_reap_ms: now_ms + REAP_MS,
             next_flush_ms: now_ms + self.sizes.flush_ms,
+            clock,
             leads: None,
             led_ticks: 0,
             flushes: VecDeque::new(),
@@ -429,6 +435,7 @@ impl Server {
             stores: &mut self.stores,
             next_session: &mut self.next_session,
             flush_ms: self.sizes.flush_ms,
+            slow_entries: self.sizes.slow_entries,
         };
         life.run(step, around, wires, rng, did, sent)
     }

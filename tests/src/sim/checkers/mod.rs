@@ -1,6 +1,7 @@
 //! What must always hold, one claim a file.
 
 mod answers;
+mod clocks;
 mod commits;
 mod digests;
 mod durability;
@@ -60,6 +61,7 @@ pub fn all(planted: &Planted, ids: &[u64]) -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(one_leader::OneLeader::default()),
         Box::new(votes::Votes::default()),
+        Box::new(clocks::Clocks::default()),
         Box::new(commits::Commits::default()),
         Box::new(durability::Durability::default()),
         Box::new(exactly_once::ExactlyOnce::default()),

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use proto::Id;
@@ -19,7 +19,7 @@ use replica::log::{SimDisk, SimRng};
 use replica::mutants::ConnectionMutants;
 use replica::snapshots::SnapshotJob;
 use replica::{
-    Authenticator, BigReads, Connection, Input, Machine, Node, Outbox, PeerMessage, Policy,
+    Authenticator, BigReads, Connection, Input, Machine, Node, Now, Outbox, PeerMessage, Policy,
     Published, Read, Work,
 };
 use state::{Flush, Store};
@@ -31,8 +31,8 @@ use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
 pub(super) const TICK_MS: i64 = 50;
 /// How often containers and TTL nodes are looked for.
 pub(super) const REAP_MS: i64 = 1000;
-/// How much work may wait for the Machine.
-const WORK_MAX: usize = 4;
+/// How long an entry takes to apply at most that takes long.
+const SLOW_ENTRY_MS: u64 = 200;
 /// Bytes that may wait for a client before nothing more is read from it.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 10;
 /// Requests of a connection in hand before nothing more is read from it.
@@ -47,6 +47,8 @@ pub(super) struct Life {
     pub(super) policy: Arc<Policy>,
     pub(super) inbox: VecDeque<Input>,
     pub(super) work: VecDeque<Work>,
+    /// The Machine's clock, and until when it is busy with the last entry.
+    pub(super) clock: ApplyClock,
     /// Work on stores for snapshots on their way.
     pub(super) jobs: VecDeque<SnapshotJob>,
     pub(super) flush_due: bool,
@@ -62,6 +64,29 @@ pub(super) struct Life {
     pub(super) led_ticks: u32,
     /// What is to be written to the store, and whether it was, but may not be durable.
     pub(super) flushes: VecDeque<(Arc<Flush>, bool)>,
+}
+
+/// What the Machine sees pass while it applies an entry; nothing passes within a step.
+#[derive(Default)]
+pub(super) struct ApplyClock {
+    now_ms: Arc<AtomicI64>,
+    ends_ms: i64,
+    takes_ms: Arc<AtomicI64>,
+}
+
+impl ApplyClock {
+    /// What the Machine is given: an entry begins with the first look and ends with the second.
+    pub(super) fn reader(&self) -> impl FnMut() -> i64 + Send + 'static {
+        let (now_ms, takes_ms) = (Arc::clone(&self.now_ms), Arc::clone(&self.takes_ms));
+        move || now_ms.fetch_add(takes_ms.load(Ordering::Relaxed), Ordering::Relaxed)
+    }
+
+    /// The next entry takes so long.
+    fn begin(&mut self, now_ms: i64, takes_ms: i64) {
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+        self.takes_ms.store(takes_ms, Ordering::Relaxed);
+        self.ends_ms = now_ms + takes_ms;
+    }
 }
 
 /// One client's task.
@@ -158,6 +183,8 @@ pub(super) struct Around<'k> {
     pub(super) stores: &'k mut BTreeMap<u64, SimStore>,
     pub(super) next_session: &'k mut i64,
     pub(super) flush_ms: i64,
+    /// How likely an entry takes long to apply, in percent.
+    pub(super) slow_entries: u64,
 }
 
 impl Life {
@@ -243,7 +270,7 @@ impl Life {
                 steps.push(Step::BigRead);
             }
         }
-        if !paused.node && self.work.len() < WORK_MAX {
+        if !paused.node {
             if !self.inbox.is_empty() {
                 steps.push(Step::Take);
             }
@@ -257,7 +284,7 @@ impl Life {
                 steps.push(Step::Flush);
             }
         }
-        if !paused.machine && !self.work.is_empty() {
+        if !paused.machine && now_ms >= self.clock.ends_ms && !self.work.is_empty() {
             steps.push(Step::Apply);
         }
         if !paused.sync {
@@ -293,7 +320,7 @@ impl Life {
         did: &mut Vec<Did>,
         sent: &mut Vec<(u64, PeerMessage)>,
     ) -> Result<(), End> {
-        let Around { now_ms, clock_ms, stores, next_session, flush_ms } = around;
+        let Around { now_ms, clock_ms, stores, next_session, flush_ms, slow_entries } = around;
         self.take_leadership(did);
         match step {
             Step::Receive(conn) => {
@@ -320,8 +347,9 @@ impl Life {
             }
             Step::Tick => {
                 self.next_tick_ms = now_ms + TICK_MS;
-                let clock_ms = now_ms - self.started_ms;
-                self.node.tick(clock_ms).map_err(|error| End::Broken(error.to_string()))?;
+                self.node
+                    .tick(now_ms - self.started_ms)
+                    .map_err(|error| End::Broken(error.to_string()))?;
                 self.flush_due = true;
                 self.led_ticks = if self.node.hears_leader() { self.led_ticks + 1 } else { 0 };
                 did.push(Did::Ticked);
@@ -330,15 +358,16 @@ impl Life {
             Step::Reap => {
                 self.next_reap_ms = now_ms + REAP_MS;
                 let view = self.published.view();
-                let reaped = self.node.reap(&view, clock_ms, 20);
+                let reaped = self.node.reap(&view, 20);
                 reaped.map_err(|fault| End::Broken(fault.to_string()))?;
                 self.flush_due = true;
             }
             Step::Flush => {
                 self.flush_due = false;
+                let now = Now { steady_ms: now_ms - self.started_ms, wall_ms: clock_ms };
                 let mut work = self
                     .node
-                    .flush(clock_ms, &mut |to, message| sent.push((to, message)))
+                    .flush(now, &mut |to, message| sent.push((to, message)))
                     .map_err(|error| End::Broken(error.to_string()))?;
                 did.extend(sent.iter().filter_map(|(_, message)| voted(message)));
                 self.take_leadership(did);
@@ -356,6 +385,9 @@ impl Life {
                 let at_once = if installs { 0 } else { 1 };
                 let rest = work.entries.split_off(work.entries.len().min(at_once));
                 let applies = installs || !work.entries.is_empty();
+                let slow = applies && rng.chance(slow_entries);
+                let takes_ms = if slow { rng.below(SLOW_ENTRY_MS) as i64 } else { 0 };
+                self.clock.begin(now_ms, takes_ms);
                 let reports =
                     self.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
                 self.inbox.extend(reports.into_iter().map(Input::Report));
@@ -418,7 +450,7 @@ fn voted(message: &PeerMessage) -> Option<Did> {
     // As raft-rs numbers them.
     const REQUEST_VOTE: i32 = 5;
     const REQUEST_VOTE_RESPONSE: i32 = 6;
-    let PeerMessage::Raft(message) = message else { return None };
+    let PeerMessage::Raft { message, .. } = message else { return None };
     let (term, voter) = (message.term, message.from);
     match message.kind {
         REQUEST_VOTE => Some(Did::Voted { term, voter, candidate: voter }),
