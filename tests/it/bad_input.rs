@@ -273,12 +273,12 @@ fn data_of_a_newer_version_is_refused_and_not_touched() {
     server.kill();
     let format = dir.path().join("format");
     let ours = std::fs::read(&format).expect("every data directory has it");
-    std::fs::write(&format, "4\n").expect("a file");
+    std::fs::write(&format, "5\n").expect("a file");
     let before = files(dir.path());
     let free = "127.0.0.1:0".parse().expect("an address");
     let output = refused(dir.path(), free, &[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("format 4") && said.contains("newer program"), "{said}");
+    assert!(said.contains("format 5") && said.contains("newer program"), "{said}");
     assert!(files(dir.path()) == before, "something was changed");
     std::fs::write(&format, ours).expect("a file");
     let server = Server::start(dir.path());

@@ -461,13 +461,13 @@ fn an_ensemble_of_other_servers_is_not_joined() {
 }
 
 #[test]
-fn data_of_one_server_is_not_that_of_an_ensemble() {
+fn what_the_data_is_of_counts_and_not_the_configuration() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
     let server = Server::start(&data);
     assert_eq!(server.word("ruok"), "imok", "it serves");
     server.terminate();
-    let mut text = "server-id = 1\n".to_owned();
+    let mut text = "server-id = 2\n".to_owned();
     for id in 1..=3 {
         text += &format!("[[ensemble.servers]]\nid = {id}\npeer = [\"{}\"]\n", free_address());
     }
@@ -476,9 +476,20 @@ fn data_of_one_server_is_not_that_of_an_ensemble() {
     let more = ["--config", path.to_str().expect("it is UTF-8")];
     let output = refused(&data, free_address(), &more);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    let expected = "is of a server on its own, but the configuration (`[[ensemble.servers]]`) is of an \
-                    ensemble of the servers [1, 2, 3]";
+    let expected = "is of an ensemble of the servers [1], and this is server 2 (`server-id`)";
     assert!(told.contains(expected), "{told}");
+    // The server itself becomes the first of an ensemble; the others have to be added.
+    std::fs::write(&path, text.replace("server-id = 2", "server-id = 1")).expect("it can be written");
+    let log = dir.path().join("log");
+    let file = std::fs::File::create(&log).expect("a file");
+    let server = Server::start_at(&data, free_address(), &more, file);
+    let deadline = Instant::now() + PATIENCE;
+    while !server.word("srvr").contains("Mode: leader") {
+        assert!(Instant::now() < deadline, "it leads alone");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = std::fs::read_to_string(&log).expect("it is there");
+    assert!(told.contains("names servers that are not of the ensemble"), "{told}");
 }
 
 #[test]

@@ -23,7 +23,9 @@ mod validate;
 mod without_effect;
 mod zoo;
 
-pub use access::{Auth, ClientAuth, Enforce, KeyStore, Provider, Sasl, StoreKind, Tls, X509};
+pub use access::{
+    Auth, ClientAuth, Enforce, KeyStore, PeerTls, Provider, Sasl, StoreKind, Tls, X509,
+};
 pub use error::{ConfigError, Origin};
 pub use proto::{Address, Role};
 pub use sections::{
@@ -167,6 +169,7 @@ impl Config {
         let mut shown = self.clone();
         shown.auth.hide_secrets();
         shown.tls.hide_secrets();
+        shown.ensemble.tls.iter_mut().for_each(PeerTls::hide_secrets);
         toml::to_string(&shown).expect("every field is a value that TOML can hold")
     }
 

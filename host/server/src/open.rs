@@ -22,6 +22,7 @@ use crate::mailbox::Mailbox;
 use crate::peers::{self, Beginning, Founders, Me, Peers};
 use crate::serve::MakeHooks;
 use crate::stores::{self, Stores};
+use crate::tls;
 
 /// How much of the log is read at a time when it is replayed.
 pub(crate) const REPLAY_BYTES: u64 = 16 << 20;
@@ -84,6 +85,7 @@ pub(crate) fn open(
             restored,
             listener,
             configured: others(config),
+            secured: config.ensemble.tls.as_ref().map(tls::between_servers).transpose()?,
         };
         let new = peers.insert(Peers::new(me, inputs)?);
         // Not before all agree that there is an ensemble to be founded.

@@ -11,6 +11,7 @@
 
 mod frames;
 mod post;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
@@ -27,6 +28,8 @@ use state::Members;
 use self::frames::{decode, encode, frame, read_frame};
 pub(crate) use self::post::Founders;
 use self::post::{Hello, Post, Welcome};
+pub(crate) use self::wire::Secured;
+use self::wire::Wire;
 use crate::config::Address;
 use crate::mailbox::Mailbox;
 
@@ -60,6 +63,8 @@ pub(crate) struct Me {
     pub(crate) listener: TcpListener,
     /// Where its configuration says that the others are.
     pub(crate) configured: BTreeMap<u32, Vec<Address>>,
+    /// Whether they speak by TLS.
+    pub(crate) secured: Option<Secured>,
 }
 
 /// How a server that had no data takes part.
@@ -101,8 +106,8 @@ impl Peers {
     /// # Errors
     /// If there can be no thread, or no random number.
     pub(crate) fn new(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, raft_id, cluster, members, founders, empty, restored, listener, configured } =
-            me;
+        let Me { id, raft_id, cluster, members, founders, empty, restored, .. } = me;
+        let Me { listener, configured, secured, .. } = me;
         let mut boot = [0; 8];
         getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
         // 0 is that of founders.
@@ -121,6 +126,7 @@ impl Peers {
             known: Mutex::default(),
             told: Mutex::default(),
             inputs: Arc::clone(inputs),
+            secured,
         });
         {
             let post = Arc::clone(&post);
@@ -143,7 +149,7 @@ impl Peers {
         loop {
             let mut founders = 0;
             for (&server, addresses) in &self.configured {
-                let said = match connect(addresses, &post.hello(server, post.began_empty)) {
+                let said = match connect(addresses, &post.hello(server, post.began_empty), post) {
                     Ok((_, Welcome { admitted: Some(raft_id), .. })) => {
                         tracing::info!("this server takes part; it gets the ensemble's data");
                         post.raft_id.store(raft_id, Ordering::Relaxed);
@@ -272,12 +278,13 @@ pub(crate) fn raft_id(server: u8) -> u64 {
 
 fn accept(listener: &TcpListener, post: &Arc<Post>) {
     for stream in listener.incoming() {
-        let post = Arc::clone(post);
-        let body = move |stream| match post.answer(&stream) {
-            Ok(Some(from)) => listen(from, stream, &post.inputs),
+        let (post, secured) = (Arc::clone(post), post.secured.clone());
+        let body = move |mut wire: Wire| match post.answer(&mut wire) {
+            Ok(Some(from)) => listen(from, wire, &post.inputs),
             Ok(None) => {}
             Err((from, error)) => post.tell(from, &error),
         };
+        let stream = stream.and_then(|stream| Wire::from(stream, secured.as_ref()));
         let spawned = stream.and_then(|stream| {
             let thread = std::thread::Builder::new().name("from-server".to_owned());
             thread.spawn(move || body(stream))
@@ -295,13 +302,13 @@ fn call(post: &Post, link: &Link) {
     let (mut gone, mut told) = (Instant::now(), false);
     while !link.ends.load(Ordering::Relaxed) {
         let addresses = link.addresses.lock().clone();
-        match connect(&addresses, &post.hello(server, None)) {
-            Ok((stream, Welcome { raft_id, boot, .. })) => {
+        match connect(&addresses, &post.hello(server, None), post) {
+            Ok((wire, Welcome { raft_id, boot, .. })) => {
                 tracing::info!(server, "linked to a server");
                 post.answers(server, boot);
                 link.to.store(raft_id, Ordering::Relaxed);
                 inputs.put([Input::Linked(raft_id)]);
-                let error = speak(&stream, link);
+                let error = speak(wire, link);
                 link.to.store(0, Ordering::Relaxed);
                 post.answers_no_more(server);
                 link.messages.take(&mut Vec::new(), Duration::ZERO);
@@ -320,7 +327,7 @@ fn call(post: &Post, link: &Link) {
     }
 }
 
-fn connect(addresses: &[Address], hello: &Hello) -> io::Result<(TcpStream, Welcome)> {
+fn connect(addresses: &[Address], hello: &Hello, post: &Post) -> io::Result<(Wire, Welcome)> {
     let mut last = io::Error::other("it has no address");
     // Names are looked up each time: servers move.
     for address in addresses {
@@ -332,47 +339,55 @@ fn connect(addresses: &[Address], hello: &Hello) -> io::Result<(TcpStream, Welco
                 continue;
             }
         };
-        for address in found {
-            match TcpStream::connect_timeout(&address, PATIENCE).and_then(|s| greet(s, hello)) {
+        for socket in found {
+            let stream = TcpStream::connect_timeout(&socket, PATIENCE);
+            let wire = stream.and_then(|s| Wire::to(s, &address.host, post.secured.as_ref()));
+            match wire.and_then(|wire| greet(wire, hello)) {
                 Ok(greeted) => return Ok(greeted),
-                Err(error) => last = io::Error::other(format!("{address}: {error}")),
+                Err(error) => last = io::Error::other(format!("{socket}: {error}")),
             }
         }
     }
     Err(last)
 }
 
-fn greet(mut stream: TcpStream, hello: &Hello) -> io::Result<(TcpStream, Welcome)> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(&frame(&encode(hello)))?;
-    let welcome: Welcome = decode(&read_frame(&mut stream)?)?;
+fn greet(mut wire: Wire, hello: &Hello) -> io::Result<(Wire, Welcome)> {
+    wire.socket().set_nodelay(true)?;
+    wire.socket().set_read_timeout(Some(PATIENCE))?;
+    wire.write_all(&frame(&encode(hello)))?;
+    wire.flush()?;
+    let welcome: Welcome = decode(&read_frame(&mut wire)?)?;
     // A peer that has vanished is called again, rather than waited for as long as TCP would.
-    SockRef::from(&stream).set_tcp_user_timeout(Some(2 * PATIENCE))?;
-    stream.set_read_timeout(None)?;
+    SockRef::from(wire.socket()).set_tcp_user_timeout(Some(2 * PATIENCE))?;
+    wire.socket().set_read_timeout(None)?;
     match &welcome.refused {
-        None => Ok((stream, welcome)),
+        None => Ok((wire, welcome)),
         Some(why) => Err(io::Error::other(format!("it refuses this server: {why}"))),
     }
 }
 
 /// Sends what there is to send until the link breaks. Two followers say nothing to each other for as
 /// long as there is a leader: that the other one is gone, and maybe back, is noticed by what can be read.
-fn speak(stream: &TcpStream, link: &Link) -> io::Error {
+fn speak(mut wire: Wire, link: &Link) -> io::Error {
+    let mut socket = match wire.socket().try_clone() {
+        Ok(socket) => socket,
+        Err(error) => return error,
+    };
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            // The peer has said all that it says here: this ends when the connection does.
-            let _ = (&mut &*stream).read(&mut [0]);
+        scope.spawn(move || {
+            // The peer has said all that it says here, but for the end of TLS: this ends when the
+            // connection does.
+            while socket.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
             link.messages.put([None]);
         });
-        let error = write_all(stream, link);
+        let error = write_all(&mut wire, link);
         // It fails where the connection has ended.
-        let _ = stream.shutdown(Shutdown::Both);
+        let _ = wire.socket().shutdown(Shutdown::Both);
         error
     })
 }
 
-fn write_all(mut stream: &TcpStream, link: &Link) -> io::Error {
+fn write_all(wire: &mut Wire, link: &Link) -> io::Error {
     let (mut messages, mut bytes) = (Vec::new(), Vec::new());
     loop {
         link.messages.take(&mut messages, PATIENCE);
@@ -383,7 +398,7 @@ fn write_all(mut stream: &TcpStream, link: &Link) -> io::Error {
                 None => ended = true,
             }
         }
-        if let Err(error) = stream.write_all(&bytes) {
+        if let Err(error) = wire.write_all(&bytes).and_then(|()| wire.flush()) {
             return error;
         }
         if ended {
@@ -394,11 +409,11 @@ fn write_all(mut stream: &TcpStream, link: &Link) -> io::Error {
 }
 
 /// Takes messages until the link breaks.
-fn listen((server, from): (u32, u64), stream: TcpStream, inputs: &Mailbox<Input>) {
-    if let Err(error) = stream.set_read_timeout(None) {
+fn listen((server, from): (u32, u64), wire: Wire, inputs: &Mailbox<Input>) {
+    if let Err(error) = wire.socket().set_read_timeout(None) {
         return tracing::warn!(%error, "a link cannot be used");
     }
-    let mut reader = BufReader::with_capacity(1 << 20, stream);
+    let mut reader = BufReader::with_capacity(1 << 20, wire);
     loop {
         let message = read_frame(&mut reader)
             .and_then(|bytes| PeerMessage::decode(&bytes).map_err(io::Error::other));
@@ -450,6 +465,7 @@ mod tests {
             restored: false,
             listener,
             configured,
+            secured: None,
         };
         let mut peers = Peers::new(me, &inputs).expect("it listens");
         peers.start().expect("it starts");
@@ -461,5 +477,83 @@ mod tests {
             assert!(Instant::now() < deadline, "the Node is told of each: {}", taken.len());
             inputs.take(&mut taken, Duration::from_millis(10));
         }
+    }
+
+    /// Certificates of one authority, in files, for a server of this machine.
+    fn certified(dir: &std::path::Path, authority: &str) -> Secured {
+        let key = || rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, authority);
+        let (ca_key, own_key) = (key(), key());
+        let ca = params.self_signed(&ca_key).expect("an authority");
+        let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        let issuer = rcgen::Issuer::new(params, ca_key);
+        let own = own.signed_by(&own_key, &issuer).expect("a certificate");
+        let write = |name: &str, text: String| {
+            let path = dir.join(format!("{authority}-{name}"));
+            std::fs::write(&path, text).expect("a file");
+            Some(path)
+        };
+        let tls = crate::config::PeerTls {
+            cert: write("cert", own.pem()),
+            key: write("key", own_key.serialize_pem()),
+            ca: write("ca", ca.pem()),
+            ..crate::config::PeerTls::default()
+        };
+        crate::tls::between_servers(&tls).expect("they are whole")
+    }
+
+    #[test]
+    fn servers_prove_themselves_to_each_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (ours, theirs) = (certified(dir.path(), "ours"), certified(dir.path(), "theirs"));
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let port = |at: usize| listeners[at].local_addr().expect("it listens").port();
+        let addresses = [port(0), port(1)].map(|port| vec![Address::new("127.0.0.1", port)]);
+        let members = Arc::new(Members::founders(&[2, 3]));
+        let mut servers = Vec::new();
+        for ((id, listener), other) in (1..).zip(listeners).zip([1, 0]) {
+            let me = Me {
+                id,
+                raft_id: u64::from(id) + 1,
+                cluster: 7,
+                members: Arc::clone(&members),
+                founders: Founders::default(),
+                empty: false,
+                restored: false,
+                listener,
+                configured: [(3 - id, addresses[other].clone())].into(),
+                secured: Some(ours.clone()),
+            };
+            let inputs = Arc::new(Mailbox::new(usize::MAX));
+            let mut peers = Peers::new(me, &inputs).expect("it listens");
+            peers.start().expect("it starts");
+            servers.push((peers, inputs));
+        }
+        let mut taken = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !matches!(taken[..], [Input::Linked(3), ..]) {
+            assert!(Instant::now() < deadline, "they are linked");
+            servers[0].1.take(&mut taken, Duration::from_millis(10));
+        }
+        // What is said comes through.
+        let mut heard = Vec::new();
+        while !matches!(heard[..], [.., Input::Peer { from: 2, .. }]) {
+            assert!(Instant::now() < deadline, "what was said is heard");
+            servers[0].0.send(3, PeerMessage::Heard(Vec::new()));
+            servers[1].1.take(&mut heard, Duration::from_millis(10));
+        }
+        let post = servers[0].0.post.as_ref().expect("it is not alone");
+        let hello = post.hello(2, None);
+        for (secured, why) in [(Some(&theirs), "certificate"), (None, "")] {
+            let stream =
+                TcpStream::connect(("127.0.0.1", addresses[1][0].port)).expect("it is there");
+            let wire = Wire::to(stream, "127.0.0.1", secured).expect("a name");
+            let error = greet(wire, &hello).map(|_| ()).expect_err("it is refused").to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        let told = servers[1].0.post.as_ref().expect("it is not alone").told.lock().clone();
+        assert!(told.contains_key(&None), "it is told of: {told:?}");
     }
 }

@@ -20,7 +20,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::{ClientAuth, KeyStore, StoreKind, Tls};
+use crate::config::{ClientAuth, KeyStore, PeerTls, StoreKind, Tls};
+use crate::peers::Secured;
 
 pub(crate) use reload::current;
 pub(crate) use subject::rfc2253;
@@ -115,9 +116,30 @@ pub(crate) fn client_config(
     ca: &Path,
     identity: Option<(&Path, &Path)>,
 ) -> Result<rustls::ClientConfig, TlsError> {
+    let identity = identity.map(|(cert, key)| Ok((certificates(cert)?, private_key(key)?)));
+    client_of(certificates(ca)?, identity.transpose()?)
+}
+
+/// What rustls needs for the links between servers: both sides show certificates of the authorities
+/// that are trusted.
+///
+/// # Errors
+/// [`TlsError`], in one line that names the file and what to do.
+pub(crate) fn between_servers(tls: &PeerTls) -> Result<Secured, TlsError> {
+    let PeerTls { cert, key, ca, keystore, truststore } = tls.clone();
+    let (client_auth, reload) = (ClientAuth::Need, false);
+    let tls = Tls { cert, key, ca, client_auth, reload, keystore, truststore };
+    let client = Arc::new(client_of(trusted(&tls)?, Some(identity(&tls)?))?);
+    Ok(Secured { client, server: server_config(&tls)? })
+}
+
+fn client_of(
+    trusted: Vec<CertificateDer<'static>>,
+    identity: Option<Identity>,
+) -> Result<rustls::ClientConfig, TlsError> {
     let unusable = |e: &dyn std::fmt::Display| TlsError::Unusable(e.to_string());
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
+    for certificate in trusted {
         roots.add(certificate).map_err(|e| unusable(&e))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -125,10 +147,10 @@ pub(crate) fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(|e| unusable(&e))?
         .with_root_certificates(roots);
-    let Some((cert, key)) = identity else { return Ok(builder.with_no_client_auth()) };
-    let key = provider.key_provider.load_private_key(private_key(key)?);
+    let Some((chain, key)) = identity else { return Ok(builder.with_no_client_auth()) };
+    let key = provider.key_provider.load_private_key(key);
     // Not rustls's own check, which refuses certificates of version 1; servers judge those.
-    let own = CertifiedKey::new(certificates(cert)?, key.map_err(|e| unusable(&e))?);
+    let own = CertifiedKey::new(chain, key.map_err(|e| unusable(&e))?);
     Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))))
 }
 

@@ -236,6 +236,31 @@ impl Tls {
     }
 }
 
+/// `[ensemble.tls]`: links between servers, by TLS on both sides. Each server shows a certificate for the
+/// names under which the others reach it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PeerTls {
+    /// PEM file of this server's certificate chain, its own first. Default none.
+    pub cert: Option<PathBuf>,
+    /// PEM file of its private key. Default none.
+    pub key: Option<PathBuf>,
+    /// PEM file of the authorities that the servers' certificates come from. Default none.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key in one Java-style store, instead of `cert` and `key`. Default none.
+    pub keystore: Option<KeyStore>,
+    /// Trusted authorities in a store, instead of `ca`. Default none.
+    pub truststore: Option<KeyStore>,
+}
+
+impl PeerTls {
+    pub(super) fn hide_secrets(&mut self) {
+        for store in [&mut self.keystore, &mut self.truststore].into_iter().flatten() {
+            hide(&mut store.password);
+        }
+    }
+}
+
 /// Whether a client must show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -2,6 +2,7 @@
 //!
 //! Each field says its unit, its default, and what the bound means when it is met.
 
+use super::access::PeerTls;
 use super::units::{bytes, ms, ms_opt, or_none};
 use proto::{Address, Role, ServerSpec};
 use serde::{Deserialize, Serialize};
@@ -226,8 +227,10 @@ pub struct Admin {
 pub struct Ensemble {
     /// Where other servers connect. Default: this server's own `peer` addresses.
     pub peer_listen: Option<Address>,
-    /// Clients with the right may change the membership (`reconfig`). Default false.
+    /// Clients with the right may change who takes part (`reconfig`). Default false.
     pub reconfig_enabled: bool,
+    /// `[ensemble.tls]`. Default: none, servers speak in the clear.
+    pub tls: Option<PeerTls>,
     /// `[[ensemble.servers]]`. Default: none, a server on its own.
     pub servers: Vec<EnsembleServer>,
 }

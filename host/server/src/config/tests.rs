@@ -61,11 +61,18 @@ fn full() -> Config {
             client_auth: ClientAuth::Need,
             reload: true,
             keystore: Some(store.clone()),
-            truststore: Some(store),
+            truststore: Some(store.clone()),
         },
         ensemble: Ensemble {
             peer_listen: address.clone(),
             reconfig_enabled: true,
+            tls: Some(PeerTls {
+                cert: Some("c".into()),
+                key: Some("k".into()),
+                ca: Some("a".into()),
+                keystore: Some(store.clone()),
+                truststore: Some(store),
+            }),
             servers: vec![EnsembleServer {
                 id: 1,
                 peer: vec![Address::new("h", 1)],

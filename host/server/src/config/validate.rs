@@ -6,7 +6,7 @@ use super::sections::WORDS;
 use super::{Config, SERVER_ID_MAX, jaas};
 use proto::Role;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Checks `config` and reads the JAAS file it names. `origin_of` finds a key's place for errors.
 ///
@@ -210,32 +210,51 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// The files of a certificate, its key and those that are trusted, or the stores in their place.
+    fn identity(
+        &self,
+        at: &str,
+        (cert, key, ca): (&Option<PathBuf>, &Option<PathBuf>, &Option<PathBuf>),
+        (keystore, truststore): (&Option<KeyStore>, &Option<KeyStore>),
+    ) -> Result<(), ConfigError> {
+        for (name, file) in [("cert", cert), ("key", key), ("ca", ca)] {
+            if let Some(file) = file {
+                self.readable(&format!("{at}.{name}"), file)?;
+            }
+        }
+        for (name, store) in [("keystore", keystore), ("truststore", truststore)] {
+            if let Some(store) = store {
+                self.store(&format!("{at}.{name}"), store)?;
+            }
+        }
+        if cert.is_some() != key.is_some() {
+            let (there, missing) = if cert.is_some() { ("cert", "key") } else { ("key", "cert") };
+            let expected = format!("`{missing}` beside it in [{at}]");
+            return self.bad(&format!("{at}.{there}"), expected, "none");
+        }
+        if cert.is_some() && keystore.is_some() {
+            let expected = "either `cert` and `key` or a keystore";
+            return self.bad(&format!("{at}.keystore"), expected, "both");
+        }
+        if ca.is_some() && truststore.is_some() {
+            return self.bad(&format!("{at}.truststore"), "either `ca` or a truststore", "both");
+        }
+        Ok(())
+    }
+
     fn tls(&self, c: &Config) -> Result<(), ConfigError> {
         let tls = &c.tls;
-        for (key, file) in [("tls.cert", &tls.cert), ("tls.key", &tls.key), ("tls.ca", &tls.ca)] {
-            if let Some(file) = file {
-                self.readable(key, file)?;
+        self.identity("tls", (&tls.cert, &tls.key, &tls.ca), (&tls.keystore, &tls.truststore))?;
+        if let Some(peer) = &c.ensemble.tls {
+            let stores = (&peer.keystore, &peer.truststore);
+            self.identity("ensemble.tls", (&peer.cert, &peer.key, &peer.ca), stores)?;
+            let is_whole = (peer.cert.is_some() || peer.keystore.is_some())
+                && (peer.ca.is_some() || peer.truststore.is_some());
+            if !is_whole {
+                let expected = "`cert` and `key`, or a keystore, and `ca`, or a truststore: servers \
+                                show each other certificates";
+                return self.bad("ensemble.tls", expected, "not both");
             }
-        }
-        for (key, store) in [("tls.keystore", &tls.keystore), ("tls.truststore", &tls.truststore)] {
-            if let Some(store) = store {
-                self.store(key, store)?;
-            }
-        }
-        if tls.cert.is_some() != tls.key.is_some() {
-            let (there, missing) =
-                if tls.cert.is_some() { ("cert", "key") } else { ("key", "cert") };
-            return self.bad(
-                &format!("tls.{there}"),
-                format!("`{missing}` beside it in [tls]"),
-                "none",
-            );
-        }
-        if tls.cert.is_some() && tls.keystore.is_some() {
-            return self.bad("tls.keystore", "either `cert` and `key` or a keystore", "both");
-        }
-        if tls.ca.is_some() && tls.truststore.is_some() {
-            return self.bad("tls.truststore", "either `ca` or a truststore", "both");
         }
         if c.listen.client_tls.is_some() && tls.cert.is_none() && tls.keystore.is_none() {
             return self.bad(

@@ -20,6 +20,7 @@ use state::Members;
 
 use super::PATIENCE;
 use super::frames::{decode, encode, frame, read_frame};
+use super::wire::{Secured, Wire};
 use crate::mailbox::Mailbox;
 
 /// Those that found an ensemble, as a configuration has them, in order.
@@ -90,6 +91,8 @@ pub(super) struct Post {
     /// What was last said of whom.
     pub(super) told: Mutex<BTreeMap<Option<u32>, String>>,
     pub(super) inputs: Arc<Mailbox<Input>>,
+    /// Whether links are by TLS.
+    pub(super) secured: Option<Secured>,
 }
 
 #[derive(Default)]
@@ -113,22 +116,23 @@ impl Post {
     ///
     /// # Errors
     /// Who was refused, if that is known, and why.
-    pub(super) fn answer(&self, mut stream: &TcpStream) -> Result<Option<(u32, u64)>, Refusal> {
+    pub(super) fn answer(&self, wire: &mut Wire) -> Result<Option<(u32, u64)>, Refusal> {
         let hello: io::Result<Hello> = (|| {
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            decode(&read_frame(&mut stream)?)
+            wire.socket().set_nodelay(true)?;
+            wire.socket().set_read_timeout(Some(PATIENCE))?;
+            decode(&read_frame(wire)?)
         })();
         let hello = hello.map_err(|error| {
             // One of another version understands as much of the answer as it must. Others may not
             // listen.
-            let _ = stream.write_all(&frame(&encode(&self.welcome(Some(error.to_string())))));
+            let _ = wire.write_all(&frame(&encode(&self.welcome(Some(error.to_string())))));
             (None, error)
         })?;
         let from = hello.from;
         let of_caller = |error: io::Error| (Some(from), error);
         let welcome = self.decide(&hello);
-        stream.write_all(&frame(&encode(&welcome))).map_err(of_caller)?;
+        let said = wire.write_all(&frame(&encode(&welcome))).and_then(|()| wire.flush());
+        said.map_err(of_caller)?;
         if let Some(why) = welcome.refused {
             return Err(of_caller(io::Error::other(why)));
         }
@@ -136,7 +140,7 @@ impl Post {
             return Ok(None);
         }
         self.told.lock().remove(&Some(from));
-        let taken = stream.try_clone().map_err(of_caller)?;
+        let taken = wire.socket().try_clone().map_err(of_caller)?;
         self.known.lock().entry(from).or_default().calls = Some((hello.boot, taken));
         Ok(Some((from, hello.raft_id)))
     }

@@ -6,7 +6,7 @@
 
 use super::properties::Property;
 use super::{Warning, Zoo};
-use crate::config::access::{ClientAuth, KeyStore, Provider, StoreKind};
+use crate::config::access::{ClientAuth, KeyStore, PeerTls, Provider, StoreKind};
 use crate::config::error::ConfigError;
 use crate::config::sections::AllowFrom;
 use crate::config::validate::FRAME_BYTES_MAX;
@@ -340,6 +340,14 @@ impl Zoo {
 
     /// Stores are looked at only for a TLS port: without one a real server never opens them.
     fn map_tls(&mut self) -> Result<(), ConfigError> {
+        if self.main.get("sslQuorum").is_some_and(|p| p.value.eq_ignore_ascii_case("true")) {
+            let theirs = "zookeeper.ssl.quorum";
+            let keystore = self.store("ensemble.tls.keystore", &format!("{theirs}.keyStore"))?;
+            let truststore =
+                self.store("ensemble.tls.truststore", &format!("{theirs}.trustStore"))?;
+            let tls = PeerTls { keystore, truststore, ..PeerTls::default() };
+            self.config.ensemble.tls = Some(tls);
+        }
         if self.config.listen.client_tls.is_none() {
             return Ok(());
         }

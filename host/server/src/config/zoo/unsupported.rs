@@ -119,14 +119,9 @@ const RULES: &[Unsupported] = &[
     ),
     rule("oraclePath", Matters::Always, "an oracle does not decide elections; run three servers"),
     rule(
-        "sslQuorum",
-        Matters::IfTrue,
-        "connections between servers do not use TLS yet; keep them on a private network",
-    ),
-    rule(
         "portUnification",
         Matters::IfTrue,
-        "connections between servers do not use TLS yet; remove it",
+        "connections between servers use TLS or not, never both; remove it",
     ),
     rule(
         "quorum.auth.enableSasl",
@@ -237,6 +232,7 @@ const RULES: &[Unsupported] = &[
     rule(
         "zookeeper.sslQuorumReloadCertFiles",
         Matters::IfTrue,
-        "connections between servers do not use TLS yet; remove it",
+        "certificates for connections between servers are read at the start; restart the servers, one \
+         after the other",
     ),
 ];
