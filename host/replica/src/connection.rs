@@ -207,6 +207,10 @@ impl Connection {
         let request = ConnectRequest::decode(payload)?;
         self.connecting = false;
         self.stats.received += 1;
+        if self.published.shut().is_some() {
+            self.outbox.push(Say::Close);
+            return Ok(());
+        }
         let zxid = self.published.view().zxid;
         if request.last_zxid_seen > zxid {
             // The client has seen a later state than this server: it must go elsewhere.

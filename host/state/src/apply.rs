@@ -290,6 +290,12 @@ impl State {
         if std::mem::replace(&mut self.taken, true) { Ok(None) } else { Ok(self.writing.clone()) }
     }
 
+    /// The state is of no use any more: what is being written is given to nobody. Nothing is to follow
+    /// but [`Self::install`].
+    pub fn give_up(&mut self) {
+        self.writing.iter().for_each(|flush| flush.give_up());
+    }
+
     /// Begins to gather afresh, once what was gathered before is written.
     fn begin_flush(&mut self) -> Result<(), Fault> {
         if self.meta.applied == self.writing.as_ref().map_or(self.base_index, |w| w.index()) {
