@@ -539,6 +539,9 @@ impl Connection {
     /// Writes everything that is decided to `out`, in order; at most about `bytes_max`.
     pub fn drain(&mut self, out: &mut BytesMut, bytes_max: usize) -> Drained {
         let skip_acl = self.published.view().settings.skip_acl;
+        if !self.saying.is_empty() && self.outbox.is_dead() {
+            self.saying.clear();
+        }
         while out.len() < bytes_max {
             if self.saying.is_empty() {
                 self.outbox.take_decided(&mut self.saying, DRAIN_MAX);

@@ -147,7 +147,12 @@ impl Comparison {
             match said.get(&me) {
                 Some((ours, _)) if ours != theirs => {
                     let (index, ours, theirs) = (*index, *ours, *theirs);
-                    return Verdict::Wrong(Wrong { index, ours, theirs, majority: majority.clone() });
+                    return Verdict::Wrong(Wrong {
+                        index,
+                        ours,
+                        theirs,
+                        majority: majority.clone(),
+                    });
                 }
                 // Who is right here was right before.
                 Some(_) => {

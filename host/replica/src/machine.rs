@@ -62,6 +62,11 @@ impl Machine {
         self
     }
 
+    /// See [`State::misapply_once`].
+    pub fn misapply_once(&mut self) {
+        self.state.misapply_once();
+    }
+
     /// Where its views go.
     pub fn published(&self) -> &Arc<Published> {
         &self.published

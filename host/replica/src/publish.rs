@@ -295,6 +295,9 @@ impl Published {
             }
             Change::SessionAttached { session, timeout_ms, generation } => {
                 let outbox = ticket.map(|ticket| Arc::clone(&ticket.outbox));
+                if let Some(outbox) = outbox.as_ref().filter(|_| self.shut.lock().is_some()) {
+                    outbox.inner.lock().dead = true;
+                }
                 let mut sessions = self.sessions.lock();
                 let before = match &outbox {
                     Some(outbox) => sessions.insert(*session, Arc::clone(outbox)),

@@ -232,6 +232,12 @@ impl State {
         self
     }
 
+    /// The next entry that changes a znode changes it wrongly, as if this server's memory had failed,
+    /// for the tests that show that this is found. Never called in a server.
+    pub fn misapply_once(&mut self) {
+        self.mutants.misapply = true;
+    }
+
     /// Goes on with the state of a snapshot in place of this one.
     ///
     /// # Errors
@@ -239,7 +245,8 @@ impl State {
     pub fn install(&mut self, staged: Staged) -> Result<(), Fault> {
         let hooks = std::mem::replace(&mut self.hooks, Box::new(NoHooks));
         let new = Self::open(staged.store, hooks, self.view.cache.bytes_max())?;
-        let (gather_bytes_max, mutants) = (self.gather_bytes_max, self.mutants);
+        let mutants = StateMutants { misapply: false, ..self.mutants };
+        let gather_bytes_max = self.gather_bytes_max;
         *self = new.with_gather_bytes(gather_bytes_max).with_mutants(mutants);
         Ok(())
     }
@@ -392,6 +399,7 @@ impl State {
         }
         let (zxid, time_ms) = (txn.zxid, txn.time_ms);
         let finished = txn.finish(meta.digest);
+        self.mutants.misapply &= !finished.misapplied;
         meta.applied = index;
         meta.term = term;
         meta.zxid = zxid;

@@ -224,7 +224,8 @@ impl<D: Disk> Node<D> {
         }
         quarantine.asked = self.ticks;
         let comparison = &self.health.comparison;
-        let is_well = |id: &u64| *id != me && linked.contains(id) && !comparison.is_quarantined(*id);
+        let is_well =
+            |id: &u64| *id != me && linked.contains(id) && !comparison.is_quarantined(*id);
         let mut well: Vec<u64> = quarantine.majority.iter().copied().filter(is_well).collect();
         if well.is_empty() {
             well = linked.iter().copied().filter(is_well).collect();
@@ -260,8 +261,10 @@ impl<D: Disk> Node<D> {
         doubt.told = true;
         let verdict = self.health.comparison.verdict(self.config.raft_id, &self.members.voters);
         let Verdict::Doubt { index, said } = verdict else { return };
-        let said: Vec<String> =
-            said.iter().map(|(id, digests)| format!("server {}: {digests}", self.server(*id))).collect();
+        let said: Vec<String> = said
+            .iter()
+            .map(|(id, digests)| format!("server {}: {digests}", self.server(*id)))
+            .collect();
         tracing::error!(
             index,
             ?said,
@@ -273,8 +276,7 @@ impl<D: Disk> Node<D> {
     /// Another server offers its state, which was asked for.
     pub(super) fn offered_state(&mut self, from: u64, of: (u64, u64)) {
         let generation = self.generation();
-        if self.is_quarantined()
-            && self.receiver.offered_to_heal(from, of, generation, self.ticks)
+        if self.is_quarantined() && self.receiver.offered_to_heal(from, of, generation, self.ticks)
         {
             let server = self.server(from);
             tracing::info!(server, index = of.0, "the state of another server is on its way");
@@ -302,18 +304,23 @@ impl<D: Disk> Node<D> {
             return Err(NodeError::State(why.clone()));
         }
         work.quarantine = self.health.news.take();
-        let is_known = |(staged, _): &mut (Staged, u64)| staged.meta().applied <= self.raft.committed();
+        let is_known =
+            |(staged, _): &mut (Staged, u64)| staged.meta().applied <= self.raft.committed();
         if let Some((staged, generation)) = self.health.healed.take_if(is_known) {
             let at = Position { index: staged.meta().applied, term: staged.meta().term };
             if self.raft.take_state(at, generation)? {
                 self.end_quarantine();
-                let behind = if self.mutants.forget_to_catch_up { self.committed } else { at.index };
+                let behind =
+                    if self.mutants.forget_to_catch_up { self.committed } else { at.index };
                 self.health.next = Some(behind + 1);
                 // Until the Machine reports it: nothing before counts any more.
                 (self.applied, self.durable) = (at.index, at.index);
                 work.install = Some(staged);
             } else {
-                tracing::warn!(?at, "a state does not go with this server's log; asking for another");
+                tracing::warn!(
+                    ?at,
+                    "a state does not go with this server's log; asking for another"
+                );
             }
         }
         while let Some(next) = self.health.next {
@@ -329,5 +336,4 @@ impl<D: Disk> Node<D> {
         }
         Ok(())
     }
-
 }

@@ -1,5 +1,5 @@
 //! A server hangs up on a client only for a reason: its session has ended or has moved on, it could not
-//! be attached, a snapshot jumped over what it watches, or this server is cut off from any leader. That a leader is
+//! be attached, a snapshot jumped over what it watches, this server's state is of no use, or it is cut off from any leader. That a leader is
 //! lost for a moment is none.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,9 @@ impl Checker for HangUps {
         counts: &mut Counts,
     ) -> Result<(), String> {
         match event {
-            Event::Installed { server } => *self.installs.entry(*server).or_default() += 1,
+            Event::Installed { server } | Event::Quarantined { server } => {
+                *self.installs.entry(*server).or_default() += 1
+            }
             Event::Attached { conn, .. } => {
                 let server = known.connections.get(*conn).server;
                 let installs = self.installs.get(&server).copied().unwrap_or_default();
