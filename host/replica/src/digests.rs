@@ -4,8 +4,8 @@
 //! Invariants:
 //! * A server is wrong only against a majority of the voters. Where some disagree and nobody has a
 //!   majority, nothing is known but that (a [`Verdict::Doubt`]).
-//! * A state that was copied from another server is no witness for that one: the first word after the
-//!   copy does not count, though it is judged like any other.
+//! * A state that was copied from another server, of which no majority had said yet that it was right, is
+//!   no witness for that one: the first word after the copy does not count, though it is judged.
 //! * Words of a bounded number of entries are kept: who is wrong once says something else ever after.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,8 @@ pub enum Word {
         index: u64,
         /// The digests.
         digests: Digests,
-        /// Whether this is the first word of a state that was copied from another server.
+        /// Whether this is the first word of a state that was copied from another server, of which it
+        /// was not known to be right.
         is_copy: bool,
     },
     /// It has no state that is of any use.

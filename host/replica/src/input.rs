@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::Id;
 use state::apply::{Meta, SessionRow};
-use state::snapshot::{Source, Staged};
+use state::snapshot::{Chunk, Source, Staged};
 use state::{Command, Members, Op};
 
 use crate::digests::Digests;
 use crate::outbox::{Outbox, Ticket};
 use crate::peer::PeerMessage;
-use crate::snapshots::{SnapshotJob, SnapshotMessage, StageDone};
+use crate::snapshots::{SnapshotJob, StageDone};
 
 /// Something for the Node to do.
 #[derive(Debug)]
@@ -48,8 +48,10 @@ pub enum Input {
     ChunkRead {
         /// The server.
         to: u64,
-        /// What it is sent.
-        message: SnapshotMessage,
+        /// The snapshot, by the index and term of its last entry.
+        of: (u64, u64),
+        /// The chunk.
+        chunk: Chunk,
     },
     /// A chunk of a snapshot was staged.
     Staged(StageDone),

@@ -260,7 +260,9 @@ impl<D: Disk> Node<D> {
                 self.durable = self.durable.max(source.meta().applied);
                 self.raft.offers().put(source);
             }
-            Input::ChunkRead { to, message } => {
+            Input::ChunkRead { to, of, chunk } => {
+                let is_confirmed = self.raft.offers().is_confirmed(of.0);
+                let message = SnapshotMessage::Chunk { of, chunk, is_confirmed };
                 self.outgoing.push((to, PeerMessage::Snapshot(message)));
             }
             Input::Staged(done) => self.staged(done),
@@ -448,7 +450,9 @@ impl<D: Disk> Node<D> {
                 self.outgoing.extend(of.map(offer));
             }
             SnapshotMessage::Offer { of } => self.offered_state(from, of),
-            SnapshotMessage::Chunk { of, chunk } => self.jobs.extend(self.receiver.take(of, chunk)),
+            SnapshotMessage::Chunk { of, chunk, is_confirmed } => {
+                self.jobs.extend(self.receiver.take(of, chunk, is_confirmed));
+            }
             SnapshotMessage::Gone { of } => {
                 if self.receiver.gone(from, of) {
                     tracing::info!(server = self.server(from), "it keeps that snapshot no more");
@@ -460,10 +464,11 @@ impl<D: Disk> Node<D> {
     fn staged(&mut self, done: StageDone) {
         match self.receiver.staged(done, self.ticks) {
             Ok(None) => {}
-            Ok(Some(Whole { offer: None, staged, generation })) => {
-                self.has_state(staged, generation);
+            Ok(Some(Whole { offer: None, staged, generation, is_confirmed })) => {
+                self.has_state(staged, generation, is_confirmed);
             }
-            Ok(Some(Whole { offer: Some(offer), staged, generation })) => {
+            Ok(Some(Whole { offer: Some(offer), staged, generation, is_confirmed })) => {
+                self.is_given(is_confirmed);
                 self.staged = Some((staged, generation));
                 self.raft.step(offer);
             }

@@ -27,6 +27,8 @@ use crate::raft::{RaftMessage, SnapshotAt};
 const ASK_AGAIN_TICKS: u32 = 20;
 /// After so many ticks without being asked, the leader offers anew.
 const OFFER_AGAIN_TICKS: u32 = 60;
+/// For so many ticks it is waited for a majority to have the same state.
+const CONFIRM_TICKS: u32 = 40;
 /// After so many ticks without being asked, a sender forgets which snapshot it offered.
 const FORGET_TICKS: u32 = 1200;
 
@@ -46,6 +48,8 @@ pub enum SnapshotMessage {
         of: (u64, u64),
         /// The chunk.
         chunk: Chunk,
+        /// Whether a majority is known to have had the same state then.
+        is_confirmed: bool,
     },
     /// A server whose state is of no use, and whose log begins with `first`, asks for another's.
     Want {
@@ -108,7 +112,7 @@ impl SnapshotJob {
             Self::Read { to, source, at } => {
                 let of = position(&source);
                 let chunk = source.chunk(at, CHUNK_BYTES_MAX)?;
-                Ok(Input::ChunkRead { to, message: SnapshotMessage::Chunk { of, chunk } })
+                Ok(Input::ChunkRead { to, of, chunk })
             }
             Self::Stage { staging, generation, chunk } => {
                 let staging = match staging {
@@ -135,8 +139,9 @@ fn position(source: &Source) -> (u64, u64) {
 pub(crate) struct Offers {
     ticks: u32,
     latest: Option<Arc<Source>>,
-    /// A newer one, of which it is not known yet whether the other servers have the same.
-    unconfirmed: Option<Arc<Source>>,
+    /// A newer one, of which it is not known yet whether the other servers have the same, and since
+    /// when there is.
+    unconfirmed: Option<(Arc<Source>, u32)>,
     /// Up to which entry this server had the state that a majority has.
     confirmed: u64,
     offered: BTreeMap<u64, Offer>,
@@ -172,15 +177,22 @@ impl Offers {
         if newest.is_none() || newest < Some(applied) && applied <= self.confirmed {
             self.latest = Some(source);
         } else if newest < Some(applied) && self.unconfirmed.is_none() {
-            self.unconfirmed = Some(source);
+            self.unconfirmed = Some((source, self.ticks));
         }
     }
 
     /// After the entry at `index` this server had the state that a majority has.
     pub(crate) fn confirm(&mut self, index: u64) {
         self.confirmed = self.confirmed.max(index);
-        let source = self.unconfirmed.take_if(|source| source.meta().applied <= index);
-        self.latest = source.or(self.latest.take());
+        let is_right = |(source, _): &mut (Arc<Source>, u32)| source.meta().applied <= index;
+        if let Some((source, _)) = self.unconfirmed.take_if(is_right) {
+            self.latest = Some(source);
+        }
+    }
+
+    /// Whether a majority is known to have had the state as of `index`.
+    pub(crate) fn is_confirmed(&self, index: u64) -> bool {
+        index <= self.confirmed
     }
 
     /// Nobody is to have this server's state, or everybody may have it again.
@@ -195,9 +207,14 @@ impl Offers {
         self.wanted.clear();
     }
 
-    /// The best picture from which entries from `first` on go on.
+    /// The best picture that is of use. One is not confirmed where nothing happens, or nobody is there
+    /// to do so: then it has to do.
     fn best(&self, is_of_use: impl Fn(&Arc<Source>) -> bool) -> Option<Arc<Source>> {
-        let all = [&self.latest, &self.unconfirmed];
+        let ticks = self.ticks;
+        let has_to_do =
+            |(_, since): &&(Arc<Source>, u32)| ticks.wrapping_sub(*since) >= CONFIRM_TICKS;
+        let unconfirmed = self.unconfirmed.as_ref().filter(has_to_do).map(|(source, _)| source);
+        let all = [self.latest.as_ref(), unconfirmed];
         all.into_iter().flatten().find(|source| is_of_use(source)).cloned()
     }
 
@@ -285,6 +302,8 @@ struct Incoming {
     stage: Stage,
     next: Cursor,
     asked: u32,
+    /// Whether a majority is known to have had the same state then.
+    is_confirmed: bool,
 }
 
 /// A snapshot that is whole.
@@ -296,6 +315,8 @@ pub(crate) struct Whole {
     pub(crate) staged: Staged,
     /// Names the store that holds it.
     pub(crate) generation: u64,
+    /// Whether a majority is known to have had the same state then.
+    pub(crate) is_confirmed: bool,
 }
 
 /// What this server receives: one snapshot at a time.
@@ -361,7 +382,9 @@ impl Receiver {
         self.generation = self.generation.max(generation) + 1;
         let (stage, next) = (Stage::Asked(None), Cursor::default());
         let (generation, asked) = (self.generation, ticks.wrapping_sub(ASK_AGAIN_TICKS));
-        self.incoming = Some(Incoming { from, of, generation, offer, stage, next, asked });
+        let is_confirmed = false;
+        self.incoming =
+            Some(Incoming { from, of, generation, offer, stage, next, asked, is_confirmed });
     }
 
     /// Whether nothing is under way; what this server asked for is given up if `keeps` does not hold of
@@ -394,11 +417,17 @@ impl Receiver {
     }
 
     /// The work that a chunk makes, unless it came before.
-    pub(crate) fn take(&mut self, of: (u64, u64), chunk: Chunk) -> Option<SnapshotJob> {
+    pub(crate) fn take(
+        &mut self,
+        of: (u64, u64),
+        chunk: Chunk,
+        is_confirmed: bool,
+    ) -> Option<SnapshotJob> {
         let incoming = self.incoming.as_mut()?;
         if of != incoming.of || chunk.at != incoming.next {
             return None;
         }
+        incoming.is_confirmed = is_confirmed;
         match std::mem::replace(&mut incoming.stage, Stage::Writing) {
             Stage::Asked(staging) => {
                 Some(SnapshotJob::Stage { staging, generation: incoming.generation, chunk })
@@ -428,11 +457,11 @@ impl Receiver {
                 Ok(None)
             }
             Progress::Whole(staged) => {
-                let Incoming { mut offer, generation, .. } = incoming;
+                let Incoming { mut offer, generation, is_confirmed, .. } = incoming;
                 if let Some(offer) = &mut offer {
                     offer.snapshot = Some(SnapshotAt::of(staged.meta()));
                 }
-                Ok(Some(Whole { offer, staged, generation }))
+                Ok(Some(Whole { offer, staged, generation, is_confirmed }))
             }
         }
     }

@@ -34,8 +34,11 @@ pub(super) struct Health {
     comparison: Comparison,
     /// What it said last of its state.
     said: Option<Word>,
-    /// Whether the state was copied from another server, and nothing was said of it since.
+    /// Whether the state was copied from another server, without any other's word for it, and nothing
+    /// was said of it since.
     is_copy: bool,
+    /// Whether the state that is to take its place is such a copy.
+    comes_as_copy: bool,
     doubt: Option<Doubt>,
     quarantine: Option<Quarantined>,
     /// What the Machine is to be told, and whoever keeps the state.
@@ -198,7 +201,7 @@ impl<D: Disk> Node<D> {
             tracing::info!("the state of another server took the place of this one's");
         }
         (self.health.news, self.health.healed, self.health.said) = (None, None, None);
-        (self.health.is_copy, self.health.next) = (true, None);
+        (self.health.is_copy, self.health.next) = (self.health.comes_as_copy, None);
         self.health.comparison.forget(self.config.raft_id);
         self.raft.offers().forget();
         self.raft.offers().close(false);
@@ -284,7 +287,8 @@ impl<D: Disk> Node<D> {
     }
 
     /// A state that was asked for is here.
-    pub(super) fn has_state(&mut self, staged: Staged, generation: u64) {
+    pub(super) fn has_state(&mut self, staged: Staged, generation: u64, is_confirmed: bool) {
+        self.is_given(is_confirmed);
         if self.is_quarantined() {
             self.health.healed = Some((staged, generation));
         }
@@ -293,6 +297,11 @@ impl<D: Disk> Node<D> {
     /// Whether the Machine gets what is committed as raft gives it, and not later, from the log.
     pub(super) fn follows_raft(&self) -> bool {
         !self.is_quarantined() && self.health.next.is_none()
+    }
+
+    /// A state is here that may take this one's place. `is_confirmed` says that a majority had the same.
+    pub(super) fn is_given(&mut self, is_confirmed: bool) {
+        self.health.comes_as_copy = !is_confirmed;
     }
 
     /// What the Machine is to be told, and what it gets from the log and not from raft.
