@@ -31,7 +31,7 @@ use super::wire::Wire;
 pub use self::life::{Did, End, Paused, Step};
 
 /// Every so many entries digests are compared.
-const COMPARED_EVERY: u64 = 64;
+const COMPARED_EVERY: u64 = 16;
 /// How many times opening may be cut short by another loss of power.
 const CUTS_MAX: u32 = 3;
 
