@@ -19,10 +19,11 @@ pub const COMPARED_EVERY: u64 = 1024;
 const KEPT_MAX: usize = 64;
 
 /// Whether all servers tell their digests after this entry, of which `times_ms` are the state's time
-/// before it and after it. An empty one is a new leader's.
-pub(crate) fn is_compared(index: u64, every: u64, is_empty: bool, times_ms: (i64, i64)) -> bool {
+/// before it and after it. `is_asked` says that a leader asks for it: by its first entry, an empty one, or
+/// when nothing else follows on the last.
+pub(crate) fn is_compared(index: u64, every: u64, is_asked: bool, times_ms: (i64, i64)) -> bool {
     let is_new_second = times_ms.0.div_euclid(1000) != times_ms.1.div_euclid(1000);
-    index.is_multiple_of(every) || is_empty || is_new_second
+    index.is_multiple_of(every) || is_asked || is_new_second
 }
 
 /// What a state is after an entry.

@@ -171,6 +171,7 @@ impl Machine {
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
                 reports.push(Report::Members(Arc::clone(&self.state.meta().members)));
             }
+            let is_asked = payload.is_empty() || applied.is_idle;
             let own = applied.outcomes.iter().rev();
             let own = own.filter(|o| o.origin == self.me && o.answer != Answer::Skipped);
             let own = own.map(|outcome| outcome.sequence).next();
@@ -187,7 +188,7 @@ impl Machine {
             reports.push(Report::Applied { index, own, time_ms, commands, took_ms });
             let Meta { digest: state, history, .. } = *self.state.meta();
             let every = self.compared_every;
-            if is_compared(index, every, payload.is_empty(), (before_ms, time_ms)) {
+            if is_compared(index, every, is_asked, (before_ms, time_ms)) {
                 reports.push(Report::Digests { index, digests: Digests { state, history } });
             }
             self.confirm();

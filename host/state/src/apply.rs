@@ -111,6 +111,8 @@ impl Meta {
 pub struct Applied {
     /// One for each command, in order.
     pub outcomes: Vec<Outcome>,
+    /// Whether a leader had nothing else to say.
+    pub is_idle: bool,
 }
 
 /// The replicated state, and the only one who may change it.
@@ -353,7 +355,7 @@ impl State {
         let mut meta = self.meta.clone();
         let mut txn = Txn::new(&base, meta.next_acl);
         txn.mutants = self.mutants;
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut is_idle) = (Vec::new(), false);
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
             outcomes.reserve(batch.groups.iter().map(|group| group.commands.len()).sum());
@@ -370,6 +372,7 @@ impl State {
                         changes: Vec::new(),
                     };
                     let taken = meta.origins.get(&server).copied();
+                    is_idle |= matches!(command, Command::Nothing);
                     if let Command::Conf(step) = command {
                         Arc::make_mut(&mut meta.members).change(*step);
                         outcome.answer = Answer::Done;
@@ -419,7 +422,7 @@ impl State {
         if self.gathering.bytes > self.gather_bytes_max {
             self.begin_flush()?;
         }
-        Ok(Applied { outcomes })
+        Ok(Applied { outcomes, is_idle })
     }
 
     /// Whether a command is the next one of its server's boot.

@@ -136,6 +136,11 @@ impl Faults {
         ensemble.network.heal(now_ms);
     }
 
+    /// The power of a server goes within so many milliseconds.
+    pub fn lose_power_soon(&mut self, id: u64, now_ms: i64, ms: u64, rng: &mut SimRng) {
+        self.of(id).power_at_ms = Some(now_ms + rng.below(ms) as i64);
+    }
+
     /// A process has ended, and what was planted with it.
     pub fn ended(&mut self, id: u64) {
         let trouble = self.of(id);

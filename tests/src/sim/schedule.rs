@@ -448,7 +448,14 @@ impl Sim {
                 self.counts.healings += u64::from(self.ensemble.corrupted.remove(&server));
                 self.happened(Event::Installed { server })
             }
-            Did::Quarantined => self.happened(Event::Quarantined { server }),
+            Did::Quarantined => {
+                // It must still know when it starts again.
+                if self.trouble && self.rng.chance(30) {
+                    let Self { faults, rng, now_ms, .. } = self;
+                    faults.lose_power_soon(server, *now_ms, 100, rng);
+                }
+                self.happened(Event::Quarantined { server })
+            }
             Did::Served { conn } => self.happened(Event::Served { server, conn }),
             Did::Applied(index) => self.applied(server, index),
         }

@@ -11,6 +11,7 @@
 //! * The log is not trimmed while there is no state: whatever comes, the log goes on from it.
 //! * A quarantine outlives the process: whoever keeps the state writes it down (`Work::quarantine`).
 
+use state::Command;
 use state::snapshot::Staged;
 
 use super::{BACKLOG_ENTRIES_MAX, BATCH_BYTES_MAX, Node, NodeError};
@@ -25,6 +26,8 @@ use crate::snapshots::SnapshotMessage;
 const SAY_AGAIN_TICKS: u32 = 20;
 /// A doubt that lasts for so many ticks is worth an alarm: the others' words may be on their way.
 const ALARM_TICKS: u32 = 20;
+/// After so many ticks without an entry those since the last comparison are compared.
+const IDLE_TICKS: u32 = 20;
 /// Every so many ticks another server is asked for its state, and another one to lead.
 const ASK_TICKS: u32 = 20;
 
@@ -32,6 +35,10 @@ const ASK_TICKS: u32 = 20;
 #[derive(Default)]
 pub(super) struct Health {
     comparison: Comparison,
+    /// The entry after which its state was compared last.
+    compared: u64,
+    /// The last entry that is applied, and since which tick.
+    applied: (u64, u32),
     /// What it said last of its state.
     said: Option<Word>,
     /// Whether the state was copied from another server, without any other's word for it, and nothing
@@ -100,6 +107,7 @@ impl<D: Disk> Node<D> {
         if self.is_quarantined() {
             return;
         }
+        self.health.compared = index;
         let is_copy = std::mem::take(&mut self.health.is_copy);
         let word = Word::At { index, digests, is_copy };
         self.health.comparison.hear(self.config.raft_id, word);
@@ -214,6 +222,7 @@ impl<D: Disk> Node<D> {
             self.say_again();
         }
         self.alarm();
+        self.compare_the_last();
         let (me, linked) = (self.config.raft_id, &self.linked);
         let Some(quarantine) = &mut self.health.quarantine else {
             // The state came otherwise.
@@ -252,6 +261,18 @@ impl<D: Disk> Node<D> {
         if let Some(to) = to {
             tracing::info!(raft_id = to, "hands leadership over");
             self.raft.hand_over(to);
+        }
+    }
+
+    /// What was applied last is compared though nothing follows: this server, which leads, sees to it.
+    fn compare_the_last(&mut self) {
+        if self.health.applied.0 != self.applied {
+            self.health.applied = (self.applied, self.ticks);
+        }
+        let is_due = self.ticks.wrapping_sub(self.health.applied.1) == IDLE_TICKS;
+        let is_new = self.applied > self.health.compared;
+        if is_due && is_new && self.decides() && !self.raft.is_alone() && self.queue.is_empty() {
+            self.decide(Command::Nothing);
         }
     }
 

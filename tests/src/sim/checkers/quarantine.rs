@@ -1,10 +1,11 @@
 //! A server that knows that its state is of no use serves nobody from it, and lets another one lead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
 use crate::sim::history::Event;
+use crate::sim::server::Server;
 
 /// How long such a server may lead on while nothing else is wrong, in milliseconds.
 const LEADS_ON_MS: i64 = 4000;
@@ -13,6 +14,8 @@ const LEADS_ON_MS: i64 = 4000;
 #[derive(Default)]
 pub(super) struct Quarantine {
     since_ms: BTreeMap<u64, i64>,
+    /// Those of them that have just started again.
+    starting: BTreeSet<u64>,
 }
 
 impl Checker for Quarantine {
@@ -35,9 +38,31 @@ impl Checker for Quarantine {
                     ));
                 }
                 self.since_ms.insert(*server, known.now_ms);
+                self.starting.remove(server);
+            }
+            Event::Restarted { server, .. } if self.since_ms.contains_key(server) => {
+                // Its process may have ended before that was written.
+                let is_written =
+                    known.ensemble.servers.get(server).is_some_and(Server::is_quarantined);
+                if is_written {
+                    self.starting.insert(*server);
+                } else {
+                    self.since_ms.remove(server);
+                }
+            }
+            Event::Applied { server, .. } if self.starting.remove(server) => {
+                if !known.ensemble.corrupted.contains(server) {
+                    // It had another state before its process ended.
+                    self.since_ms.remove(server);
+                    return Ok(());
+                }
+                return Err(format!(
+                    "server {server} was in quarantine, and does not know that after it started again"
+                ));
             }
             Event::Installed { server } | Event::Wiped { server } => {
                 self.since_ms.remove(server);
+                self.starting.remove(server);
             }
             Event::Served { server, conn } => {
                 return Err(format!(
