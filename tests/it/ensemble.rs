@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Ensemble {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) clients: Vec<SocketAddr>,
-    servers: Vec<Option<Server>>,
+    pub(crate) servers: Vec<Option<Server>>,
 }
 
 pub(crate) fn set(path: &str, data: &str) -> Request {

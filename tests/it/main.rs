@@ -6,6 +6,7 @@ mod client;
 mod clocks;
 mod disk_full;
 mod ensemble;
+mod healing;
 mod kill;
 mod limits;
 mod local_ensemble;

@@ -207,6 +207,10 @@ impl Connection {
         let request = ConnectRequest::decode(payload)?;
         self.connecting = false;
         self.stats.received += 1;
+        if self.published.shut().is_some() {
+            self.outbox.push(Say::Close);
+            return Ok(());
+        }
         let zxid = self.published.view().zxid;
         if request.last_zxid_seen > zxid {
             // The client has seen a later state than this server: it must go elsewhere.
@@ -535,6 +539,9 @@ impl Connection {
     /// Writes everything that is decided to `out`, in order; at most about `bytes_max`.
     pub fn drain(&mut self, out: &mut BytesMut, bytes_max: usize) -> Drained {
         let skip_acl = self.published.view().settings.skip_acl;
+        if !self.saying.is_empty() && self.outbox.is_dead() {
+            self.saying.clear();
+        }
         while out.len() < bytes_max {
             if self.saying.is_empty() {
                 self.outbox.take_decided(&mut self.saying, DRAIN_MAX);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::Id;
 use state::apply::{Meta, SessionRow};
-use state::snapshot::{Source, Staged};
+use state::snapshot::{Chunk, Source, Staged};
 use state::{Command, Members, Op};
 
+use crate::digests::Digests;
 use crate::outbox::{Outbox, Ticket};
 use crate::peer::PeerMessage;
-use crate::snapshots::{SnapshotJob, SnapshotMessage, StageDone};
+use crate::snapshots::{SnapshotJob, StageDone};
 
 /// Something for the Node to do.
 #[derive(Debug)]
@@ -47,8 +48,10 @@ pub enum Input {
     ChunkRead {
         /// The server.
         to: u64,
-        /// What it is sent.
-        message: SnapshotMessage,
+        /// The snapshot, by the index and term of its last entry.
+        of: (u64, u64),
+        /// The chunk.
+        chunk: Chunk,
     },
     /// A chunk of a snapshot was staged.
     Staged(StageDone),
@@ -68,6 +71,8 @@ pub enum Input {
     },
     /// There is a new link to a server, by its raft id.
     Linked(u64),
+    /// A row of this server's state is damaged, as somebody found who read it.
+    Damaged(String),
     /// The link to a server is gone.
     Unlinked(u64),
     /// A server has ended its link to this one, which may have a link to it all the same.
@@ -90,6 +95,15 @@ pub enum Report {
         /// How long that took, in milliseconds.
         took_ms: i64,
     },
+    /// After the entry at this index the state has these digests, which are to be compared.
+    Digests {
+        /// The index.
+        index: u64,
+        /// The digests.
+        digests: Digests,
+    },
+    /// A row of the state is damaged: nothing more is applied to it, and nobody is served from it.
+    Damaged(String),
     /// No command of this start is taken: it has to begin by replacing this boot, which it did not
     /// know of.
     Replaces(u64),
@@ -119,10 +133,22 @@ pub enum Report {
     },
 }
 
+/// A state that is of no use, until another takes its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantine {
+    /// Names its store.
+    pub generation: u64,
+    /// What is wrong with it, for people.
+    pub why: String,
+}
+
 /// What the Node gives the Machine: a snapshot, who waits, what was committed, and who may read when.
 /// The jobs beside it are not for the Machine.
 #[derive(Debug, Default)]
 pub struct Work {
+    /// The state is of no use: nobody is to be served from it, and nothing is applied to it any more.
+    /// Whoever keeps it writes that down, for this and for later starts.
+    pub quarantine: Option<Quarantine>,
     /// Work on stores, for a thread of its own.
     pub snapshots: Vec<SnapshotJob>,
     /// A state to go on with, before anything else.
@@ -138,7 +164,8 @@ pub struct Work {
 impl Work {
     /// Whether there is nothing for the Machine.
     pub fn is_empty(&self) -> bool {
-        self.install.is_none()
+        self.quarantine.is_none()
+            && self.install.is_none()
             && self.expect.is_empty()
             && self.entries.is_empty()
             && self.reads.is_empty()

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use state::apply::Meta;
 use state::snapshot::{Source, Staged};
 use state::{Answer, Fault, Flush, Outcome, State};
 
+use crate::digests::{COMPARED_EVERY, Digests, is_compared};
 use crate::input::{Report, Work};
 use crate::mutants::MachineMutants;
 use crate::outbox::Ticket;
@@ -22,6 +24,10 @@ pub struct Machine {
     reads: BTreeMap<u64, Vec<Ticket>>,
     /// A clock that is never set, in milliseconds; it decides nothing here.
     steady: Box<dyn FnMut() -> i64 + Send>,
+    /// Whether the state is of no use: then nothing happens until another takes its place.
+    is_shut: bool,
+    /// Every so many entries the digests are compared.
+    compared_every: u64,
     mutants: MachineMutants,
 }
 
@@ -32,12 +38,19 @@ impl Machine {
         let (waiting, reads, mutants) =
             (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
         let steady = Box::new(|| 0);
-        Self { state, published, me, waiting, reads, steady, mutants }
+        let (is_shut, compared_every) = (false, COMPARED_EVERY);
+        Self { state, published, me, waiting, reads, steady, is_shut, compared_every, mutants }
     }
 
     /// Has it tell the Node how long entries take, by this clock.
     pub fn with_clock(mut self, steady_ms: impl FnMut() -> i64 + Send + 'static) -> Self {
         self.steady = Box::new(steady_ms);
+        self
+    }
+
+    /// Digests are compared every so many entries, on all servers the same.
+    pub fn with_comparisons(mut self, every: u64) -> Self {
+        self.compared_every = every;
         self
     }
 
@@ -47,6 +60,11 @@ impl Machine {
         self.published = Published::with_mutants(self.state.view(), mutants);
         self.mutants = mutants;
         self
+    }
+
+    /// See [`State::misapply_once`].
+    pub fn misapply_once(&mut self) {
+        self.state.misapply_once();
     }
 
     /// Where its views go.
@@ -64,7 +82,7 @@ impl Machine {
     /// # Errors
     /// A [`Fault`] stops the server.
     pub fn take_flush(&mut self, begin: bool) -> Result<Option<Arc<Flush>>, Fault> {
-        self.state.take_flush(begin)
+        if self.is_shut { Ok(None) } else { self.state.take_flush(begin) }
     }
 
     /// See [`State::source`].
@@ -80,13 +98,23 @@ impl Machine {
     /// # Errors
     /// A [`Fault`] stops the server.
     pub fn sync(&mut self) -> Result<(), Fault> {
-        self.state.sync()
+        if self.is_shut { Ok(()) } else { self.state.sync() }
+    }
+
+    /// The state is of no use any more. What it was written stays as it is: it is evidence.
+    fn shut(&mut self, why: &str) {
+        self.is_shut = true;
+        self.state.give_up();
+        let waiting = self.waiting.drain(..).map(|(_, ticket)| ticket);
+        let reads = std::mem::take(&mut self.reads).into_values().flatten();
+        self.published.let_go(why, waiting.chain(reads).map(|ticket| ticket.outbox).collect());
     }
 
     /// Goes on with the state of a snapshot. What it has of this server's commands was done, but with
     /// what outcome is not known here: those who wait for it are let go with all clients.
     fn install(&mut self, staged: Staged, reports: &mut Vec<Report>) -> Result<(), Fault> {
         self.state.install(staged)?;
+        self.is_shut = false;
         let meta = self.state.meta().clone();
         let view = self.state.view();
         let sessions = view.sessions()?;
@@ -111,6 +139,15 @@ impl Machine {
         if let Some(staged) = work.install {
             self.install(staged, &mut reports)?;
         }
+        if let Some(quarantine) = work.quarantine {
+            self.shut(&quarantine.why);
+        }
+        if self.is_shut && !self.mutants.serve_in_quarantine {
+            let reads = work.reads.into_iter().flat_map(|(_, reads)| reads);
+            let waiting = work.expect.into_iter().map(|(_, ticket)| ticket);
+            waiting.chain(reads).for_each(|ticket| ticket.outbox.kill());
+            return Ok(reports);
+        }
         self.waiting.extend(work.expect);
         for (index, reads) in work.reads {
             let index = if self.mutants.read_unapplied { 0 } else { index };
@@ -120,10 +157,21 @@ impl Machine {
         for (index, term, payload) in work.entries {
             let began_ms = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
-            let applied = self.state.apply(index, term, &payload)?;
+            let before_ms = self.state.meta().time_ms;
+            let applied = match self.state.apply(index, term, &payload) {
+                Ok(applied) => applied,
+                Err(fault @ Fault::Damaged { .. }) => {
+                    let why = fault.to_string();
+                    self.shut(&why);
+                    reports.push(Report::Damaged(why));
+                    return Ok(reports);
+                }
+                Err(fault) => return Err(fault),
+            };
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
                 reports.push(Report::Members(Arc::clone(&self.state.meta().members)));
             }
+            let is_asked = payload.is_empty() || applied.is_idle;
             let own = applied.outcomes.iter().rev();
             let own = own.filter(|o| o.origin == self.me && o.answer != Answer::Skipped);
             let own = own.map(|outcome| outcome.sequence).next();
@@ -138,6 +186,11 @@ impl Machine {
             self.published.publish(view, applied.outcomes, me, waiting, &mut reports);
             let took_ms = (self.steady)() - began_ms;
             reports.push(Report::Applied { index, own, time_ms, commands, took_ms });
+            let Meta { digest: state, history, .. } = *self.state.meta();
+            let every = self.compared_every;
+            if is_compared(index, every, is_asked, (before_ms, time_ms)) {
+                reports.push(Report::Digests { index, digests: Digests { state, history } });
+            }
             self.confirm();
         }
         Ok(reports)

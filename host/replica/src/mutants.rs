@@ -33,6 +33,14 @@ pub struct NodeMutants {
     pub repeat_read_index: bool,
     /// The time of a leader is what its own wall clock shows.
     pub trust_own_clock: bool,
+    /// A state that is against the majority's stays in use.
+    pub ignore_digests: bool,
+    /// A state that differs from any other is wrong, with a majority against it or without.
+    pub wrong_without_majority: bool,
+    /// A server whose state is of no use leads on.
+    pub lead_in_quarantine: bool,
+    /// What was committed while a state was of no use is not applied to the one in its place.
+    pub forget_to_catch_up: bool,
 }
 
 /// Bugs of the Machine and of what it publishes to.
@@ -52,6 +60,8 @@ pub struct MachineMutants {
     pub keep_clients_over_snapshot: bool,
     /// A linearizable read does not wait until what the leader told it of is applied.
     pub read_unapplied: bool,
+    /// Clients are served though the state is of no use.
+    pub serve_in_quarantine: bool,
 }
 
 /// Bugs of a connection.

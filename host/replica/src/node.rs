@@ -10,6 +10,9 @@
 //! * Nothing more is proposed while too much waits to be applied (`backlog.rs`).
 //! * An entry's time is that of a majority's clocks (`clocks.rs`).
 //! * Only the leader decides: that a session has expired, that a close goes on, that a znode is due.
+//! * What is wrong with this server's state is found out, and mended, in `node/health.rs`.
+
+mod health;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use state::snapshot::Staged;
 use state::{Command, Members, Settings, View};
 use thiserror::Error;
 
+use self::health::Health;
 use crate::backlog::{BACKLOG_ENTRIES_MAX, Backlog};
 use crate::clocks::{Astray, Clocks, Now};
 use crate::cut_off::CutOff;
@@ -85,6 +89,12 @@ pub enum NodeError {
     /// The log failed; it must be reopened.
     #[error("{0}")]
     Log(#[from] LogError),
+    /// The state is of no use, and there is no other server to get another from.
+    #[error(
+        "its state is damaged ({0}), and there is no other server that it could get it from: restore \
+         the data directory from a backup"
+    )]
+    State(String),
     /// Raft refused to start.
     #[error("raft cannot start: {0}")]
     Raft(String),
@@ -125,6 +135,7 @@ pub struct Node<D: Disk> {
     /// Those that ask and are not of the ensemble, and when they last did.
     strangers: BTreeMap<u32, u32>,
     receiver: Receiver,
+    health: Health,
     /// The state of a snapshot that raft takes now, and its generation.
     staged: Option<(Staged, u64)>,
     /// Work on stores, not given out yet.
@@ -184,6 +195,7 @@ impl<D: Disk> Node<D> {
             joining: BTreeMap::new(),
             strangers: BTreeMap::new(),
             receiver: Receiver::default(),
+            health: Health::default(),
             staged: None,
             jobs: Vec::new(),
             outgoing: Vec::new(),
@@ -229,6 +241,8 @@ impl<D: Disk> Node<D> {
     /// Takes one input.
     pub fn step(&mut self, input: Input) {
         match input {
+            Input::Write { ticket, .. } | Input::Reads(ticket) if self.lets_go(Some(&ticket)) => {}
+            Input::Command { ticket, .. } if self.lets_go(ticket.as_ref()) => {}
             Input::Write { session, generation, identities, op, mut ticket } => {
                 ticket.after_read &= !self.mutants.pack_past_reads;
                 let write = Queued::Write { session, generation, identities, op };
@@ -238,17 +252,17 @@ impl<D: Disk> Node<D> {
                 self.queue.push_back((Queued::Command(command), ticket));
             }
             Input::Reads(ticket) => self.reads.wait(ticket),
-            Input::HandOver => {
-                if let Some(to) = self.raft.successor(|id| self.linked.contains(&id)) {
-                    tracing::info!(raft_id = to, "hands leadership over");
-                    self.raft.hand_over(to);
-                }
-            }
+            Input::HandOver => self.hand_over(),
+            Input::Damaged(why) => self.quarantine(why, Vec::new()),
+            // Of a state that nobody is to have.
+            Input::Durable(_) if self.is_quarantined() => {}
             Input::Durable(source) => {
                 self.durable = self.durable.max(source.meta().applied);
                 self.raft.offers().put(source);
             }
-            Input::ChunkRead { to, message } => {
+            Input::ChunkRead { to, of, chunk } => {
+                let is_confirmed = self.raft.offers().is_confirmed(of.0);
+                let message = SnapshotMessage::Chunk { of, chunk, is_confirmed };
                 self.outgoing.push((to, PeerMessage::Snapshot(message)));
             }
             Input::Staged(done) => self.staged(done),
@@ -262,6 +276,7 @@ impl<D: Disk> Node<D> {
                     self.proposals.send_afresh();
                 }
                 self.receiver.ask_now(self.ticks);
+                self.say_again();
             }
             Input::Unlinked(peer) => {
                 self.linked.remove(&peer);
@@ -274,7 +289,7 @@ impl<D: Disk> Node<D> {
     /// A server may be gone.
     fn lost(&mut self, peer: u64) {
         self.raft.unreachable(peer);
-        if peer == self.raft.leader().0 && !self.leads() {
+        if peer == self.raft.leader().0 && !self.leads() && !self.is_quarantined() {
             // It is not waited for: the voters ask for votes one after the other.
             self.raft.forget_leader();
             self.campaigns = Some(self.ticks.wrapping_add(1 + self.raft.rank(peer)));
@@ -291,6 +306,7 @@ impl<D: Disk> Node<D> {
                 }
             }
             PeerMessage::Snapshot(message) => self.hear_of_snapshot(from, message),
+            PeerMessage::Word(word) => self.hear_word(from, word),
             PeerMessage::Join(server, nonce) => self.join(server, nonce),
             PeerMessage::Forward(server, sent) if self.leads() => {
                 if let Err(missing) = self.lines.put(server, sent) {
@@ -334,6 +350,9 @@ impl<D: Disk> Node<D> {
             }
             return;
         };
+        if !self.decides() {
+            return;
+        }
         let asked = self.joining.get(&server).filter(|(known, _)| *known == nonce);
         let is_new = asked.is_none_or(|(_, at)| self.ticks.wrapping_sub(*at) >= JOIN_TICKS);
         if !is_new {
@@ -364,7 +383,7 @@ impl<D: Disk> Node<D> {
 
     /// Brings whom raft counts in line with the servers that are to be.
     fn change_members(&mut self) {
-        if !self.leads() || self.raft.is_changing() {
+        if !self.decides() || self.raft.is_changing() {
             return;
         }
         let counted = self.raft.counted(|id| self.linked.contains(&id));
@@ -425,7 +444,15 @@ impl<D: Disk> Node<D> {
                     self.outgoing.push((from, PeerMessage::Snapshot(gone)));
                 }
             },
-            SnapshotMessage::Chunk { of, chunk } => self.jobs.extend(self.receiver.take(of, chunk)),
+            SnapshotMessage::Want { first } => {
+                let of = self.raft.offers().want(from, first);
+                let offer = |of| (from, PeerMessage::Snapshot(SnapshotMessage::Offer { of }));
+                self.outgoing.extend(of.map(offer));
+            }
+            SnapshotMessage::Offer { of } => self.offered_state(from, of),
+            SnapshotMessage::Chunk { of, chunk, is_confirmed } => {
+                self.jobs.extend(self.receiver.take(of, chunk, is_confirmed));
+            }
             SnapshotMessage::Gone { of } => {
                 if self.receiver.gone(from, of) {
                     tracing::info!(server = self.server(from), "it keeps that snapshot no more");
@@ -437,7 +464,11 @@ impl<D: Disk> Node<D> {
     fn staged(&mut self, done: StageDone) {
         match self.receiver.staged(done, self.ticks) {
             Ok(None) => {}
-            Ok(Some(Whole { offer, staged, generation })) => {
+            Ok(Some(Whole { offer: None, staged, generation, is_confirmed })) => {
+                self.has_state(staged, generation, is_confirmed);
+            }
+            Ok(Some(Whole { offer: Some(offer), staged, generation, is_confirmed })) => {
+                self.is_given(is_confirmed);
                 self.staged = Some((staged, generation));
                 self.raft.step(offer);
             }
@@ -487,6 +518,8 @@ impl<D: Disk> Node<D> {
                     );
                 }
             }
+            Report::Digests { index, digests } => self.compare(index, digests),
+            Report::Damaged(why) => self.quarantine(why, Vec::new()),
             Report::Replaces(boot) => self.proposals.replace(boot),
             Report::Installed { meta, sessions } => {
                 self.members = Arc::clone(&meta.members);
@@ -498,6 +531,9 @@ impl<D: Disk> Node<D> {
                 self.moved = self.ticks;
                 self.clocks.reached(meta.time_ms);
                 self.know_sessions(sessions);
+                if self.decides() {
+                    self.take_over();
+                }
             }
             Report::Attached { session, generation, timeout_ms, outbox } => {
                 let early = self.mutants.expire_early;
@@ -511,7 +547,7 @@ impl<D: Disk> Node<D> {
             Report::Closing(session) => {
                 self.liveness.closed(session);
                 self.closing.insert(session);
-                if self.leads() && !self.mutants.forget_to_go_on_closing {
+                if self.decides() && !self.mutants.forget_to_go_on_closing {
                     self.decide(Command::ContinueClose { session });
                 }
             }
@@ -540,7 +576,7 @@ impl<D: Disk> Node<D> {
             tracing::info!(silent_ms, "no leader is heard of: a client is let go, to move");
             outbox.kill();
         }
-        if self.leads() {
+        if self.decides() {
             self.tell_astray();
             let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };
             for (session, generation) in self.liveness.expired(at_ms) {
@@ -549,7 +585,7 @@ impl<D: Disk> Node<D> {
                 let generation = Some(generation);
                 self.decide(Command::CloseSession { session, generation });
             }
-        } else if self.led.0 != 0 && self.ticks.is_multiple_of(HEARD_TICKS) {
+        } else if self.led.0 != 0 && !self.leads() && self.ticks.is_multiple_of(HEARD_TICKS) {
             let mut heard = self.liveness.take_heard();
             if self.mutants.forget_to_report {
                 heard.clear();
@@ -563,6 +599,7 @@ impl<D: Disk> Node<D> {
             self.moved = self.ticks;
         }
         self.change_members();
+        self.tick_health();
         self.outgoing.extend(self.receiver.tick(self.raft.committed(), self.ticks));
         self.trim()
     }
@@ -570,6 +607,9 @@ impl<D: Disk> Node<D> {
     /// Forgets the log's beginning, when more than enough is kept: never what the store might lose,
     /// nor, up to a bound, what goes on from a snapshot that is on its way to another server.
     fn trim(&mut self) -> Result<(), NodeError> {
+        if self.is_quarantined() {
+            return Ok(());
+        }
         let keep = self.config.log_keep_bytes;
         let mut index = match self.mutants.trim_past_durable {
             false => self.durable.min(self.applied),
@@ -641,6 +681,7 @@ impl<D: Disk> Node<D> {
                 work.entries.clear();
                 work.install = staged.map(|(staged, _)| staged);
                 self.backlog.install(index);
+                self.end_quarantine();
             }
             self.committed = self.raft.committed();
             self.give(flushed.entries, now.steady_ms, &mut work.entries)?;
@@ -649,6 +690,7 @@ impl<D: Disk> Node<D> {
             }
             if !proposes {
                 work.snapshots.append(&mut self.jobs);
+                self.go_on(&mut work)?;
                 return Ok(work);
             }
         }
@@ -662,6 +704,9 @@ impl<D: Disk> Node<D> {
         now_ms: i64,
         entries: &mut Vec<(u64, u64, Bytes)>,
     ) -> Result<(), NodeError> {
+        if self.is_quarantined() {
+            return Ok(());
+        }
         let (given, most) = self.backlog.gives();
         let upto = self.committed.min(most);
         if upto <= given {
@@ -705,14 +750,21 @@ impl<D: Disk> Node<D> {
         self.reads.ask_again();
         if now.0 == me {
             self.clocks.forget_astray();
-            if !self.mutants.no_full_timeouts {
-                self.liveness.begin_again();
-            }
-            if !self.mutants.forget_to_go_on_closing {
-                let closing: Vec<i64> = self.closing.iter().copied().collect();
-                for session in closing {
-                    self.decide(Command::ContinueClose { session });
-                }
+        }
+        if self.decides() {
+            self.take_over();
+        }
+    }
+
+    /// It leads from now on.
+    fn take_over(&mut self) {
+        if !self.mutants.no_full_timeouts {
+            self.liveness.begin_again();
+        }
+        if !self.mutants.forget_to_go_on_closing {
+            let closing: Vec<i64> = self.closing.iter().copied().collect();
+            for session in closing {
+                self.decide(Command::ContinueClose { session });
             }
         }
     }
@@ -747,7 +799,8 @@ impl<D: Disk> Node<D> {
 
     /// Proposes what the servers want, if this one leads; true if there was something.
     fn propose(&mut self, now_ms: i64) -> bool {
-        if !self.leads() || self.raft.hands_over() || self.lines.is_empty() {
+        let proposes = self.decides() || self.leads() && self.mutants.lead_in_quarantine;
+        if !proposes || self.is_in_doubt() || self.raft.hands_over() || self.lines.is_empty() {
             return false;
         }
         let room = self.backlog.room(self.raft.last_index(), now_ms);
@@ -781,7 +834,7 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// [`state::Fault`] if the store fails.
     pub fn reap(&mut self, view: &View, most: usize) -> Result<(), state::Fault> {
-        if self.leads() {
+        if self.decides() {
             view.due(self.clocks.time_ms(), most)?
                 .into_iter()
                 .for_each(|path| self.decide(Command::Reap { path }));

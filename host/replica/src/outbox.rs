@@ -288,6 +288,11 @@ impl Outbox {
         }
     }
 
+    /// Whether the connection is to end at once.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.inner.lock().dead
+    }
+
     /// Whether there is something to say now.
     pub(crate) fn has_decided(&self) -> bool {
         let inner = self.inner.lock();

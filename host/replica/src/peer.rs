@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::digests::Word;
 use crate::proposals::Sent;
 use crate::raft::RaftMessage;
 use crate::snapshots::SnapshotMessage;
@@ -31,6 +32,8 @@ pub enum PeerMessage {
     Join(u32, u64),
     /// Of a snapshot that is on its way.
     Snapshot(SnapshotMessage),
+    /// What the sender's state is.
+    Word(Word),
 }
 
 /// What must be sent again.

@@ -31,6 +31,10 @@ pub struct Published {
     closing: Mutex<HashMap<i64, Ticket>>,
     /// The store as it was when it was last made durable, for operators who save a snapshot.
     durable: Mutex<Option<Arc<Source>>>,
+    /// Why nobody is served, if that is so. Locked after the view.
+    shut: Mutex<Option<Arc<str>>>,
+    /// What somebody found to be damaged who read.
+    damage: Mutex<Option<String>>,
     mutants: MachineMutants,
 }
 
@@ -48,6 +52,8 @@ impl Published {
             sessions: Mutex::default(),
             closing: Mutex::default(),
             durable: Mutex::default(),
+            shut: Mutex::default(),
+            damage: Mutex::default(),
             mutants,
         })
     }
@@ -73,6 +79,49 @@ impl Published {
     /// The store, if it has the entry at this index.
     pub(crate) fn durable(&self, index: u64) -> Option<Arc<Source>> {
         self.durable.lock().clone().filter(|source| source.meta().applied >= index)
+    }
+
+    /// Why nobody is served, if that is so.
+    pub fn shut(&self) -> Option<Arc<str>> {
+        self.shut.lock().clone()
+    }
+
+    /// Serves nobody from now on, until the state of a snapshot is published: the state is of no use.
+    /// All clients are let go, and find another server.
+    pub fn shut_down(&self, why: &str) {
+        self.let_go(why, Vec::new());
+    }
+
+    /// The same, and these clients too.
+    pub(crate) fn let_go(&self, why: &str, more: Vec<Arc<Outbox>>) {
+        if self.mutants.serve_in_quarantine {
+            return;
+        }
+        let current = self.view.write();
+        *self.shut.lock() = Some(why.into());
+        *self.durable.lock() = None;
+        let gone = self.take_clients(more);
+        gone.iter().for_each(|outbox| outbox.inner.lock().dead = true);
+        drop(current);
+        gone.iter().for_each(|outbox| outbox.wake());
+    }
+
+    /// Whoever is connected, or waits, as far as is known here.
+    fn take_clients(&self, more: Vec<Arc<Outbox>>) -> Vec<Arc<Outbox>> {
+        let connected = std::mem::take(&mut *self.sessions.lock());
+        let closing = std::mem::take(&mut *self.closing.lock());
+        let closing = closing.into_values().map(|ticket| ticket.outbox);
+        connected.into_values().chain(closing).chain(more).collect()
+    }
+
+    /// Somebody who read found something damaged.
+    pub(crate) fn found_damage(&self, what: String) {
+        self.damage.lock().get_or_insert(what);
+    }
+
+    /// What was found to be damaged since the last call, by those who read.
+    pub fn take_damage(&self) -> Option<String> {
+        self.damage.lock().take()
     }
 
     /// The watch table.
@@ -173,13 +222,8 @@ impl Published {
     pub(crate) fn install(&self, view: Arc<View>, more: Vec<Arc<Outbox>>) {
         let mut current = self.view.write();
         let old = std::mem::replace(&mut *current, view);
-        let mut sessions = self.sessions.lock();
-        let gone: Vec<Arc<Outbox>> =
-            sessions.drain().map(|(_, outbox)| outbox).chain(more).collect();
-        drop(sessions);
-        let closing = std::mem::take(&mut *self.closing.lock());
-        let gone: Vec<_> =
-            gone.into_iter().chain(closing.into_values().map(|t| t.outbox)).collect();
+        let gone = self.take_clients(more);
+        (*self.shut.lock(), *self.damage.lock()) = (None, None);
         if !self.mutants.keep_clients_over_snapshot {
             gone.iter().for_each(|outbox| outbox.inner.lock().dead = true);
         }
@@ -251,6 +295,9 @@ impl Published {
             }
             Change::SessionAttached { session, timeout_ms, generation } => {
                 let outbox = ticket.map(|ticket| Arc::clone(&ticket.outbox));
+                if let Some(outbox) = outbox.as_ref().filter(|_| self.shut.lock().is_some()) {
+                    outbox.inner.lock().dead = true;
+                }
                 let mut sessions = self.sessions.lock();
                 let before = match &outbox {
                     Some(outbox) => sessions.insert(*session, Arc::clone(outbox)),

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use state::apply::Meta;
 use state::{Batch, ConfStep, Members};
 
-use crate::log::{Disk, Entry, HardState, Log, LogError};
+use crate::log::{Disk, Entry, HardState, Log, LogError, Position};
 use crate::membership::Counted;
 use crate::snapshots::Offers;
 
@@ -26,6 +26,8 @@ use crate::snapshots::Offers;
 const NEARLY_ALL: u64 = 64;
 /// A leader is heard from every tick; after so many, something is wrong.
 const HEARD_TICKS: usize = 3;
+/// One that stands back waits for so many election timeouts before it asks for votes.
+const STANDS_BACK_TIMEOUTS: usize = 4;
 
 struct LogStorage<D: Disk> {
     log: Log<D>,
@@ -291,6 +293,9 @@ pub(crate) struct Flushed {
 /// A raft node over its log.
 pub(crate) struct Raft<D: Disk> {
     node: RawNode<LogStorage<D>>,
+    /// Whether others are to lead, if they can: then it asks for votes late, and only because it may be
+    /// the one with the most of the log.
+    pub(crate) stands_back: bool,
     /// A planted bug: the log is synced with the next tick only.
     pub(crate) sync_late: bool,
     /// A planted bug: votes are not written.
@@ -333,14 +338,18 @@ impl<D: Disk> Raft<D> {
             // Nobody else can lead.
             node.campaign()?;
         }
-        Ok(Self { node, sync_late: false, forget_vote: false })
+        Ok(Self { node, stands_back: false, sync_late: false, forget_vote: false })
     }
 
     pub(crate) fn tick(&mut self) -> Result<(), LogError> {
         if self.sync_late {
             self.node.mut_store().log.sync()?;
         }
-        self.node.tick();
+        if self.stands_back && !self.is_leader() {
+            self.wait();
+        } else {
+            self.node.tick();
+        }
         for late in self.node.mut_store().offers.get_mut().tick() {
             // The offer may be lost: raft makes another.
             self.node.report_snapshot(late, SnapshotStatus::Failure);
@@ -350,6 +359,16 @@ impl<D: Disk> Raft<D> {
             self.offers().reached(to, matched);
         }
         Ok(())
+    }
+
+    /// A tick of one that stands back.
+    fn wait(&mut self) {
+        let raft = &mut self.node.raft;
+        raft.election_elapsed += 1;
+        if raft.election_elapsed >= STANDS_BACK_TIMEOUTS * raft.election_timeout() {
+            raft.election_elapsed = 0;
+            self.campaign();
+        }
     }
 
     /// What this server offers to those that are too far behind.
@@ -387,6 +406,9 @@ impl<D: Disk> Raft<D> {
         let Some(message) = from_peer(message) else {
             return tracing::warn!("a raft message of an unknown kind was dropped");
         };
+        if self.stands_back && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return tracing::info!("this server was to lead, and stands back");
+        }
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%error, "raft dropped a message");
         }
@@ -499,8 +521,33 @@ impl<D: Disk> Raft<D> {
         self.node.read_index(question);
     }
 
+    /// Everything up to `index` is applied. A state that was replaced may be an earlier one.
     pub(crate) fn applied(&mut self, index: u64) {
-        self.node.advance_apply_to(index);
+        if index > self.node.raft.raft_log.applied() {
+            self.node.advance_apply_to(index);
+        }
+    }
+
+    /// Goes on with a state of this generation that is as of `at`, while the log stays; false if it has
+    /// no such entry, or does not know yet that it is committed.
+    pub(crate) fn take_state(&mut self, at: Position, generation: u64) -> Result<bool, LogError> {
+        let committed = self.committed();
+        let log = &mut self.node.mut_store().log;
+        let fits = at.index <= committed && log.term(at.index) == Some(at.term);
+        if fits {
+            log.replace_marker(at, &generation.to_be_bytes())?;
+        }
+        Ok(fits)
+    }
+
+    /// Committed entries from `next` on, of about so many bytes: index, term, payload.
+    pub(crate) fn committed_from(
+        &self,
+        next: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<(u64, u64, Bytes)>, LogError> {
+        let entries = self.log().entries(next, self.committed() + 1, bytes_max)?;
+        Ok(entries.iter().map(|entry| (entry.index, entry.term, payload(entry).clone())).collect())
     }
 
     /// The log's size in bytes, entries and all.

@@ -89,6 +89,12 @@ impl ReadIndex {
         tickets
     }
 
+    /// Lets go whoever waits: there is nothing to read from.
+    pub(crate) fn let_go(&mut self) {
+        let rounds = self.rounds.drain(..).flat_map(|round| round.tickets);
+        rounds.chain(self.waiting.drain(..)).for_each(|ticket| ticket.outbox.kill());
+    }
+
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.rounds.is_empty()

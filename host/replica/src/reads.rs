@@ -209,6 +209,9 @@ impl Read {
             Err(Stop::Code(code)) => Err(code),
             Err(Stop::Fault(fault)) => {
                 tracing::error!(%fault, "a read failed; its connection is closed");
+                if matches!(fault, Fault::Damaged { .. }) {
+                    self.published.found_damage(fault.to_string());
+                }
                 return self.outbox.answer(self.number, missed, Say::Close);
             }
         };

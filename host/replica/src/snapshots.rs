@@ -27,6 +27,8 @@ use crate::raft::{RaftMessage, SnapshotAt};
 const ASK_AGAIN_TICKS: u32 = 20;
 /// After so many ticks without being asked, the leader offers anew.
 const OFFER_AGAIN_TICKS: u32 = 60;
+/// For so many ticks it is waited for a majority to have the same state.
+const CONFIRM_TICKS: u32 = 40;
 /// After so many ticks without being asked, a sender forgets which snapshot it offered.
 const FORGET_TICKS: u32 = 1200;
 
@@ -46,6 +48,18 @@ pub enum SnapshotMessage {
         of: (u64, u64),
         /// The chunk.
         chunk: Chunk,
+        /// Whether a majority is known to have had the same state then.
+        is_confirmed: bool,
+    },
+    /// A server whose state is of no use, and whose log begins with `first`, asks for another's.
+    Want {
+        /// The first entry that it has.
+        first: u64,
+    },
+    /// This one can be asked for.
+    Offer {
+        /// Index and term.
+        of: (u64, u64),
     },
     /// It is not kept here any more.
     Gone {
@@ -98,7 +112,7 @@ impl SnapshotJob {
             Self::Read { to, source, at } => {
                 let of = position(&source);
                 let chunk = source.chunk(at, CHUNK_BYTES_MAX)?;
-                Ok(Input::ChunkRead { to, message: SnapshotMessage::Chunk { of, chunk } })
+                Ok(Input::ChunkRead { to, of, chunk })
             }
             Self::Stage { staging, generation, chunk } => {
                 let staging = match staging {
@@ -125,7 +139,16 @@ fn position(source: &Source) -> (u64, u64) {
 pub(crate) struct Offers {
     ticks: u32,
     latest: Option<Arc<Source>>,
+    /// A newer one, of which it is not known yet whether the other servers have the same, and since
+    /// when there is.
+    unconfirmed: Option<(Arc<Source>, u32)>,
+    /// Up to which entry this server had the state that a majority has.
+    confirmed: u64,
     offered: BTreeMap<u64, Offer>,
+    /// To servers that asked for it, whose logs go on from there.
+    wanted: BTreeMap<u64, Offer>,
+    /// Whether nobody is to have this server's state.
+    is_closed: bool,
 }
 
 struct Offer {
@@ -141,20 +164,79 @@ impl Offers {
         let ticks = self.ticks;
         let silent = |offer: &Offer| ticks.wrapping_sub(offer.used);
         self.offered.retain(|_, offer| silent(offer) < FORGET_TICKS);
+        self.wanted.retain(|_, offer| silent(offer) < FORGET_TICKS);
         let late = self.offered.iter().filter(|(_, offer)| silent(offer) % OFFER_AGAIN_TICKS == 0);
         late.map(|(to, _)| *to).collect()
     }
 
-    /// There is a newer picture of the store.
+    /// There is a newer picture of the store. The first is taken for right until that is shown to be
+    /// wrong: there may be nobody to ask.
     pub(crate) fn put(&mut self, source: Arc<Source>) {
-        if self.latest.as_ref().is_none_or(|known| known.meta().applied < source.meta().applied) {
+        let applied = source.meta().applied;
+        let newest = self.latest.as_ref().map(|known| known.meta().applied);
+        if newest.is_none() || newest < Some(applied) && applied <= self.confirmed {
+            self.latest = Some(source);
+        } else if newest < Some(applied) && self.unconfirmed.is_none() {
+            self.unconfirmed = Some((source, self.ticks));
+        }
+    }
+
+    /// After the entry at `index` this server had the state that a majority has.
+    pub(crate) fn confirm(&mut self, index: u64) {
+        self.confirmed = self.confirmed.max(index);
+        let is_right = |(source, _): &mut (Arc<Source>, u32)| source.meta().applied <= index;
+        if let Some((source, _)) = self.unconfirmed.take_if(is_right) {
             self.latest = Some(source);
         }
+    }
+
+    /// Whether a majority is known to have had the state as of `index`.
+    pub(crate) fn is_confirmed(&self, index: u64) -> bool {
+        index <= self.confirmed
+    }
+
+    /// Nobody is to have this server's state, or everybody may have it again.
+    pub(crate) fn close(&mut self, is_closed: bool) {
+        self.is_closed = is_closed;
+    }
+
+    /// This server's state is of no use: what there is of it is given up.
+    pub(crate) fn forget(&mut self) {
+        (self.latest, self.unconfirmed, self.confirmed) = (None, None, 0);
+        self.offered.clear();
+        self.wanted.clear();
+    }
+
+    /// The best picture that is of use. One is not confirmed where nothing happens, or nobody is there
+    /// to do so: then it has to do.
+    fn best(&self, is_of_use: impl Fn(&Arc<Source>) -> bool) -> Option<Arc<Source>> {
+        let ticks = self.ticks;
+        let has_to_do =
+            |(_, since): &&(Arc<Source>, u32)| ticks.wrapping_sub(*since) >= CONFIRM_TICKS;
+        let unconfirmed = self.unconfirmed.as_ref().filter(has_to_do).map(|(source, _)| source);
+        let all = [self.latest.as_ref(), unconfirmed];
+        all.into_iter().flatten().find(|source| is_of_use(source)).cloned()
+    }
+
+    /// What a server gets that asks for a state and has the log from `first` on.
+    pub(crate) fn want(&mut self, to: u64, first: u64) -> Option<(u64, u64)> {
+        if self.is_closed {
+            return None;
+        }
+        let is_of_use = |source: &Arc<Source>| source.meta().applied + 1 >= first;
+        let given = self.wanted.get(&to).map(|offer| Arc::clone(&offer.source)).filter(is_of_use);
+        let source = given.or_else(|| self.best(is_of_use))?;
+        let of = position(&source);
+        self.wanted.insert(to, Offer { source, used: self.ticks });
+        Some(of)
     }
 
     /// What to offer to a server: what it was offered before, if entries from `first` on go on from
     /// there.
     pub(crate) fn offer(&mut self, to: u64, first: u64) -> Option<Arc<Source>> {
+        if self.is_closed {
+            return None;
+        }
         let is_of_use = |source: &Arc<Source>| source.meta().applied + 1 >= first;
         if let Some(offer) = self.offered.get_mut(&to).filter(|offer| is_of_use(&offer.source)) {
             offer.used = self.ticks;
@@ -165,14 +247,16 @@ impl Offers {
             let Members { voters, learners, .. } = &*source.meta().members;
             voters.contains(&to) || learners.contains(&to)
         };
-        let source = self.latest.clone().filter(is_of_use).filter(lists)?;
+        let source = self.best(|source| is_of_use(source) && lists(source))?;
         self.offered.insert(to, Offer { source: Arc::clone(&source), used: self.ticks });
         Some(source)
     }
 
     /// The work for a server that asks for what it was offered; nothing if it is not kept any more.
     pub(crate) fn ask(&mut self, to: u64, of: (u64, u64), at: Cursor) -> Option<SnapshotJob> {
-        let offer = self.offered.get_mut(&to).filter(|offer| position(&offer.source) == of)?;
+        let both = [self.offered.get_mut(&to), self.wanted.get_mut(&to)];
+        let mut both = both.into_iter().flatten().filter(|_| !self.is_closed);
+        let offer = both.find(|offer| position(&offer.source) == of)?;
         offer.used = self.ticks;
         Some(SnapshotJob::Read { to, source: Arc::clone(&offer.source), at })
     }
@@ -189,9 +273,11 @@ impl Offers {
         self.offered.keys().copied().collect()
     }
 
-    /// The oldest entry that somebody is being sent the state of: those behind it must be kept.
+    /// The oldest entry that somebody is being sent the state of, or would be: those behind it must be
+    /// kept.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        self.offered.values().map(|offer| offer.source.meta().applied).min()
+        let offered = self.offered.values().map(|offer| &offer.source);
+        offered.chain(&self.latest).map(|source| source.meta().applied).min()
     }
 }
 
@@ -210,22 +296,27 @@ struct Incoming {
     from: u64,
     of: (u64, u64),
     generation: u64,
-    /// Raft's message that offered it, or the latest that offered any.
-    offer: RaftMessage,
+    /// Raft's message that offered it, or the latest that offered any; none if this server asked for it,
+    /// and its log stays.
+    offer: Option<RaftMessage>,
     stage: Stage,
     next: Cursor,
     asked: u32,
+    /// Whether a majority is known to have had the same state then.
+    is_confirmed: bool,
 }
 
 /// A snapshot that is whole.
 #[derive(Debug)]
 pub(crate) struct Whole {
-    /// Raft's message that offered it.
-    pub(crate) offer: RaftMessage,
+    /// Raft's message that offered it; none if this server asked for it, and its log stays.
+    pub(crate) offer: Option<RaftMessage>,
     /// The state.
     pub(crate) staged: Staged,
     /// Names the store that holds it.
     pub(crate) generation: u64,
+    /// Whether a majority is known to have had the same state then.
+    pub(crate) is_confirmed: bool,
 }
 
 /// What this server receives: one snapshot at a time.
@@ -248,28 +339,66 @@ impl Receiver {
         ticks: u32,
     ) -> bool {
         let Some(at) = &offer.snapshot else { return false };
-        let of = (at.index, at.term);
+        let (of, from) = ((at.index, at.term), offer.from);
         match &mut self.incoming {
-            Some(incoming) if is_there(incoming.from) || incoming.from == offer.from => {
-                incoming.offer = offer;
+            Some(incoming)
+                if incoming.offer.is_some()
+                    && (is_there(incoming.from) || incoming.from == offer.from) =>
+            {
+                incoming.offer = Some(offer);
                 false
             }
             _ => {
-                self.generation = self.generation.max(generation) + 1;
-                let (stage, next) = (Stage::Asked(None), Cursor::default());
-                let (from, generation) = (offer.from, self.generation);
-                let asked = ticks.wrapping_sub(ASK_AGAIN_TICKS);
-                self.incoming = Some(Incoming { from, of, generation, offer, stage, next, asked });
+                self.begin(from, of, Some(offer), generation, ticks);
                 true
             }
         }
+    }
+
+    /// Takes what a server offered that was asked for its state, unless one is under way; true if it
+    /// begins.
+    pub(crate) fn offered_to_heal(
+        &mut self,
+        from: u64,
+        of: (u64, u64),
+        generation: u64,
+        ticks: u32,
+    ) -> bool {
+        let begins = self.incoming.is_none();
+        if begins {
+            self.begin(from, of, None, generation, ticks);
+        }
+        begins
+    }
+
+    fn begin(
+        &mut self,
+        from: u64,
+        of: (u64, u64),
+        offer: Option<RaftMessage>,
+        generation: u64,
+        ticks: u32,
+    ) {
+        self.generation = self.generation.max(generation) + 1;
+        let (stage, next) = (Stage::Asked(None), Cursor::default());
+        let (generation, asked) = (self.generation, ticks.wrapping_sub(ASK_AGAIN_TICKS));
+        let is_confirmed = false;
+        self.incoming =
+            Some(Incoming { from, of, generation, offer, stage, next, asked, is_confirmed });
+    }
+
+    /// Whether nothing is under way; what this server asked for is given up if `keeps` does not hold of
+    /// its sender.
+    pub(crate) fn is_free(&mut self, keeps: impl Fn(u64) -> bool) -> bool {
+        self.incoming.take_if(|incoming| incoming.offer.is_none() && !keeps(incoming.from));
+        self.incoming.is_none()
     }
 
     /// A tick, with the last entry known to be committed: gives what is to be asked, and whom, if it is
     /// time to.
     pub(crate) fn tick(&mut self, committed: u64, ticks: u32) -> Option<(u64, PeerMessage)> {
         // The entries came after all.
-        self.incoming.take_if(|incoming| incoming.of.0 <= committed);
+        self.incoming.take_if(|incoming| incoming.offer.is_some() && incoming.of.0 <= committed);
         let incoming = self.incoming.as_mut()?;
         let is_late = ticks.wrapping_sub(incoming.asked) >= ASK_AGAIN_TICKS;
         if !is_late || matches!(incoming.stage, Stage::Writing) {
@@ -288,11 +417,17 @@ impl Receiver {
     }
 
     /// The work that a chunk makes, unless it came before.
-    pub(crate) fn take(&mut self, of: (u64, u64), chunk: Chunk) -> Option<SnapshotJob> {
+    pub(crate) fn take(
+        &mut self,
+        of: (u64, u64),
+        chunk: Chunk,
+        is_confirmed: bool,
+    ) -> Option<SnapshotJob> {
         let incoming = self.incoming.as_mut()?;
         if of != incoming.of || chunk.at != incoming.next {
             return None;
         }
+        incoming.is_confirmed = is_confirmed;
         match std::mem::replace(&mut incoming.stage, Stage::Writing) {
             Stage::Asked(staging) => {
                 Some(SnapshotJob::Stage { staging, generation: incoming.generation, chunk })
@@ -322,9 +457,11 @@ impl Receiver {
                 Ok(None)
             }
             Progress::Whole(staged) => {
-                let Incoming { mut offer, generation, .. } = incoming;
-                offer.snapshot = Some(SnapshotAt::of(staged.meta()));
-                Ok(Some(Whole { offer, staged, generation }))
+                let Incoming { mut offer, generation, is_confirmed, .. } = incoming;
+                if let Some(offer) = &mut offer {
+                    offer.snapshot = Some(SnapshotAt::of(staged.meta()));
+                }
+                Ok(Some(Whole { offer, staged, generation, is_confirmed }))
             }
         }
     }

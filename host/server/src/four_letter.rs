@@ -47,6 +47,17 @@ impl Answers {
         if !self.words.is_enabled(word) || (self.words.allow_from == AllowFrom::Local && !local) {
             return format!("{word} is not executed because it is not in the whitelist.\n");
         }
+        if let Some(why) = clients.published.shut()
+            && !matches!(word, "ruok" | "conf" | "envi" | "gtmk" | "stmk")
+        {
+            return match word {
+                "isro" => "null".to_owned(),
+                _ => format!(
+                    "This ZooKeeper instance is not currently serving requests\n\
+                     Vivarium: its state is in quarantine: {why}\n"
+                ),
+            };
+        }
         let mut out = String::new();
         // Writing to a string does not fail.
         let _ = match word {

@@ -14,6 +14,7 @@ mod identity;
 mod local_ensemble;
 mod mailbox;
 mod peers;
+mod quarantine;
 mod recover;
 pub mod serve;
 mod stores;

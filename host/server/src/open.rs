@@ -59,6 +59,8 @@ pub(crate) fn open(
     tell_torn_tail(&store);
     let mut state = open_state(config, Box::new(store), hooks, &born)?;
     match &mut log {
+        // Nothing is applied to a state that is of no use.
+        Some(_) if stores.quarantine().is_some() => {}
         Some(log) => replay_committed(&mut state, log)?,
         None => anyhow::ensure!(
             state.meta().applied <= state::apply::BIRTH.0,

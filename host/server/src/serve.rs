@@ -197,8 +197,9 @@ fn start_replica(
     // Alone, all that is in the log will be committed; in an ensemble the rest may never be. One that
     // has nothing yet waits for a snapshot.
     let known = if peers.is_none() { log.last_index() } else { state.meta().applied.max(1) };
-    let last =
-        Some(known).filter(|last| *last > state::apply::BIRTH.0 || state.meta().applied == 0);
+    let waits = |last: &u64| *last > state::apply::BIRTH.0 || state.meta().applied == 0;
+    // In quarantine nobody is served; operators may ask why.
+    let last = Some(known).filter(waits).filter(|_| stores.quarantine().is_none());
     Ok((Replica::start(log, state, node_config, reaping, inputs, peers, stores)?, last))
 }
 

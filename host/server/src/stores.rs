@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use replica::Quarantine;
 use state::store::InUse;
 use state::{Fault, FjallStore, Store, StoreOptions};
 
 use crate::config::Config;
+use crate::quarantine;
 
 /// The generations of a data directory.
 pub(crate) struct Stores {
@@ -25,6 +27,8 @@ pub(crate) struct Stores {
     opened: Mutex<BTreeMap<u64, InUse>>,
     /// The one that the log names.
     named: AtomicU64,
+    /// The one that is of no use, and is kept when another took its place.
+    quarantine: Mutex<Option<Quarantine>>,
 }
 
 const NAME: &str = "state";
@@ -46,14 +50,45 @@ impl Stores {
     /// Those in a data directory.
     pub(crate) fn new(dir: &Path, options: StoreOptions) -> Self {
         let (dir, opened, named) = (dir.to_owned(), Mutex::default(), AtomicU64::new(0));
-        Self { dir, options, opened, named }
+        Self { dir, options, opened, named, quarantine: Mutex::default() }
+    }
+
+    /// What is wrong with the one in use, if that is known.
+    pub(crate) fn quarantine(&self) -> Option<Quarantine> {
+        let named = self.named.load(Ordering::Relaxed);
+        self.quarantine.lock().clone().filter(|quarantine| quarantine.generation == named)
+    }
+
+    /// One is of no use: writes that down.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn put_in_quarantine(&self, new: &Quarantine) -> anyhow::Result<()> {
+        quarantine::write(&self.dir, new)?;
+        *self.quarantine.lock() = Some(new.clone());
+        Ok(())
+    }
+
+    /// Removes one that another took the place of; keeps it if something was wrong with it.
+    fn retire(&self, generation: u64) -> std::io::Result<()> {
+        let path = self.path(generation);
+        let mut quarantine = self.quarantine.lock();
+        if quarantine.as_ref().is_none_or(|quarantine| quarantine.generation != generation) {
+            fs::remove_dir_all(&path)?;
+            tracing::info!(path = %path.display(), "removed a state that is not in use");
+            return Ok(());
+        }
+        let kept = quarantine::keep(&self.dir, &path)?;
+        *quarantine = None;
+        tracing::warn!(kept = %kept.display(), "the damaged state was kept, with what is wrong with it");
+        Ok(())
     }
 
     fn path(&self, generation: u64) -> PathBuf {
         path(&self.dir, generation)
     }
 
-    /// Opens the one in use, and removes all others.
+    /// Opens the one in use, and removes all others; one in quarantine is kept.
     ///
     /// # Errors
     /// If it cannot be opened, or others cannot be removed.
@@ -62,6 +97,11 @@ impl Stores {
         // It is locked: only then nobody else has the others open.
         let store = FjallStore::open(&path, &self.options)
             .with_context(|| format!("cannot open {}", path.display()))?;
+        *self.quarantine.lock() = quarantine::read(&self.dir)?;
+        let quarantined = self.quarantine.lock().as_ref().map(|quarantine| quarantine.generation);
+        if let Some(quarantined) = quarantined.filter(|quarantined| *quarantined != generation) {
+            self.retire(quarantined).context("cannot keep a damaged state")?;
+        }
         let here = || format!("cannot read {}", self.dir.display());
         for entry in fs::read_dir(&self.dir).with_context(here)? {
             let other = entry.with_context(here)?.path();
@@ -89,14 +129,12 @@ impl Stores {
         let mut opened = self.opened.lock();
         let over = opened.iter().find(|(generation, used)| **generation < named && used.is_over());
         let Some((&generation, _)) = over else { return };
-        let path = self.path(generation);
-        match fs::remove_dir_all(&path) {
+        match self.retire(generation) {
             Ok(()) => {
                 opened.remove(&generation);
-                tracing::info!(path = %path.display(), "removed the state before the snapshot");
             }
             // Its last thread may be about to end.
-            Err(error) => tracing::debug!(%error, path = %path.display(), "not removed yet"),
+            Err(error) => tracing::debug!(%error, generation, "not removed yet"),
         }
     }
 

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use replica::log::{Log, RealDisk};
+use replica::node::NodeError;
 use replica::snapshots::SnapshotJob;
 use replica::{BigReads, Input, Machine, Node, NodeConfig, Now, Published, Read, Report, Work};
 use state::{Flush, Members, State};
@@ -118,6 +119,16 @@ fn broken(what: &str, why: &dyn std::fmt::Display) -> ! {
     std::process::exit(EXIT_BROKEN)
 }
 
+fn node_broken(error: &NodeError) -> ! {
+    match error {
+        NodeError::Log(_) | NodeError::Raft(_) => broken("the log", error),
+        NodeError::State(_) => {
+            tracing::error!(%error, "the server stops");
+            std::process::exit(EXIT_BROKEN)
+        }
+    }
+}
+
 impl Replica {
     /// Starts the threads over an open log and state.
     pub(crate) fn start(
@@ -136,6 +147,13 @@ impl Replica {
         let started = Instant::now();
         let machine = Machine::new(state, me).with_clock(move || milliseconds(started.elapsed()));
         let published = Arc::clone(machine.published());
+        let node = match stores.quarantine() {
+            None => node,
+            Some(quarantine) => {
+                published.shut_down(&quarantine.why);
+                node.in_quarantine(&quarantine.why)
+            }
+        };
         let part = Arc::new(AtomicU8::new(match peers {
             None => Part::Standalone as u8,
             Some(_) => Part::Looking as u8,
@@ -247,9 +265,11 @@ impl NodeThread {
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
+                let damage = self.published.take_damage().map(Input::Damaged);
+                damage.into_iter().for_each(|damage| self.node.step(damage));
                 self.node
                     .tick(milliseconds(started.elapsed()))
-                    .unwrap_or_else(|error| broken("the log", &error));
+                    .unwrap_or_else(|error| node_broken(&error));
             }
             if now >= next_reap {
                 next_reap = now + self.reaping.every;
@@ -260,7 +280,13 @@ impl NodeThread {
             let mut todo = self
                 .node
                 .flush(now, &mut |to, message| peers.send(to, message))
-                .unwrap_or_else(|error| broken("the log", &error));
+                .unwrap_or_else(|error| node_broken(&error));
+            if let Some(quarantine) = &todo.quarantine {
+                // At once: the Machine may have work in hand.
+                self.published.shut_down(&quarantine.why);
+                let written = self.stores.put_in_quarantine(quarantine);
+                written.unwrap_or_else(|error| broken("the data directory", &error));
+            }
             if !Arc::ptr_eq(&self.members, self.node.members()) {
                 self.members = Arc::clone(self.node.members());
                 let cluster = self.published.view().cluster_id;

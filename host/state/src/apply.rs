@@ -111,6 +111,8 @@ impl Meta {
 pub struct Applied {
     /// One for each command, in order.
     pub outcomes: Vec<Outcome>,
+    /// Whether a leader had nothing else to say.
+    pub is_idle: bool,
 }
 
 /// The replicated state, and the only one who may change it.
@@ -232,6 +234,12 @@ impl State {
         self
     }
 
+    /// The next entry that changes a znode changes it wrongly, as if this server's memory had failed,
+    /// for the tests that show that this is found. Never called in a server.
+    pub fn misapply_once(&mut self) {
+        self.mutants.misapply = true;
+    }
+
     /// Goes on with the state of a snapshot in place of this one.
     ///
     /// # Errors
@@ -239,7 +247,8 @@ impl State {
     pub fn install(&mut self, staged: Staged) -> Result<(), Fault> {
         let hooks = std::mem::replace(&mut self.hooks, Box::new(NoHooks));
         let new = Self::open(staged.store, hooks, self.view.cache.bytes_max())?;
-        let (gather_bytes_max, mutants) = (self.gather_bytes_max, self.mutants);
+        let mutants = StateMutants { misapply: false, ..self.mutants };
+        let gather_bytes_max = self.gather_bytes_max;
         *self = new.with_gather_bytes(gather_bytes_max).with_mutants(mutants);
         Ok(())
     }
@@ -288,6 +297,12 @@ impl State {
             self.begin_flush()?;
         }
         if std::mem::replace(&mut self.taken, true) { Ok(None) } else { Ok(self.writing.clone()) }
+    }
+
+    /// The state is of no use any more: what is being written is given to nobody. Nothing is to follow
+    /// but [`Self::install`].
+    pub fn give_up(&mut self) {
+        self.writing.iter().for_each(|flush| flush.give_up());
     }
 
     /// Begins to gather afresh, once what was gathered before is written.
@@ -340,7 +355,7 @@ impl State {
         let mut meta = self.meta.clone();
         let mut txn = Txn::new(&base, meta.next_acl);
         txn.mutants = self.mutants;
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut is_idle) = (Vec::new(), false);
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
             outcomes.reserve(batch.groups.iter().map(|group| group.commands.len()).sum());
@@ -357,6 +372,7 @@ impl State {
                         changes: Vec::new(),
                     };
                     let taken = meta.origins.get(&server).copied();
+                    is_idle |= matches!(command, Command::Nothing);
                     if let Command::Conf(step) = command {
                         Arc::make_mut(&mut meta.members).change(*step);
                         outcome.answer = Answer::Done;
@@ -386,6 +402,7 @@ impl State {
         }
         let (zxid, time_ms) = (txn.zxid, txn.time_ms);
         let finished = txn.finish(meta.digest);
+        self.mutants.misapply &= !finished.misapplied;
         meta.applied = index;
         meta.term = term;
         meta.zxid = zxid;
@@ -405,7 +422,7 @@ impl State {
         if self.gathering.bytes > self.gather_bytes_max {
             self.begin_flush()?;
         }
-        Ok(Applied { outcomes })
+        Ok(Applied { outcomes, is_idle })
     }
 
     /// Whether a command is the next one of its server's boot.

@@ -6,6 +6,7 @@
 //! * Flushes of a state are written one after the other, in the order of their entries.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -76,6 +77,8 @@ pub struct Flush {
     /// The meta row that goes with it.
     meta: Meta,
     step: Mutex<Step>,
+    /// Whether the state that it is of is of no use any more.
+    given_up: AtomicBool,
     mutants: StateMutants,
 }
 
@@ -96,7 +99,7 @@ impl Flush {
         mutants: StateMutants,
     ) -> Self {
         let step = Mutex::new(Step::Gathered { view, dirty });
-        Self { store, recent, meta, step, mutants }
+        Self { store, recent, meta, step, given_up: AtomicBool::new(false), mutants }
     }
 
     /// The last entry that the store holds once this is written.
@@ -104,9 +107,18 @@ impl Flush {
         self.meta.applied
     }
 
-    /// The store with it, for other servers; `None` before it is written.
+    /// The store with it, for other servers; `None` before it is written, and once the state is given
+    /// up.
     pub fn source(&self) -> Option<Source> {
+        if self.given_up.load(Ordering::Acquire) {
+            return None;
+        }
         Some(Source::new(self.written()?, self.meta.clone()))
+    }
+
+    /// The state is of no use any more, and nobody is to have it.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
     }
 
     /// Writes it, unless that was done already; waits while another thread does.

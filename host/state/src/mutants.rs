@@ -18,4 +18,6 @@ pub struct StateMutants {
     pub digest_keeps_deleted: bool,
     /// A server's command is taken though one before it was not.
     pub accept_gap: bool,
+    /// The next entry that changes a znode changes it wrongly: see [`crate::State::misapply_once`].
+    pub misapply: bool,
 }

@@ -88,6 +88,8 @@ pub(crate) struct Finished {
     pub(crate) digest: u128,
     pub(crate) counts: Counts,
     pub(crate) settings: Settings,
+    /// Whether a planted fault has changed something.
+    pub(crate) misapplied: bool,
 }
 
 impl<'a> Txn<'a> {
@@ -307,6 +309,7 @@ impl<'a> Txn<'a> {
         let mut rows = Vec::with_capacity(self.rows.len() + self.data.len());
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let mut scratch = Vec::new();
+        let mut misapplied = false;
         for Touched { path, before, mut now, written } in self.nodes {
             if !written || (before.is_none() && now.is_none()) {
                 continue;
@@ -319,6 +322,10 @@ impl<'a> Txn<'a> {
                 }
             }
             if let Some(node) = &mut now {
+                if self.mutants.misapply && !std::mem::replace(&mut misapplied, true) {
+                    let node = Arc::make_mut(node);
+                    node.version = node.version.wrapping_add(1);
+                }
                 let hash = hash_node(&mut scratch, &path, node);
                 digest = digest.wrapping_add(hash);
                 // The next change of it need not hash it again.
@@ -346,6 +353,7 @@ impl<'a> Txn<'a> {
             digest,
             counts: self.counts,
             settings: self.settings,
+            misapplied,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::acls::AclTable;
 use crate::apply::SessionRow;
@@ -134,7 +135,14 @@ impl View {
     pub fn data(&self, path: &str, node: &Znode) -> Result<Option<Bytes>, Fault> {
         match &node.data {
             Data::Inline(data) => Ok(data.clone()),
-            Data::Large(_) => self.rows.get(Keyspace::Data, &keys::node(path)),
+            Data::Large(_) => {
+                let data = self.rows.get(Keyspace::Data, &keys::node(path))?;
+                if data.as_deref().map_or(0, xxh3_128) == node.data_hash {
+                    return Ok(data);
+                }
+                let why = format!("the data of {path} has not its hash");
+                Err(Fault::Damaged { keyspace: "data", why })
+            }
         }
     }
 

@@ -219,6 +219,11 @@ impl Znode {
             (2, bytes) => Data::Large(bytes),
             _ => return Err(damaged("data of another length than its head says")),
         };
+        if let Data::Inline(data) = &data
+            && data_hash != data.as_deref().map_or(0, xxh3_128)
+        {
+            return Err(damaged("data has not its hash"));
+        }
         Ok(Self {
             czxid,
             mzxid,

@@ -39,6 +39,16 @@ counts! {
     elections: "elections won",
     /// Snapshots.
     installs: "snapshots of other servers installed",
+    /// States that went bad.
+    corruptions: "states that went bad",
+    /// States of leaders that went bad.
+    leaders_corrupted: "states of leaders that went bad",
+    /// Quarantines.
+    quarantines: "servers in quarantine",
+    /// Starts in quarantine.
+    quarantined_starts: "starts of servers in quarantine",
+    /// States replaced.
+    healings: "states that went bad and were replaced",
     /// Data lost.
     wipes: "servers that lost all their data",
     /// Taking part anew.

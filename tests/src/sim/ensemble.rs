@@ -1,6 +1,6 @@
 //! The ensemble: its servers and the network between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replica::Input;
 use replica::log::SimRng;
@@ -42,6 +42,10 @@ pub struct Ensemble {
     pub network: Network,
     /// When those that are down come back.
     pub back_ms: BTreeMap<u64, i64>,
+    /// Those whose states are to go bad with the next change.
+    pub doomed: BTreeSet<u64>,
+    /// Those whose states are not what the log makes of them.
+    pub corrupted: BTreeSet<u64>,
     leader: Option<Leader>,
     /// The voters as the leader had them a second ago, by their ids for raft, and since when.
     voters: (Vec<u64>, i64),
@@ -57,6 +61,8 @@ impl Ensemble {
             servers,
             network: Network::new(&ids, rng),
             back_ms,
+            doomed: BTreeSet::new(),
+            corrupted: BTreeSet::new(),
             leader: None,
             voters: Default::default(),
         }
@@ -171,6 +177,21 @@ impl Ensemble {
         self.server(leader.server).tell(Input::Command { command, ticket: None });
     }
 
+    /// Whether all are complete, and no state has gone bad, or is to.
+    pub fn is_sound(&self) -> bool {
+        let is_bad =
+            |id: &u64, server: &Server| self.corrupted.contains(id) || server.is_quarantined();
+        self.is_complete()
+            && self.doomed.is_empty()
+            && !self.servers.iter().any(|(id, server)| is_bad(id, server))
+    }
+
+    /// Whether a state is wrong, or is to be, and its server does not know that.
+    pub fn is_unnoticed(&self) -> bool {
+        let notices = |id| self.servers.get(id).is_some_and(Server::is_quarantined);
+        !self.doomed.is_empty() || self.corrupted.iter().any(|id| !notices(id))
+    }
+
     /// Since when a leader and a majority with it have run without anything wrong.
     pub fn well_since_ms(&mut self, faults: &Faults, now_ms: i64) -> Option<i64> {
         let Leader { server: leader, since_ms, .. } = self.leader()?;
@@ -203,6 +224,7 @@ impl Ensemble {
     pub fn is_at_rest(&self, index: u64) -> bool {
         let applied = |server: &Server| server.state().map(|state| state.meta().applied);
         self.is_complete()
+            && self.corrupted.is_empty()
             && self
                 .servers
                 .values()

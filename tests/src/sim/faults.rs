@@ -11,7 +11,8 @@ use super::counts::Counts;
 use super::ensemble::Ensemble;
 use super::history::Event;
 use super::membership;
-use super::server::Paused;
+use super::mutants::{Planted, Role};
+use super::server::{Paused, Server};
 
 /// How the process ends at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +49,16 @@ pub struct Faults {
     servers: BTreeMap<u64, Trouble>,
     /// Which ones do not happen, by their number.
     without: BTreeSet<u64>,
+    planted: Planted,
+    /// When a state went bad last: until that is found nothing else goes wrong for a while. One more
+    /// server that cannot say what it has may leave nobody with a majority, and then that is that.
+    corrupted_ms: i64,
 }
 
 /// The first of January.
 const YEAR_2099_MS: i64 = 4_070_908_800_000;
+/// How long it may take until a state that went bad is found.
+const FINDING_MS: i64 = 5000;
 
 /// Which server ends, and how.
 type Falls = Vec<(u64, Fall)>;
@@ -59,7 +66,7 @@ type Falls = Vec<(u64, Fall)>;
 impl Faults {
     /// Faults that begin after a while. The servers' wall clocks differ from the start, and one of
     /// several may be in another century.
-    pub fn new(ids: &[u64], rng: &mut SimRng, without: BTreeSet<u64>) -> Self {
+    pub fn new(ids: &[u64], rng: &mut SimRng, without: BTreeSet<u64>, planted: Planted) -> Self {
         let apart_ms = [200, 10_000, 7_200_000][rng.below(3) as usize];
         let clock_ms = 1_700_000_000_000 + rng.below(1_000_000) as i64;
         let trouble = |id: &u64| {
@@ -72,7 +79,13 @@ impl Faults {
             let wrong = servers.get_mut(&ids[rng.below(ids.len() as u64) as usize]);
             wrong.expect("it is one of them").wall_ms = wrong_ms;
         }
-        Self { next_ms: 2000 + rng.below(2000) as i64, servers, without }
+        Self {
+            next_ms: 2000 + rng.below(2000) as i64,
+            servers,
+            without,
+            planted,
+            corrupted_ms: -FINDING_MS,
+        }
     }
 
     fn of(&mut self, id: u64) -> &mut Trouble {
@@ -123,6 +136,11 @@ impl Faults {
         ensemble.network.heal(now_ms);
     }
 
+    /// The power of a server goes within so many milliseconds.
+    pub fn lose_power_soon(&mut self, id: u64, now_ms: i64, ms: u64, rng: &mut SimRng) {
+        self.of(id).power_at_ms = Some(now_ms + rng.below(ms) as i64);
+    }
+
     /// A process has ended, and what was planted with it.
     pub fn ended(&mut self, id: u64) {
         let trouble = self.of(id);
@@ -160,7 +178,8 @@ impl Faults {
                 trouble.emptied_at_ms = Some(now_ms + 50 + rng.below(4000) as i64);
             }
         }
-        if now_ms < self.next_ms || !falls.is_empty() {
+        let is_finding = ensemble.is_unnoticed() && now_ms < self.corrupted_ms + FINDING_MS;
+        if now_ms < self.next_ms || is_finding || !falls.is_empty() {
             return falls;
         }
         // The leader is where it hurts.
@@ -184,6 +203,20 @@ impl Faults {
         self.of_one(victim, now_ms, ensemble, rng, events, counts)
     }
 
+    /// Whether there are several servers, all run, hear each other, and have applied about the same.
+    fn is_in_touch(&self, ensemble: &Ensemble, now_ms: i64) -> bool {
+        const APART_MAX: u64 = 8;
+        let ids = ensemble.ids();
+        let run = ids.iter().all(|id| self.running_since_ms(*id, ensemble).is_some());
+        let mut pairs = ids.iter().flat_map(|a| ids.iter().map(move |b| (*a, *b)));
+        let hear = pairs.all(|(a, b)| !ensemble.network.is_cut(a, b, now_ms));
+        let applied = ensemble.servers.values().filter_map(Server::state);
+        let applied: Vec<u64> = applied.map(|state| state.meta().applied).collect();
+        let apart =
+            applied.iter().max().zip(applied.iter().min()).map(|(most, least)| most - least);
+        ids.len() > 1 && run && hear && apart.is_some_and(|apart| apart <= APART_MAX)
+    }
+
     /// What goes wrong with one server.
     fn of_one(
         &mut self,
@@ -194,8 +227,10 @@ impl Faults {
         events: &mut Vec<Event>,
         counts: &mut Counts,
     ) -> Falls {
+        let planted = self.planted;
+        let is_sound = ensemble.is_sound() && self.is_in_touch(ensemble, now_ms);
         let server = ensemble.server(id);
-        match rng.below(22) {
+        match rng.below(25) {
             0..=2 => return vec![(id, Fall::Power)],
             3..=6 => {
                 server.disk.fail_from(rng.below(25));
@@ -226,6 +261,19 @@ impl Faults {
                 server.tell(Input::HandOver);
                 events.push(Event::HandsOver { server: id });
             }
+            // A majority must be right, and be there to say so.
+            22..=24 if is_sound => match planted.corrupt {
+                None => {
+                    self.corrupted_ms = now_ms;
+                    server.misapply_once();
+                    ensemble.doomed.insert(id);
+                }
+                Some(role) => {
+                    if server.leads().is_some() == (role == Role::Leader) {
+                        server.misapply_once();
+                    }
+                }
+            },
             14 | 15 => {
                 counts.jumps += 1;
                 let ms = rng.below(120_000) as i64 - 60_000;
@@ -322,8 +370,9 @@ fn between(
             }
             format!("links of server {victim} break")
         }
-        // Not while another one is on its way back from that: a majority must be left.
-        15 | 16 if ensemble.is_complete() => return vec![(victim, Fall::Wiped)],
+        // Not while another one is on its way back from that, or has a wrong state: a majority must be
+        // left.
+        15 | 16 if ensemble.is_sound() => return vec![(victim, Fall::Wiped)],
         18..=23 => {
             let asked = reconfig(victim, ids, ensemble, rng);
             events.push(Event::Reconfigures { asked: asked.clone() });

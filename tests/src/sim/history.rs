@@ -47,6 +47,12 @@ pub enum Event {
     Committed { server: u64, first: bool, index: u64, term: u64, payload: bytes::Bytes },
     /// A Machine goes on from another server's snapshot.
     Installed { server: u64 },
+    /// A server's state is not what the log makes of it any more.
+    Corrupted { server: u64, index: u64 },
+    /// A server has found that out, and serves nobody.
+    Quarantined { server: u64 },
+    /// It has said something to a client all the same.
+    Served { server: u64, conn: u64 },
     /// A Machine applied and published an entry.
     Applied { server: u64, index: u64, digest: u128, history: u128, view: Arc<View> },
     /// The digest over all rows of a server, computed afresh.
@@ -189,6 +195,15 @@ impl std::fmt::Display for Event {
             }
             Self::Installed { server } => {
                 write!(f, "server {server}: GOES ON FROM A SNAPSHOT")
+            }
+            Self::Corrupted { server, index } => {
+                write!(f, "THE STATE OF SERVER {server} IS WRONG from entry {index} on")
+            }
+            Self::Served { server, conn } => {
+                write!(f, "server {server}: says something on connection {conn}")
+            }
+            Self::Quarantined { server } => {
+                write!(f, "SERVER {server} IS IN QUARANTINE")
             }
             Self::Applied { server, index, view, .. } => {
                 write!(f, "server {server}: entry {index} is published, {}", Zxid(view.zxid))

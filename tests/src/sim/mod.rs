@@ -9,7 +9,8 @@
 //! 1. `server.rs` is a server as values, step by step; `store.rs` and the log's own simulated disk
 //!    lose what real ones lose. `network.rs` is what is between servers, `ensemble.rs` all of them.
 //! 2. `client.rs` and `workload.rs` are their clients, `wire.rs` what is between.
-//! 3. `model.rs` runs the log's commands by ZooKeeper's rules: what must be true.
+//! 3. `model.rs` runs the log's commands by ZooKeeper's rules: what must be true; `reference.rs` is one
+//!    more state.
 //! 4. Everything that happens is an event (`history.rs`), and each of `checkers/` looks at all of
 //!    them with one claim in mind.
 //! 5. `faults.rs` decides what goes wrong, `schedule.rs` what happens next. After a minute nothing
@@ -27,6 +28,7 @@ pub mod membership;
 pub mod model;
 pub mod mutants;
 pub mod network;
+pub mod reference;
 pub mod schedule;
 pub mod server;
 pub mod shrink;

@@ -20,6 +20,19 @@ pub struct Planted {
     pub reuse_boot: bool,
     /// A server that has lost its data takes part at once, as if it had never had any.
     pub vote_without_data: bool,
+    /// A state that goes bad is always the leader's, or always a follower's, and no checker is told.
+    pub corrupt: Option<Role>,
+    /// A server that starts again does not know any more that its state is of no use.
+    pub forget_quarantine: bool,
+}
+
+/// Whose state goes bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The leader's.
+    Leader,
+    /// Another server's.
+    Follower,
 }
 
 /// A bug that can be planted.
@@ -51,6 +64,10 @@ pub const ALL: &[Mutant] = mutants![
     node.forget_vote,
     node.repeat_read_index,
     node.trust_own_clock,
+    node.ignore_digests,
+    node.wrong_without_majority,
+    node.lead_in_quarantine,
+    node.forget_to_catch_up,
     machine.event_after_reply,
     machine.keep_one_shot,
     machine.tell_twice,
@@ -58,6 +75,7 @@ pub const ALL: &[Mutant] = mutants![
     machine.lose_child_event,
     machine.keep_clients_over_snapshot,
     machine.read_unapplied,
+    machine.serve_in_quarantine,
     connection.stale_read,
     connection.late_view,
     connection.watch_after_read,
@@ -83,6 +101,9 @@ pub const OTHERS: &[Mutant] = &[
     },
     Mutant { name: "reuse_boot", plant: |planted| planted.reuse_boot = true },
     Mutant { name: "vote_without_data", plant: |planted| planted.vote_without_data = true },
+    Mutant { name: "corrupt_leader", plant: |planted| planted.corrupt = Some(Role::Leader) },
+    Mutant { name: "corrupt_follower", plant: |planted| planted.corrupt = Some(Role::Follower) },
+    Mutant { name: "forget_quarantine", plant: |planted| planted.forget_quarantine = true },
     Mutant {
         name: "log_skip_sync",
         plant: |planted| planted.log = Some(replica::log::Mutant::SkipSync),

@@ -1,6 +1,6 @@
 //! What happens next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use replica::log::SimRng;
@@ -14,6 +14,7 @@ use super::faults::{Fall, Faults};
 use super::history::{Connections, Event};
 use super::model::Model;
 use super::mutants::Planted;
+use super::reference::Reference;
 use super::server::{Did, End, Step};
 use super::shrink::Without;
 use super::wire::Wire;
@@ -113,6 +114,9 @@ struct Sim {
     connections: Connections,
     workload: Workload,
     model: Model,
+    reference: Reference,
+    /// Connections on which wrong things may be said.
+    tainted: BTreeSet<u64>,
     checkers: Vec<Box<dyn Checker>>,
     faults: Faults,
     counts: Counts,
@@ -169,8 +173,10 @@ impl Sim {
             connections: Connections::default(),
             workload: Workload::default(),
             model: Model::default(),
-            checkers: checkers::all(&options.planted, &ids),
-            faults: Faults::new(&ids, &mut rng, without.faults.clone()),
+            reference: Reference::new(&options.planted, &ids),
+            tainted: BTreeSet::new(),
+            checkers: checkers::all(&ids),
+            faults: Faults::new(&ids, &mut rng, without.faults.clone(), options.planted),
             counts,
             events: Vec::new(),
             trace: Vec::new(),
@@ -220,7 +226,9 @@ impl Sim {
             let (idle, leader) = (server.is_idle(), server.leader());
             format!("server {id}: applied {applied:?} of {index}, idle {idle}, led by {leader:?}")
         });
-        let all: Vec<String> = clients.chain(servers).collect();
+        let wrong = (!self.ensemble.corrupted.is_empty())
+            .then(|| format!("wrong states: {:?}", self.ensemble.corrupted));
+        let all: Vec<String> = clients.chain(servers).chain(wrong).collect();
         let what = format!("{when}: {}", all.join("; "));
         Wrong { claim: "after the last fault everybody gets an answer".to_owned(), what }
     }
@@ -378,7 +386,11 @@ impl Sim {
         };
         self.clients[at].run(what, &mut world);
         for conn in before + 1..=self.next_conn {
-            self.ensemble.server(self.connections.get(conn).server).accept(conn);
+            let server = self.connections.get(conn).server;
+            if self.ensemble.corrupted.contains(&server) {
+                self.tainted.insert(conn);
+            }
+            self.ensemble.server(server).accept(conn);
         }
         self.publish()
     }
@@ -432,8 +444,19 @@ impl Sim {
             Did::Committed(entries) => self.committed(server, entries),
             Did::Installed => {
                 self.counts.installs += 1;
+                self.ensemble.doomed.remove(&server);
+                self.counts.healings += u64::from(self.ensemble.corrupted.remove(&server));
                 self.happened(Event::Installed { server })
             }
+            Did::Quarantined => {
+                // It must still know when it starts again.
+                if self.trouble && self.rng.chance(30) {
+                    let Self { faults, rng, now_ms, .. } = self;
+                    faults.lose_power_soon(server, *now_ms, 100, rng);
+                }
+                self.happened(Event::Quarantined { server })
+            }
+            Did::Served { conn } => self.happened(Event::Served { server, conn }),
             Did::Applied(index) => self.applied(server, index),
         }
     }
@@ -448,6 +471,11 @@ impl Sim {
                     claim: "the log holds what may be in it".to_owned(),
                     what,
                 })?;
+                let applied = self.reference.apply(index, term, &payload);
+                applied.map_err(|fault| Wrong {
+                    claim: "a second state can do what the others do".to_owned(),
+                    what: fault.to_string(),
+                })?;
             }
             self.happened(Event::Committed { server, first, index, term, payload })?;
         }
@@ -458,12 +486,28 @@ impl Sim {
         let Some(state) = self.ensemble.server(server).state() else { return Ok(()) };
         let (meta, view) = (state.meta(), state.view());
         let (digest, history) = (meta.digest, meta.history);
+        let is_right = self.reference.at(index) == Some((digest, history));
+        if !is_right && self.ensemble.doomed.remove(&server) {
+            self.corrupted(server, index)?;
+        }
         self.happened(Event::Applied { server, index, digest, history, view })
+    }
+
+    /// A state is not what the log makes of it any more.
+    fn corrupted(&mut self, server: u64, index: u64) -> Result<(), Wrong> {
+        self.counts.corruptions += 1;
+        let leads = self.ensemble.leader().is_some_and(|leader| leader.server == server);
+        self.counts.leaders_corrupted += u64::from(leads);
+        self.ensemble.corrupted.insert(server);
+        let served = self.connections.all.iter().filter(|(_, conn)| conn.server == server);
+        self.tainted.extend(served.map(|(conn, _)| *conn));
+        self.happened(Event::Corrupted { server, index })
     }
 
     /// The process of a server ends, and its connections with it.
     fn fall(&mut self, id: u64, fall: Fall) -> Result<(), Wrong> {
         self.faults.ended(id);
+        self.ensemble.doomed.remove(&id);
         let server = self.ensemble.server(id);
         let how = match fall {
             Fall::Power => {
@@ -507,6 +551,7 @@ impl Sim {
         self.ensemble.down(id, power, self.now_ms, &mut self.rng);
         self.happened(Event::Crashed { server: id, how })?;
         if matches!(fall, Fall::Wiped | Fall::Removed) {
+            self.ensemble.corrupted.remove(&id);
             self.first_index.remove(&id);
             self.happened(Event::Wiped { server: id })?;
         }
@@ -538,6 +583,18 @@ impl Sim {
         let vote = started.vote;
         self.happened(Event::Restarted { server, last, applied, torn, raft_id, vote })?;
         self.committed(server, started.replayed)?;
+        if started.quarantined {
+            self.counts.quarantined_starts += 1;
+            return self.happened(Event::Quarantined { server });
+        }
+        // What went bad may not have been written before the process ended.
+        let digests = self.ensemble.server(server).state().map(|state| {
+            let meta = state.meta();
+            (meta.digest, meta.history)
+        });
+        if self.reference.at(applied) == digests {
+            self.ensemble.corrupted.remove(&server);
+        }
         if applied > state::apply::BIRTH.0 {
             self.applied(server, applied)?;
             self.recompute(server)?;
@@ -563,6 +620,8 @@ impl Sim {
             connections: &self.connections,
             ensemble: &self.ensemble,
             faults: &self.faults,
+            reference: &self.reference,
+            tainted: &self.tainted,
         };
         for checker in &mut self.checkers {
             checker

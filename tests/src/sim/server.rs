@@ -16,7 +16,8 @@ use proto::Id;
 use replica::log::{Entry, Log, LogError, Options, Position, SimDisk, SimRng};
 use replica::raft::payload;
 use replica::{
-    Authenticator, BigReads, Input, Machine, Node, NodeConfig, PeerMessage, Policy, Sasl,
+    Authenticator, BigReads, Input, Machine, Node, NodeConfig, PeerMessage, Policy, Quarantine,
+    Sasl,
 };
 use state::{Members, NoHooks, Settings, State};
 
@@ -29,6 +30,8 @@ use super::wire::Wire;
 
 pub use self::life::{Did, End, Paused, Step};
 
+/// Every so many entries digests are compared.
+const COMPARED_EVERY: u64 = 16;
 /// How many times opening may be cut short by another loss of power.
 const CUTS_MAX: u32 = 3;
 
@@ -67,6 +70,8 @@ pub struct Server {
     raft_id: Option<u64>,
     /// The random number that it asks with to take part anew; 0 for a founder.
     nonce: u64,
+    /// What is written down of a state that is of no use.
+    quarantine: Option<Quarantine>,
     life: Option<Life>,
 }
 
@@ -120,6 +125,8 @@ pub struct Started {
     pub cuts: u32,
     /// Damaged copies of the disk that were tried: refused, and opened without harm.
     pub flips: (u32, u32),
+    /// Whether its state is known to be of no use.
+    pub quarantined: bool,
 }
 
 impl Server {
@@ -138,6 +145,7 @@ impl Server {
             took_part: false,
             raft_id: Some(id),
             nonce: 0,
+            quarantine: None,
             life: None,
         }
     }
@@ -155,7 +163,7 @@ impl Server {
     /// It has lost its data; the process does not run.
     pub fn wipe(&mut self, nonce: u64) {
         (self.disk, self.stores) = (SimDisk::new(), BTreeMap::from([(0, SimStore::default())]));
-        self.took_part = false;
+        (self.took_part, self.quarantine) = (false, None);
         if !self.planted.vote_without_data {
             (self.raft_id, self.nonce) = (None, nonce);
         }
@@ -198,8 +206,14 @@ impl Server {
         self.boots += u64::from(self.boots == 0 || !self.planted.reuse_boot);
         let mut log = log;
         log.plant(self.planted.log);
-        let mut state = self.open_state(replica::node::generation(&log))?;
-        let replayed = replay_committed(&mut state, &mut log)?;
+        let generation = replica::node::generation(&log);
+        let mut state = self.open_state(generation)?;
+        self.quarantine.take_if(|quarantine| quarantine.generation != generation);
+        let quarantine = self.quarantine.clone().filter(|_| !self.planted.forget_quarantine);
+        let replayed = match &quarantine {
+            None => replay_committed(&mut state, &mut log)?,
+            Some(_) => Vec::new(),
+        };
         let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
         let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
         let ticks = self.sizes.election_ticks;
@@ -224,8 +238,16 @@ impl Server {
         };
         let clock = ApplyClock::default();
         let machine = Machine::new(state, me).with_mutants(self.planted.machine);
-        let machine = machine.with_clock(clock.reader());
+        let machine = machine.with_clock(clock.reader()).with_comparisons(COMPARED_EVERY);
         let published = Arc::clone(machine.published());
+        let is_quarantined = quarantine.is_some();
+        let node = match quarantine {
+            None => node,
+            Some(Quarantine { why, .. }) => {
+                published.shut_down(&why);
+                node.in_quarantine(&why)
+            }
+        };
         let source = machine.source().map_err(|fault| wrong(&fault))?;
         let (timeout_ms_min, timeout_ms_max) = self.sizes.timeouts_ms;
         let policy = Policy {
@@ -258,9 +280,21 @@ impl Server {
             leads: None,
             led_ticks: 0,
             flushes: VecDeque::new(),
+            is_quarantined,
+            is_shut: is_quarantined,
         });
         let torn = recovered == Some(true);
-        Ok(Started { replayed, first, last, vote, applied, torn, cuts, flips })
+        Ok(Started {
+            replayed,
+            first,
+            last,
+            vote,
+            applied,
+            torn,
+            cuts,
+            flips,
+            quarantined: is_quarantined,
+        })
     }
 
     fn open_state(&mut self, generation: u64) -> Result<State, End> {
@@ -384,6 +418,18 @@ impl Server {
         self.life.as_ref().and_then(|life| life.leads)
     }
 
+    /// Whether its state is known to be of no use.
+    pub fn is_quarantined(&self) -> bool {
+        self.quarantine.is_some()
+    }
+
+    /// Its state goes bad with the next change.
+    pub fn misapply_once(&mut self) {
+        if let Some(life) = &mut self.life {
+            life.machine.misapply_once();
+        }
+    }
+
     /// The published view, and the digests of the state behind it.
     pub fn state(&self) -> Option<&State> {
         self.life.as_ref().map(|life| life.machine.state())
@@ -434,6 +480,7 @@ impl Server {
             clock_ms,
             stores: &mut self.stores,
             next_session: &mut self.next_session,
+            quarantine: &mut self.quarantine,
             flush_ms: self.sizes.flush_ms,
             slow_entries: self.sizes.slow_entries,
         };

@@ -308,6 +308,25 @@ impl<D: Disk> Log<D> {
         self.sync()
     }
 
+    /// Makes durable that the state is another snapshot's from now on, with this `marker`, while the
+    /// entries stay: those behind `at`, which the log must have, go on from it.
+    ///
+    /// Blocks on a [`Log::sync`], which covers all that is buffered as well.
+    ///
+    /// # Errors
+    /// [`LogError::Broken`], for good.
+    ///
+    /// # Panics
+    /// If the log has no such position, or `marker` is longer than 64 KiB.
+    pub fn replace_marker(&mut self, at: Position, marker: &[u8]) -> Result<(), LogError> {
+        self.check_broken()?;
+        assert!(marker.len() <= MARKER_BYTES_MAX, "a marker of {} bytes", marker.len());
+        assert_eq!(self.term(at.index), Some(at.term), "the log goes on from {at:?}");
+        self.batch.marker(Kind::Carried, at, marker);
+        self.marker = Some(Marker::new(at, marker, Place::PENDING));
+        self.sync()
+    }
+
     /// Makes everything buffered durable: one write, one sync, then the mark. Nothing is done if
     /// nothing is buffered.
     ///

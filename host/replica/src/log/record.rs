@@ -46,7 +46,7 @@ pub(super) enum Kind {
     TrimmedTo = 4,
     /// A snapshot replaced the log; it restarts after the snapshot's index.
     Installed = 5,
-    /// The marker of the last `Installed`, repeated so that its segment can go.
+    /// The marker, repeated so that its segment can go, or another one that leaves the entries.
     Carried = 6,
 }
 
@@ -243,7 +243,7 @@ impl Batch {
         self.push(Kind::TrimmedTo, &[[at.index, at.term].map(u64::to_le_bytes).as_flattened()]);
     }
 
-    /// Adds a marker, one that restarts the log (`Installed`) or one that repeats it (`Carried`).
+    /// Adds a marker, one that restarts the log (`Installed`) or one that does not (`Carried`).
     pub(super) fn marker(&mut self, kind: Kind, at: Position, marker: &[u8]) {
         let words = [at.index, at.term].map(u64::to_le_bytes);
         self.push(kind, &[words.as_flattened(), marker]);

@@ -22,6 +22,9 @@ impl Checker for Answers {
         counts: &mut Counts,
     ) -> Result<(), String> {
         let Event::Replied { conn, number, zxid, result } = event else { return Ok(()) };
+        if known.tainted.contains(conn) {
+            return Ok(());
+        }
         counts.replies += 1;
         let connection = known.connections.get(*conn);
         let asked = &connection.sent[*number];

@@ -44,6 +44,7 @@ impl Checker for Ephemerals {
             Event::Restarted { server, .. } => {
                 self.restarted.insert(*server);
             }
+            Event::Replied { conn, .. } if known.tainted.contains(conn) => {}
             Event::Replied { conn, number, zxid, result: Ok(reply) } => {
                 let connection = known.connections.get(*conn);
                 let request = &connection.sent[*number].request;
@@ -54,6 +55,7 @@ impl Checker for Ephemerals {
                     });
                 }
             }
+            Event::Applied { server, .. } if known.ensemble.corrupted.contains(server) => {}
             Event::Applied { server, index, view, .. } => {
                 // All of them now and then, and after every restart.
                 if index % 16 != 0 && !self.restarted.remove(server) {

@@ -1,8 +1,8 @@
 //! A server hangs up on a client only for a reason: its session has ended or has moved on, it could not
-//! be attached, a snapshot jumped over what it watches, or this server is cut off from any leader. That a leader is
-//! lost for a moment is none.
+//! be attached, a snapshot jumped over what it watches, this server's state is of no use, or it is cut
+//! off from any leader. That a leader is lost for a moment is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
@@ -13,6 +13,7 @@ use crate::sim::history::Event;
 pub(super) struct HangUps {
     installs: BTreeMap<u64, u64>,
     attached: BTreeMap<u64, u64>,
+    quarantined: BTreeSet<u64>,
 }
 
 impl Checker for HangUps {
@@ -27,7 +28,16 @@ impl Checker for HangUps {
         counts: &mut Counts,
     ) -> Result<(), String> {
         match event {
-            Event::Installed { server } => *self.installs.entry(*server).or_default() += 1,
+            Event::Quarantined { server } => {
+                self.quarantined.insert(*server);
+            }
+            Event::Wiped { server } => {
+                self.quarantined.remove(server);
+            }
+            Event::Installed { server } => {
+                *self.installs.entry(*server).or_default() += 1;
+                self.quarantined.remove(server);
+            }
             Event::Attached { conn, .. } => {
                 let server = known.connections.get(*conn).server;
                 let installs = self.installs.get(&server).copied().unwrap_or_default();
@@ -36,6 +46,9 @@ impl Checker for HangUps {
             Event::HungUp { conn, cut_off } => {
                 counts.hang_ups += 1;
                 let connection = known.connections.get(*conn);
+                if self.quarantined.contains(&connection.server) {
+                    return Ok(());
+                }
                 let installs = self.installs.get(&connection.server).copied().unwrap_or_default();
                 let row = known.model.sessions.get(&connection.session);
                 let is_its = row.is_some_and(|row| {

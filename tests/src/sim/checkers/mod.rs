@@ -10,6 +10,7 @@ mod exactly_once;
 mod expiry;
 mod hang_ups;
 mod one_leader;
+mod quarantine;
 mod real_time;
 mod session_order;
 mod tree;
@@ -17,12 +18,14 @@ mod votes;
 mod watch_order;
 mod watches;
 
+use std::collections::BTreeSet;
+
 use super::counts::Counts;
 use super::ensemble::Ensemble;
 use super::faults::Faults;
 use super::history::{Connections, Event};
 use super::model::Model;
-use super::mutants::Planted;
+use super::reference::Reference;
 
 /// What is known when something happens.
 pub struct Known<'a> {
@@ -36,6 +39,11 @@ pub struct Known<'a> {
     pub ensemble: &'a Ensemble,
     /// What is wrong with them.
     pub faults: &'a Faults,
+    /// The digests after each entry.
+    pub reference: &'a Reference,
+    /// Connections to servers while their states were not what the log makes of them, and nobody had
+    /// noticed: what is said on them may be wrong.
+    pub tainted: &'a BTreeSet<u64>,
 }
 
 /// One claim.
@@ -55,9 +63,8 @@ pub trait Checker {
     ) -> Result<(), String>;
 }
 
-/// All of them, for an ensemble of these servers. The planted bugs are those that a reference would
-/// have too.
-pub fn all(planted: &Planted, ids: &[u64]) -> Vec<Box<dyn Checker>> {
+/// All of them, for an ensemble of these servers.
+pub fn all(ids: &[u64]) -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(one_leader::OneLeader::default()),
         Box::new(votes::Votes::default()),
@@ -65,7 +72,8 @@ pub fn all(planted: &Planted, ids: &[u64]) -> Vec<Box<dyn Checker>> {
         Box::new(commits::Commits::default()),
         Box::new(durability::Durability::default()),
         Box::new(exactly_once::ExactlyOnce::default()),
-        Box::new(digests::Digests::new(planted, ids)),
+        Box::new(digests::Digests),
+        Box::new(quarantine::Quarantine::default()),
         Box::new(tree::WholeTree::default()),
         Box::new(answers::Answers),
         Box::new(real_time::RealTime::default()),

@@ -30,6 +30,9 @@ impl Checker for WholeTree {
         counts: &mut Counts,
     ) -> Result<(), String> {
         let (server, index, view) = match event {
+            Event::Applied { server, .. } if known.ensemble.corrupted.contains(server) => {
+                return Ok(());
+            }
             Event::Applied { server, index, view, .. } => (server, index, view),
             Event::Restarted { server, .. } => {
                 self.restarted.insert(*server);

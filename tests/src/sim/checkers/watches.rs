@@ -51,6 +51,13 @@ impl Checker for Watches {
         counts: &mut Counts,
     ) -> Result<(), String> {
         match event {
+            Event::Notified { conn, .. }
+            | Event::Replied { conn, .. }
+            | Event::Ponged { conn, .. }
+                if known.tainted.contains(conn) =>
+            {
+                self.tables.remove(conn);
+            }
             Event::Notified { conn, event } => {
                 count(event, counts);
                 let table = self.tables.entry(*conn).or_default();
@@ -97,6 +104,7 @@ impl Checker for Watches {
             }
             Event::Quiet => {
                 let last = known.model.snapshots.last().map_or(0, |snapshot| snapshot.zxid);
+                self.tables.retain(|conn, _| !known.tainted.contains(conn));
                 for (conn, table) in &mut self.tables {
                     table.advance(last, known.connections.get(*conn), known, counts);
                     if let Some(missed) = table.expected.front() {

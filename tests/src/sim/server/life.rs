@@ -20,7 +20,7 @@ use replica::mutants::ConnectionMutants;
 use replica::snapshots::SnapshotJob;
 use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, Now, Outbox, PeerMessage, Policy,
-    Published, Read, Work,
+    Published, Quarantine, Read, Work,
 };
 use state::{Flush, Store};
 
@@ -64,6 +64,9 @@ pub(super) struct Life {
     pub(super) led_ticks: u32,
     /// What is to be written to the store, and whether it was, but may not be durable.
     pub(super) flushes: VecDeque<(Arc<Flush>, bool)>,
+    /// Whether the Node knows that the state is of no use, and whether the door is shut for that.
+    pub(super) is_quarantined: bool,
+    pub(super) is_shut: bool,
 }
 
 /// What the Machine sees pass while it applies an entry; nothing passes within a step.
@@ -164,6 +167,10 @@ pub enum Did {
     Committed(Vec<(u64, u64, Bytes)>),
     /// The Machine goes on from a snapshot.
     Installed,
+    /// The Node knows that the state is of no use.
+    Quarantined,
+    /// Somebody is served all the same.
+    Served { conn: u64 },
     /// An entry was published, or the state of a snapshot up to it.
     Applied(u64),
 }
@@ -182,14 +189,19 @@ pub(super) struct Around<'k> {
     pub(super) clock_ms: i64,
     pub(super) stores: &'k mut BTreeMap<u64, SimStore>,
     pub(super) next_session: &'k mut i64,
+    pub(super) quarantine: &'k mut Option<Quarantine>,
     pub(super) flush_ms: i64,
     /// How likely an entry takes long to apply, in percent.
     pub(super) slow_entries: u64,
 }
 
 impl Life {
-    /// Takes notice of whether the Node leads.
+    /// Takes notice of whether the Node leads, and what it thinks of the state.
     fn take_leadership(&mut self, did: &mut Vec<Did>) {
+        let is_quarantined = self.node.is_quarantined();
+        if is_quarantined && !std::mem::replace(&mut self.is_quarantined, is_quarantined) {
+            did.push(Did::Quarantined);
+        }
         let leads = self.node.leads().then(|| self.node.leader().1);
         if leads != std::mem::replace(&mut self.leads, leads) {
             did.push(Did::Leads(leads));
@@ -320,7 +332,8 @@ impl Life {
         did: &mut Vec<Did>,
         sent: &mut Vec<(u64, PeerMessage)>,
     ) -> Result<(), End> {
-        let Around { now_ms, clock_ms, stores, next_session, flush_ms, slow_entries } = around;
+        let Around { now_ms, clock_ms, stores, next_session, quarantine, flush_ms, slow_entries } =
+            around;
         self.take_leadership(did);
         match step {
             Step::Receive(conn) => {
@@ -372,6 +385,11 @@ impl Life {
                 did.extend(sent.iter().filter_map(|(_, message)| voted(message)));
                 self.take_leadership(did);
                 self.jobs.extend(work.snapshots.drain(..));
+                if let Some(news) = &work.quarantine {
+                    *quarantine = Some(news.clone());
+                    self.published.shut_down(&news.why);
+                    self.is_shut = true;
+                }
                 if work.is_empty() {
                     return Ok(());
                 }
@@ -396,6 +414,8 @@ impl Life {
                     self.work.push_front(Work { entries: rest, ..Work::default() });
                 }
                 if installs {
+                    *quarantine = None;
+                    (self.is_shut, self.is_quarantined) = (false, false);
                     did.push(Did::Installed);
                 }
                 if applies {
@@ -414,8 +434,8 @@ impl Life {
             Step::SyncStore => {
                 let Some((flush, _)) = self.flushes.pop_front() else { return Ok(()) };
                 flush.sync().map_err(|fault| End::Broken(fault.to_string()))?;
-                let source = flush.source().expect("it was written");
-                self.inbox.push_back(Input::Durable(Arc::new(source)));
+                let source = flush.source();
+                self.inbox.extend(source.map(|source| Input::Durable(Arc::new(source))));
             }
             Step::Snapshot => {
                 let Some(job) = self.jobs.pop_front() else { return Ok(()) };

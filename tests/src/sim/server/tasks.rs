@@ -102,7 +102,11 @@ impl Life {
     pub(super) fn drain(&mut self, conn: u64, wires: &mut BTreeMap<u64, Wire>, did: &mut Vec<Did>) {
         let Some(client) = self.connections.get_mut(&conn) else { return };
         client.drain_due = false;
+        let before = client.output.len();
         let drained = client.connection.drain(&mut client.output, OUT_BYTES_MAX);
+        if self.is_shut && client.output.len() > before {
+            did.push(Did::Served { conn });
+        }
         client.outstanding = client.connection.outstanding();
         if drained == Drained::Close {
             let cut_off = self.led_ticks < CUT_OFF_TICKS || self.node.is_removed();

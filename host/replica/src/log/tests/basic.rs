@@ -206,6 +206,23 @@ fn a_snapshot_restarts_the_log_and_its_marker_stays() {
 }
 
 #[test]
+fn a_marker_is_replaced_and_the_entries_stay() {
+    let disk = SimDisk::new();
+    let mut log = create(&disk);
+    log.append(&entries(2, 30, 1, 300));
+    let at = Position { index: 20, term: 1 };
+    log.replace_marker(at, b"generation-1").unwrap();
+    log.append(&entries(31, 60, 1, 300));
+    log.sync().unwrap();
+    log.replace_marker(Position { index: 40, term: 1 }, b"generation-2").unwrap();
+    drop(log);
+    let (log, _) = open(&disk);
+    let marker = log.marker().unwrap();
+    assert_eq!((marker.at.index, &marker.bytes[..]), (40, &b"generation-2"[..]));
+    assert_eq!(all(&log), entries(2, 60, 1, 300));
+}
+
+#[test]
 fn a_state_must_fit_its_log() {
     let mut log = create(&SimDisk::new());
     log.append(&entries(2, 9, 2, 10));

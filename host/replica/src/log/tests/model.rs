@@ -71,6 +71,7 @@ impl Checked {
                 let index = trimmed + rng.below(commit.min(last).saturating_sub(trimmed) + 1);
                 return self.trim(index);
             }
+            97 => return self.replace_marker(rng),
             _ => return self.install(rng),
         }
         Ok(())
@@ -127,6 +128,19 @@ impl Checked {
         self.states.push(model.clone());
         self.states.push(model.opened());
         installed?;
+        self.durable();
+        Ok(())
+    }
+
+    fn replace_marker(&mut self, rng: &mut SimRng) -> Result<(), LogError> {
+        let mut model = self.now().clone();
+        let index = model.trimmed.index + rng.below(model.last() - model.trimmed.index + 1);
+        let term = self.log.term(index).expect("an index of the log");
+        let (at, bytes) = (Position { index, term }, Bytes::from(vec![7; rng.below(100) as usize]));
+        let replaced = self.log.replace_marker(at, &bytes);
+        model.marker = Some((at, bytes));
+        self.states.push(model);
+        replaced?;
         self.durable();
         Ok(())
     }
