@@ -310,13 +310,13 @@ impl State {
     /// Writes what is being written, or waits until another thread has.
     fn end_flush(&mut self) -> Result<(), Fault> {
         if let Some(flush) = &self.writing {
-            flush.run()?;
+            (self.base, self.base_index) = (flush.write()?, flush.index());
+            self.writing = None;
         }
-        self.settle_flush();
         Ok(())
     }
 
-    /// Reads from the store what is written by now.
+    /// Reads from the store what is written by now, if that is known without waiting.
     fn settle_flush(&mut self) {
         let written = self.writing.as_ref().and_then(|w| Some((w.written()?, w.index())));
         if let Some(written) = written {

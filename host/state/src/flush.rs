@@ -106,7 +106,7 @@ impl Flush {
 
     /// The store with it, for other servers; `None` before it is written.
     pub fn source(&self) -> Option<Source> {
-        Some(Source::new(self.written()?, self.meta.clone()))
+        Some(Source::new(self.step.lock().written()?, self.meta.clone()))
     }
 
     /// Writes it, unless that was done already; waits while another thread does.
@@ -114,8 +114,16 @@ impl Flush {
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.
     pub fn run(&self) -> Result<(), Fault> {
+        self.write().map(|_| ())
+    }
+
+    /// The same; gives the store with it.
+    pub(crate) fn write(&self) -> Result<Arc<dyn ReadView>, Fault> {
         let mut step = self.step.lock();
-        let Step::Gathered { view, dirty } = &*step else { return Ok(()) };
+        let (view, dirty) = match &*step {
+            Step::Gathered { view, dirty } => (view, dirty),
+            Step::Written(store) => return Ok(Arc::clone(store)),
+        };
         let rows = |batch: &mut dyn Batch| {
             self.recent.put_into(batch);
             let (mut key, mut row) = (Vec::new(), Vec::new());
@@ -143,8 +151,9 @@ impl Flush {
                 meta(batch);
             })?;
         }
-        *step = Step::Written(self.store.view());
-        Ok(())
+        let written = self.store.view();
+        *step = Step::Written(Arc::clone(&written));
+        Ok(written)
     }
 
     /// Makes what was written durable. Blocks on the disk.
@@ -155,11 +164,68 @@ impl Flush {
         self.store.sync()
     }
 
-    /// The store with it, if it is written; does not wait.
+    /// The store with it, if it is written; does not wait. Another thread may just have asked the same:
+    /// then nothing is known.
     pub(crate) fn written(&self) -> Option<Arc<dyn ReadView>> {
-        match &*self.step.try_lock()? {
-            Step::Written(store) => Some(Arc::clone(store)),
-            Step::Gathered { .. } => None,
+        self.step.try_lock()?.written()
+    }
+}
+
+impl Step {
+    fn written(&self) -> Option<Arc<dyn ReadView>> {
+        match self {
+            Self::Written(store) => Some(Arc::clone(store)),
+            Self::Gathered { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::view::Listing;
+    use crate::{Batch, Command, Group, MemoryStore, NoHooks, Op, State};
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "what is gathered is written by another thread")]
+    fn what_another_thread_looks_at_is_not_lost() {
+        let store = Box::new(MemoryStore::default());
+        let state = State::open(store, Box::new(NoHooks), 1 << 20).expect("it opens");
+        let mut state = state.with_gather_bytes(0);
+        let (mut index, mut sequence) = (state.meta().applied, 0);
+        let mut apply = |state: &mut State, command| {
+            let (origin, identities, commands) = ((1, 7), Vec::new(), vec![command]);
+            let group = Group { origin, first: sequence, identities, commands };
+            let entry = Batch { time_ms: 1, present: Vec::new(), groups: vec![group] }.encode();
+            (index, sequence) = (index + 1, sequence + 1);
+            state.apply(index, 1, &entry).expect("it applies");
+        };
+        let open = Command::OpenSession { session: 5, password: [0; 16], timeout_ms: 1 };
+        apply(&mut state, Command::Origin { replaces: 0 });
+        apply(&mut state, open);
+        let is_over = AtomicBool::new(false);
+        let looked_at: Mutex<Option<Arc<Flush>>> = Mutex::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let flush = looked_at.lock().clone();
+                    flush.iter().for_each(|flush| drop(flush.source()));
+                }
+            });
+            for made in 0..2000 {
+                *looked_at.lock() = state.take_flush(false).expect("the store works");
+                let (kind, path) = (crate::command::CreateKind::Create, format!("/n{made}"));
+                let acl = vec![(31, "world".to_owned(), "anyone".to_owned())];
+                let op = Op::Create { kind, path, data: None, acl, flags: 0, ttl_ms: -1 };
+                apply(&mut state, Command::Write { session: 5, generation: 1, identities: 0, op });
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let view = state.view();
+        let children = view.list(Listing::children("/")).expect("the store works");
+        assert_eq!(children.len(), 2001, "with /zookeeper");
     }
 }
