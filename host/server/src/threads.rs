@@ -20,9 +20,9 @@ use crate::stores::Stores;
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
-/// How long changes are gathered before they are written to the store. What is not in the store is
-/// replayed from the log at the next start, faster than it came in.
-const FLUSH_EVERY: Duration = Duration::from_secs(2);
+/// How long changes are gathered before they are written to the store, unless there are too many. What
+/// is not in the store is replayed from the log at the next start, faster than it came in.
+const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether an old state can be removed.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.

@@ -27,7 +27,7 @@ use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
 use crate::command::{Batch, Command, Op, Settings};
 use crate::fault::Fault;
-use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering};
+use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering, PINNED_BYTES_MAX};
 use crate::hooks::{Hooks, NoHooks};
 use crate::keys::{self, Keyspace};
 use crate::members::Members;
@@ -402,7 +402,9 @@ impl State {
         self.meta = meta;
         self.gathering.bytes += entry.len();
         self.advance_view(finished.nodes, finished.rows);
-        if self.gathering.bytes > self.gather_bytes_max {
+        if self.gathering.bytes > self.gather_bytes_max
+            || self.gathering.pinned_bytes > PINNED_BYTES_MAX
+        {
             self.begin_flush()?;
         }
         Ok(Applied { outcomes })
