@@ -259,7 +259,7 @@ impl NodeThread {
             let now = Now { steady_ms: milliseconds(started.elapsed()), wall_ms: clock_ms() };
             let mut todo = self
                 .node
-                .flush(now, &mut |to, message| peers.send(to, message))
+                .flush(now, &mut |messages| peers.send(messages))
                 .unwrap_or_else(|error| broken("the log", &error));
             if !Arc::ptr_eq(&self.members, self.node.members()) {
                 self.members = Arc::clone(self.node.members());
