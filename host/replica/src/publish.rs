@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -31,6 +32,8 @@ pub struct Published {
     closing: Mutex<HashMap<i64, Ticket>>,
     /// The store as it was when it was last made durable, for operators who save a snapshot.
     durable: Mutex<Option<Arc<Source>>>,
+    /// Whether one of them waits for a newer one.
+    awaited: AtomicBool,
     mutants: MachineMutants,
 }
 
@@ -48,6 +51,7 @@ impl Published {
             sessions: Mutex::default(),
             closing: Mutex::default(),
             durable: Mutex::default(),
+            awaited: AtomicBool::new(false),
             mutants,
         })
     }
@@ -72,7 +76,16 @@ impl Published {
 
     /// The store, if it has the entry at this index.
     pub(crate) fn durable(&self, index: u64) -> Option<Arc<Source>> {
-        self.durable.lock().clone().filter(|source| source.meta().applied >= index)
+        let found = self.durable.lock().clone().filter(|s| s.meta().applied >= index);
+        if found.is_none() {
+            self.awaited.store(true, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// Whether somebody has waited for a newer one since the last call.
+    pub fn take_awaited(&self) -> bool {
+        self.awaited.swap(false, Ordering::Relaxed)
     }
 
     /// The watch table.
