@@ -479,7 +479,8 @@ fn what_the_data_is_of_counts_and_not_the_configuration() {
     let expected = "is of an ensemble of the servers [1], and this is server 2 (`server-id`)";
     assert!(told.contains(expected), "{told}");
     // The server itself becomes the first of an ensemble; the others have to be added.
-    std::fs::write(&path, text.replace("server-id = 2", "server-id = 1")).expect("it can be written");
+    std::fs::write(&path, text.replace("server-id = 2", "server-id = 1"))
+        .expect("it can be written");
     let log = dir.path().join("log");
     let file = std::fs::File::create(&log).expect("a file");
     let server = Server::start_at(&data, free_address(), &more, file);

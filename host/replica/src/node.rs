@@ -654,14 +654,14 @@ impl<D: Disk> Node<D> {
 
     /// Sends what is in hand to the leader, or proposes it, syncs the log once for up to
     /// [`ROUND_BYTES_MAX`], and gives what is committed, as far as the Machine has room for it. `send`
-    /// takes messages for other servers, by raft id.
+    /// takes messages for other servers, by raft id: all that there are, before the disk is waited for.
     ///
     /// # Errors
     /// [`NodeError::Log`]: stop the server; nothing is retried on a file whose state is unknown.
     pub fn flush(
         &mut self,
         now: Now,
-        send: &mut dyn FnMut(u64, PeerMessage),
+        send: &mut dyn FnMut(Vec<(u64, PeerMessage)>),
     ) -> Result<Work, NodeError> {
         self.clocks.look(now, self.config.raft_id, &self.raft.voters());
         let mut work = Work::default();
@@ -670,9 +670,15 @@ impl<D: Disk> Node<D> {
             self.number(&mut work.expect);
             let proposes = self.propose(now.steady_ms);
             self.ask();
-            self.outgoing.drain(..).for_each(|(to, message)| send(to, message));
-            let wall_ms = now.wall_ms;
-            let raft = &mut |to, message| send(to, PeerMessage::Raft { message, wall_ms });
+            let (outgoing, wall_ms) = (&mut self.outgoing, now.wall_ms);
+            let raft = &mut |messages: Vec<RaftMessage>| {
+                let to_peer =
+                    |message: RaftMessage| (message.to, PeerMessage::Raft { message, wall_ms });
+                outgoing.extend(messages.into_iter().map(to_peer));
+                if !outgoing.is_empty() {
+                    send(std::mem::take(outgoing));
+                }
+            };
             // One that raft does not take is of no use: it has gone beyond it.
             let staged = self.staged.take();
             let generation = staged.as_ref().map(|(_, generation)| *generation);

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -35,6 +36,8 @@ pub struct Published {
     shut: Mutex<Option<Arc<str>>>,
     /// What somebody found to be damaged who read.
     damage: Mutex<Option<String>>,
+    /// Whether one of them waits for a newer one.
+    awaited: AtomicBool,
     mutants: MachineMutants,
 }
 
@@ -54,6 +57,7 @@ impl Published {
             durable: Mutex::default(),
             shut: Mutex::default(),
             damage: Mutex::default(),
+            awaited: AtomicBool::new(false),
             mutants,
         })
     }
@@ -78,7 +82,16 @@ impl Published {
 
     /// The store, if it has the entry at this index.
     pub(crate) fn durable(&self, index: u64) -> Option<Arc<Source>> {
-        self.durable.lock().clone().filter(|source| source.meta().applied >= index)
+        let found = self.durable.lock().clone().filter(|s| s.meta().applied >= index);
+        if found.is_none() {
+            self.awaited.store(true, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// Whether somebody has waited for a newer one since the last call.
+    pub fn take_awaited(&self) -> bool {
+        self.awaited.swap(false, Ordering::Relaxed)
     }
 
     /// Why nobody is served, if that is so.

@@ -560,19 +560,23 @@ impl<D: Disk> Raft<D> {
     }
 
     /// Writes and syncs what raft has decided, sends its messages, and gives what is committed.
-    /// Where raft takes a snapshot, the log goes on from it, with the `generation` of its state.
+    /// Where raft takes a snapshot, the log goes on from it, with the `generation` of its state. `send` is
+    /// called at least once before anything is waited for, if with nothing.
     ///
     /// # Panics
     /// If raft takes one and there is no generation: it is put to raft only with one.
     pub(crate) fn flush(
         &mut self,
         generation: Option<u64>,
-        send: &mut dyn FnMut(u64, RaftMessage),
+        send: &mut dyn FnMut(Vec<RaftMessage>),
     ) -> Result<Flushed, LogError> {
         let mut send = |messages: Vec<raft::prelude::Message>| {
-            messages.into_iter().for_each(|message| send(message.to, to_peer(message)));
+            send(messages.into_iter().map(to_peer).collect());
         };
         let (mut committed, mut installed, mut read_indexes) = (Vec::new(), None, Vec::new());
+        if !self.node.has_ready() {
+            send(Vec::new());
+        }
         while self.node.has_ready() {
             // 1. What raft has decided.
             let mut ready = self.node.ready();
@@ -656,7 +660,7 @@ mod tests {
             let mut raft = Raft::new(log, 257, &members, 0, (10, 11)).expect("it starts");
             raft.campaign();
             let mut sent = 0;
-            raft.flush(None, &mut |_, _| sent += 1).expect("the log works");
+            raft.flush(None, &mut |messages| sent += messages.len()).expect("the log works");
             assert_eq!((sent, raft.is_leader(), raft.leader()), (0, false, (0, 0)));
         }
     }

@@ -45,7 +45,7 @@ impl Server {
     /// Commits, applies and reports, until nothing is left to do.
     fn settle(&mut self) {
         loop {
-            let work = self.node.flush(NOW, &mut |_, _| {}).expect("the log works");
+            let work = self.node.flush(NOW, &mut |_| {}).expect("the log works");
             if work.entries.is_empty() {
                 return;
             }
@@ -111,11 +111,11 @@ fn an_attach_that_waits_for_the_machine_keeps_its_session() {
     let (session, password, timeout_ms) = (SESSION, PASSWORD, TIMEOUT_MS);
     server.tick(0, 900);
     server.step(Command::AttachSession { session, password, timeout_ms });
-    let slow = server.node.flush(NOW, &mut |_, _| {}).expect("the log works");
+    let slow = server.node.flush(NOW, &mut |_| {}).expect("the log works");
     assert_eq!(slow.entries.len(), 1, "the attach is committed");
     // The Machine has not come to it when the old connection has been silent for too long.
     server.tick(950, i64::from(TIMEOUT_MS) + 1);
-    let expiry = server.node.flush(NOW, &mut |_, _| {}).expect("the log works");
+    let expiry = server.node.flush(NOW, &mut |_| {}).expect("the log works");
     for work in [slow, expiry] {
         for report in server.machine.apply(work).expect("it applies") {
             server.node.step(Input::Report(report));

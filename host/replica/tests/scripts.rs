@@ -299,7 +299,7 @@ impl Runner {
     /// Lets the Node make entries of what it has; how many were committed.
     fn commit(&mut self) -> Result<usize, Failure> {
         let now = Now { steady_ms: self.now_ms, wall_ms: 1000 };
-        let work = self.node.flush(now, &mut |_, _| {})?;
+        let work = self.node.flush(now, &mut |_| {})?;
         let entries = work.entries.len();
         if !work.is_empty() {
             self.work.push_back(work);

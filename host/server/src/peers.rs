@@ -11,6 +11,7 @@
 
 mod frames;
 mod post;
+mod way;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -25,9 +26,10 @@ use replica::{Input, PeerMessage};
 use socket2::SockRef;
 use state::Members;
 
-use self::frames::{decode, encode, frame, read_frame};
+use self::frames::{decode, encode, frame, is_whole, read_frame};
 pub(crate) use self::post::Founders;
 use self::post::{Hello, Post, Welcome};
+use self::way::Way;
 pub(crate) use self::wire::Secured;
 use self::wire::Wire;
 use crate::config::Address;
@@ -40,8 +42,6 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How long a peer must have been out of reach before that is worth a warning: servers that start
 /// together, or that are restarted, find each other within this time.
 const WORTH_A_WARNING: Duration = Duration::from_secs(1);
-/// How many messages may wait for a peer that does not take them before further ones are dropped.
-const WAITING_MAX: usize = 10_000;
 
 /// This server among the others.
 pub(crate) struct Me {
@@ -87,8 +87,7 @@ struct Link {
     server: u32,
     /// Where the server at its other end is found.
     addresses: Mutex<Vec<Address>>,
-    /// What is to be sent; `None` when the connection has ended.
-    messages: Mailbox<Option<PeerMessage>>,
+    way: Way,
     /// The id for raft that the server at its other end has given itself; 0 if there is no connection.
     to: AtomicU64,
     /// Whether it is not needed any more.
@@ -235,7 +234,7 @@ impl Peers {
             if !stays {
                 tracing::info!(server, "it takes part no more: no link to it is kept");
                 link.ends.store(true, Ordering::Relaxed);
-                link.messages.put([None]);
+                link.way.end();
             }
             stays
         });
@@ -247,7 +246,7 @@ impl Peers {
             let link = Arc::new(Link {
                 server,
                 addresses: Mutex::new(addresses),
-                messages: Mailbox::new(usize::MAX),
+                way: Way::default(),
                 to: AtomicU64::new(0),
                 ends: AtomicBool::new(false),
             });
@@ -259,14 +258,19 @@ impl Peers {
         Ok(())
     }
 
-    /// Sends a message to a server, by its id for raft, if there is a link; otherwise it is dropped.
-    /// Who has which id is as they say themselves: one that waits for its first state knows no members.
-    pub(crate) fn send(&self, to: u64, message: PeerMessage) {
-        let link = self.links.values().find(|link| link.to.load(Ordering::Relaxed) == to);
-        if let Some(link) = link
-            && link.messages.len() < WAITING_MAX
-        {
-            link.messages.put([Some(message)]);
+    /// Sends messages to servers, by their ids for raft, where there is a link; otherwise they are
+    /// dropped. Who has which id is as they say themselves: one that waits for its first state knows no
+    /// members.
+    pub(crate) fn send(&self, messages: Vec<(u64, PeerMessage)>) {
+        for link in self.links.values() {
+            let to = link.to.load(Ordering::Relaxed);
+            let mut bytes = Vec::new();
+            for (_, message) in messages.iter().filter(|(id, _)| *id == to && to != 0) {
+                bytes.extend_from_slice(&frame(&message.encode()));
+            }
+            if !bytes.is_empty() {
+                link.way.send(bytes);
+            }
         }
     }
 }
@@ -306,12 +310,17 @@ fn call(post: &Post, link: &Link) {
             Ok((wire, Welcome { raft_id, boot, .. })) => {
                 tracing::info!(server, "linked to a server");
                 post.answers(server, boot);
+                link.way.begin(wire.plain().and_then(|stream| stream.try_clone().ok()));
+                if link.ends.load(Ordering::Relaxed) {
+                    // It was told so before the way began.
+                    link.way.end();
+                }
                 link.to.store(raft_id, Ordering::Relaxed);
                 inputs.put([Input::Linked(raft_id)]);
                 let error = speak(wire, link);
                 link.to.store(0, Ordering::Relaxed);
+                link.way.begin(None);
                 post.answers_no_more(server);
-                link.messages.take(&mut Vec::new(), Duration::ZERO);
                 inputs.put([Input::Unlinked(raft_id)]);
                 tracing::info!(server, %error, "the link to a server is gone");
                 (gone, told) = (Instant::now(), false);
@@ -378,34 +387,13 @@ fn speak(mut wire: Wire, link: &Link) -> io::Error {
             // The peer has said all that it says here, but for the end of TLS: this ends when the
             // connection does.
             while socket.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
-            link.messages.put([None]);
+            link.way.end();
         });
-        let error = write_all(&mut wire, link);
+        let error = link.way.write_waiting(&mut wire);
         // It fails where the connection has ended.
         let _ = wire.socket().shutdown(Shutdown::Both);
         error
     })
-}
-
-fn write_all(wire: &mut Wire, link: &Link) -> io::Error {
-    let (mut messages, mut bytes) = (Vec::new(), Vec::new());
-    loop {
-        link.messages.take(&mut messages, PATIENCE);
-        let mut ended = false;
-        for message in messages.drain(..) {
-            match message {
-                Some(message) => bytes.extend_from_slice(&frame(&message.encode())),
-                None => ended = true,
-            }
-        }
-        if let Err(error) = wire.write_all(&bytes).and_then(|()| wire.flush()) {
-            return error;
-        }
-        if ended {
-            return io::ErrorKind::ConnectionAborted.into();
-        }
-        bytes.clear();
-    }
 }
 
 /// Takes messages until the link breaks.
@@ -414,18 +402,22 @@ fn listen((server, from): (u32, u64), wire: Wire, inputs: &Mailbox<Input>) {
         return tracing::warn!(%error, "a link cannot be used");
     }
     let mut reader = BufReader::with_capacity(1 << 20, wire);
+    let mut heard = Vec::new();
     loop {
         let message = read_frame(&mut reader)
             .and_then(|bytes| PeerMessage::decode(&bytes).map_err(io::Error::other));
         match message {
-            Ok(message) => {
-                inputs.put([Input::Peer { from, message }]);
-            }
+            Ok(message) => heard.push(Input::Peer { from, message }),
             Err(error) => {
                 tracing::info!(server, %error, "the link from a server is gone");
-                inputs.put([Input::HungUp(from)]);
+                heard.push(Input::HungUp(from));
+                inputs.put(heard);
                 return;
             }
+        }
+        // What came together is handed over together.
+        if !is_whole(reader.buffer()) {
+            inputs.put(heard.drain(..));
         }
     }
 }

@@ -21,9 +21,11 @@ use crate::stores::Stores;
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
-/// How long changes are gathered before they are written to the store. What is not in the store is
-/// replayed from the log at the next start, faster than it came in.
-const FLUSH_EVERY: Duration = Duration::from_secs(2);
+/// How long changes are gathered before they are written to the store, unless there are too many. What
+/// is not in the store is replayed from the log at the next start, faster than it came in.
+const FLUSH_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether somebody waits for what is gathered.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether an old state can be removed.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
@@ -279,7 +281,7 @@ impl NodeThread {
             let now = Now { steady_ms: milliseconds(started.elapsed()), wall_ms: clock_ms() };
             let mut todo = self
                 .node
-                .flush(now, &mut |to, message| peers.send(to, message))
+                .flush(now, &mut |messages| peers.send(messages))
                 .unwrap_or_else(|error| node_broken(&error));
             if let Some(quarantine) = &todo.quarantine {
                 // At once: the Machine may have work in hand.
@@ -330,7 +332,8 @@ fn run_machine(
     let mut next_flush = Instant::now() + FLUSH_EVERY;
     loop {
         // Ends when the Node's thread has ended and all its work is done.
-        let open = todo.take(&mut works, next_flush.saturating_duration_since(Instant::now()));
+        let wait = next_flush.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
+        let open = todo.take(&mut works, wait);
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
@@ -352,7 +355,7 @@ fn run_machine(
             }
             flush(&mut machine, false, flushes);
         }
-        if Instant::now() >= next_flush {
+        if Instant::now() >= next_flush || machine.published().take_awaited() {
             next_flush = Instant::now() + FLUSH_EVERY;
             flush(&mut machine, true, flushes);
         }

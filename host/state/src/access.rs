@@ -18,6 +18,12 @@ pub fn allowed(acl: &[Acl], perms: i32, identities: &[Id]) -> bool {
         })
 }
 
+/// Whether an ACL that a client gave is [`Acl::world`]'s, with all permissions: nearly every one is.
+pub(crate) fn is_open(acl: &[(i32, String, String)]) -> bool {
+    let [(Perms::ALL, scheme, id)] = acl else { return false };
+    scheme == "world" && id == "anyone"
+}
+
 fn is_anyone(id: &Id) -> bool {
     id.scheme == "world" && id.id == "anyone"
 }

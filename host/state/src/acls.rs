@@ -24,12 +24,15 @@ struct Tables {
 /// The ACLs in use, by id and by content.
 pub(crate) struct AclTable {
     tables: RwLock<Tables>,
+    /// The one that most znodes have.
+    pub(crate) open: Arc<[Acl]>,
 }
 
 impl AclTable {
     pub(crate) fn new() -> Self {
-        let table = Self { tables: RwLock::default() };
-        table.insert(OPEN, vec![Acl::world(Perms::ALL)].into());
+        let open: Arc<[Acl]> = [Acl::world(Perms::ALL)].into();
+        let table = Self { tables: RwLock::default(), open: Arc::clone(&open) };
+        table.insert(OPEN, open);
         table.insert(READ_ONLY, vec![Acl::world(Perms::READ)].into());
         table
     }

@@ -27,7 +27,7 @@ use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
 use crate::command::{Batch, Command, Op, Settings};
 use crate::fault::Fault;
-use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering};
+use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering, PINNED_BYTES_MAX};
 use crate::hooks::{Hooks, NoHooks};
 use crate::keys::{self, Keyspace};
 use crate::members::Members;
@@ -325,13 +325,13 @@ impl State {
     /// Writes what is being written, or waits until another thread has.
     fn end_flush(&mut self) -> Result<(), Fault> {
         if let Some(flush) = &self.writing {
-            flush.run()?;
+            (self.base, self.base_index) = (flush.write()?, flush.index());
+            self.writing = None;
         }
-        self.settle_flush();
         Ok(())
     }
 
-    /// Reads from the store what is written by now.
+    /// Reads from the store what is written by now, if that is known without waiting.
     fn settle_flush(&mut self) {
         let written = self.writing.as_ref().and_then(|w| Some((w.written()?, w.index())));
         if let Some(written) = written {
@@ -358,12 +358,14 @@ impl State {
         let (mut outcomes, mut is_idle) = (Vec::new(), false);
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
-            outcomes.reserve(batch.groups.iter().map(|group| group.commands.len()).sum());
-            for group in &batch.groups {
+            let commands = batch.groups.iter().map(|group| group.commands.len()).sum();
+            outcomes.reserve(commands);
+            txn.expect(commands);
+            for group in batch.groups {
                 let identities: Vec<Vec<Id>> =
                     group.identities.iter().map(|set| ids(set)).collect();
                 let (server, boot) = group.origin;
-                for (sequence, command) in (group.first..).zip(&group.commands) {
+                for (sequence, command) in (group.first..).zip(group.commands) {
                     let mut outcome = Outcome {
                         origin: group.origin,
                         sequence,
@@ -374,9 +376,9 @@ impl State {
                     let taken = meta.origins.get(&server).copied();
                     is_idle |= matches!(command, Command::Nothing);
                     if let Command::Conf(step) = command {
-                        Arc::make_mut(&mut meta.members).change(*step);
+                        Arc::make_mut(&mut meta.members).change(step);
                         outcome.answer = Answer::Done;
-                    } else if let Command::Origin { replaces } = *command {
+                    } else if let Command::Origin { replaces } = command {
                         // One that comes again must not begin the numbers again.
                         let known = taken.map_or(0, |(known, _)| known);
                         if known == replaces && known != boot {
@@ -419,7 +421,9 @@ impl State {
         self.meta = meta;
         self.gathering.bytes += entry.len();
         self.advance_view(finished.nodes, finished.rows);
-        if self.gathering.bytes > self.gather_bytes_max {
+        if self.gathering.bytes > self.gather_bytes_max
+            || self.gathering.pinned_bytes > PINNED_BYTES_MAX
+        {
             self.begin_flush()?;
         }
         Ok(Applied { outcomes, is_idle })
@@ -439,7 +443,7 @@ impl State {
         meta: &mut Meta,
         present: &[u32],
         identities: &[Vec<Id>],
-        command: &Command,
+        command: Command,
     ) -> Result<Answer, Fault> {
         let hooks = self.hooks.as_mut();
         let (sessions, quotas) = (&mut self.sessions, &mut self.quotas);
@@ -447,55 +451,55 @@ impl State {
             Command::Bootstrap { cluster_id, settings } => {
                 // Only the first one counts: two founders may both have proposed theirs.
                 if meta.cluster_id == 0 {
-                    meta.cluster_id = *cluster_id;
-                    txn.settings = settings.clone();
+                    meta.cluster_id = cluster_id;
+                    txn.settings = settings;
                 }
                 Ok(Answer::Done)
             }
             Command::Admit { server, nonce } => {
-                if meta.members.servers.contains_key(server) {
-                    Arc::make_mut(&mut meta.members).admit(*server, *nonce);
+                if meta.members.servers.contains_key(&server) {
+                    Arc::make_mut(&mut meta.members).admit(server, nonce);
                 }
                 Ok(Answer::Done)
             }
             Command::Reconfig(asked) => {
-                answer(ops::reconfig(txn, None, &mut meta.members, present, asked))
+                answer(ops::reconfig(txn, None, &mut meta.members, present, &asked))
             }
             Command::Locate(specs) => {
-                ops::locate(txn, &mut meta.members, specs)?;
+                ops::locate(txn, &mut meta.members, &specs)?;
                 Ok(Answer::Done)
             }
             Command::Origin { .. } | Command::Nothing | Command::Conf(_) => Ok(Answer::Done),
             Command::OpenSession { session, password, timeout_ms } => {
-                session::open(txn, sessions, *session, *password, *timeout_ms)
+                session::open(txn, sessions, session, password, timeout_ms)
             }
             Command::AttachSession { session, password, timeout_ms } => {
-                session::attach(txn, sessions, *session, *password, *timeout_ms)
+                session::attach(txn, sessions, session, password, timeout_ms)
             }
             Command::CloseSession { session, generation } => {
-                session::close(txn, sessions, quotas, hooks, *session, *generation)
+                session::close(txn, sessions, quotas, hooks, session, generation)
             }
             Command::ContinueClose { session } => {
-                session::go_on_closing(txn, sessions, quotas, hooks, *session)
+                session::go_on_closing(txn, sessions, quotas, hooks, session)
             }
             Command::Write { session, generation, identities: set, op } => {
-                let fenced = session::check(sessions, *session, *generation);
+                let fenced = session::check(sessions, session, generation);
                 if let Err(code) = fenced
                     && !(self.mutants.unfenced && code == proto::ErrorCode::SessionMoved)
                 {
                     return Ok(Answer::Reply(Err(code)));
                 }
-                let identities = identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
-                let mut cx = Context { session: *session, identities, quotas, hooks };
+                let identities = identities.get(set as usize).map_or(&[][..], Vec::as_slice);
+                let mut cx = Context { session, identities, quotas, hooks };
                 answer(match op {
                     Op::Reconfig(asked) => {
-                        ops::reconfig(txn, Some(&cx), &mut meta.members, present, asked)
+                        ops::reconfig(txn, Some(&cx), &mut meta.members, present, &asked)
                     }
                     op => ops::run(txn, &mut cx, op),
                 })
             }
             Command::Reap { path } => {
-                ops::reap(txn, quotas, hooks, path)?;
+                ops::reap(txn, quotas, hooks, &path)?;
                 Ok(Answer::Done)
             }
             Command::ChangeSettings(changes) => {

@@ -25,6 +25,8 @@ const SHARDS: usize = 64;
 type Version = (u64, Option<Arc<Znode>>);
 
 struct Entry {
+    /// That of the path.
+    hash: u64,
     path: Arc<str>,
     /// The newest version.
     newest: Version,
@@ -46,9 +48,16 @@ struct Shard {
     bytes: usize,
 }
 
+impl Entry {
+    fn as_of(&self, index: u64) -> Option<Option<Arc<Znode>>> {
+        let mut versions = std::iter::once(&self.newest).chain(&self.older);
+        Some(versions.find(|(from, _)| *from <= index)?.1.clone())
+    }
+}
+
 impl Shard {
     fn entry(&mut self, hash: u64, path: &str) -> Option<&mut Entry> {
-        self.entries.find_mut(hash, |entry| &*entry.path == path)
+        self.entries.find_mut(hash, |entry| entry.hash == hash && &*entry.path == path)
     }
 }
 
@@ -93,16 +102,24 @@ impl NodeCache {
         self.find(path, index, false)
     }
 
+    /// The same for the one who writes it to the store, who also forgets what no view asks for any more.
+    pub(crate) fn settle(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
+        let hash = xxh3_64(path.as_bytes());
+        let mut shard = self.shard(hash).lock();
+        let entry = shard.entry(hash, path)?;
+        let node = entry.as_of(index)?;
+        if entry.newest.0 <= self.oldest.load(Ordering::Relaxed) {
+            entry.older = SmallVec::new();
+        }
+        Some(node)
+    }
+
     fn find(&self, path: &str, index: u64, used: bool) -> Option<Option<Arc<Znode>>> {
         let hash = xxh3_64(path.as_bytes());
         let mut shard = self.shard(hash).lock();
         let entry = shard.entry(hash, path)?;
         entry.used |= used;
-        if entry.newest.0 <= index {
-            return Some(entry.newest.1.clone());
-        }
-        let version = entry.older.iter().find(|(from, _)| *from <= index)?;
-        Some(version.1.clone())
+        entry.as_of(index)
     }
 
     /// Keeps what a view of `index` read from the store.
@@ -115,7 +132,8 @@ impl NodeCache {
     }
 
     /// Keeps what the entry at `index` wrote, and of what was before all that the views of `alive`
-    /// see; true if it is the first of its gathering, by number from 1, that wrote this znode.
+    /// see. The first of its gathering, by number from 1, that wrote this znode is given how much memory
+    /// that takes, in bytes.
     pub(crate) fn put_written(
         &self,
         path: &Arc<str>,
@@ -123,22 +141,26 @@ impl NodeCache {
         node: Option<Arc<Znode>>,
         alive: &Alive,
         gathering: u32,
-    ) -> bool {
+    ) -> Option<usize> {
         let hash = xxh3_64(path.as_bytes());
         let mut shard = self.shard(hash).lock();
         let Some(entry) = shard.entry(hash, path) else {
-            self.insert(&mut shard, hash, Arc::clone(path), (index, node), gathering);
-            return true;
+            let path = Arc::clone(path);
+            return Some(self.insert(&mut shard, hash, path, (index, node), gathering));
         };
         let first = std::mem::replace(&mut entry.gathering, gathering) != gathering;
         let before = std::mem::replace(&mut entry.newest, (index, node));
         let bytes = entry_bytes(path, &entry.newest);
         let counted = std::mem::replace(&mut entry.bytes, bytes);
-        entry.older.insert(0, before);
-        let mut until = index;
-        entry.older.retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
+        if !entry.older.is_empty() {
+            let mut until = before.0;
+            entry.older.retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
+        }
+        if alive.any(before.0, index) {
+            entry.older.insert(0, before);
+        }
         shard.bytes = (shard.bytes + bytes).saturating_sub(counted);
-        first
+        first.then_some(bytes)
     }
 
     /// Tells that no view older than `index` is alive, nor one whose picture of the store is older
@@ -155,21 +177,21 @@ impl NodeCache {
         path: Arc<str>,
         newest: Version,
         gathering: u32,
-    ) {
+    ) -> usize {
         let bytes = entry_bytes(&path, &newest);
         shard.bytes += bytes;
         shard.queue.push_back(Arc::clone(&path));
         let older = SmallVec::new();
-        let entry = Entry { path, newest, older, bytes, used: false, gathering };
-        shard.entries.insert_unique(hash, entry, |entry| xxh3_64(entry.path.as_bytes()));
+        let entry = Entry { hash, path, newest, older, bytes, used: false, gathering };
+        shard.entries.insert_unique(hash, entry, |entry| entry.hash);
         let oldest = self.oldest.load(Ordering::Relaxed);
         let oldest_base = self.oldest_base.load(Ordering::Relaxed);
         // A few steps for each insertion keep the bound without ever stalling anyone.
         for _ in 0..4 {
             if shard.bytes <= self.shard_bytes_max {
-                return;
+                break;
             }
-            let Some(path) = shard.queue.pop_front() else { return };
+            let Some(path) = shard.queue.pop_front() else { break };
             let hash = xxh3_64(path.as_bytes());
             let Some(entry) = shard.entry(hash, &path) else { continue };
             if entry.newest.0 <= oldest {
@@ -180,12 +202,13 @@ impl NodeCache {
                 shard.queue.push_back(path);
                 continue;
             }
-            let bytes = entry.bytes;
+            let evicted = entry.bytes;
             if let Ok(entry) = shard.entries.find_entry(hash, |entry| *entry.path == *path) {
                 entry.remove();
             }
-            shard.bytes = shard.bytes.saturating_sub(bytes);
+            shard.bytes = shard.bytes.saturating_sub(evicted);
         }
+        bytes
     }
 }
 

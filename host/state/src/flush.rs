@@ -23,9 +23,11 @@ use crate::store::{Batch, ReadView, Store, Write};
 use crate::txn::Changed;
 use crate::view::View;
 
-/// How much is gathered before it is written, in bytes of entries and of rows, about: it bounds
-/// both the memory that it takes and what a start has to replay.
-pub const GATHER_BYTES_MAX: usize = 32 << 20;
+/// How much is gathered before it is written, in bytes of entries: what a start has to replay, at about
+/// 50 MiB/s. What is set again and again is written once in that.
+pub const GATHER_BYTES_MAX: usize = 64 << 20;
+/// How much memory what is gathered may take, about.
+pub(crate) const PINNED_BYTES_MAX: usize = 64 << 20;
 
 /// What was changed since the last flush began.
 #[derive(Default)]
@@ -35,7 +37,10 @@ pub(crate) struct Gathering {
     pub(crate) recent: Arc<Recent>,
     /// The znodes that changed, each once.
     pub(crate) dirty: Vec<Arc<str>>,
+    /// How many bytes of entries they come from.
     pub(crate) bytes: usize,
+    /// How many bytes of memory are held until they are written, about.
+    pub(crate) pinned_bytes: usize,
 }
 
 impl Gathering {
@@ -54,8 +59,8 @@ impl Gathering {
                 let row = (Keyspace::Nodes, keys::node(&path), made);
                 self.put_row(row, index, alive);
             }
-            if cache.put_written(&path, index, now, alive, self.number) {
-                self.bytes += path.len() + size_of::<Arc<str>>();
+            if let Some(bytes) = cache.put_written(&path, index, now, alive, self.number) {
+                self.pinned_bytes += bytes;
                 self.dirty.push(path);
             }
         }
@@ -65,7 +70,8 @@ impl Gathering {
     }
 
     fn put_row(&mut self, row: Write, index: u64, alive: &Alive) {
-        self.bytes += row.1.len() + row.2.as_ref().map_or(0, Bytes::len) + size_of::<Write>();
+        let bytes = row.1.len() + row.2.as_ref().map_or(0, Bytes::len);
+        self.pinned_bytes += bytes + size_of::<Write>();
         self.recent.put(row, index, alive);
     }
 }
@@ -113,7 +119,7 @@ impl Flush {
         if self.given_up.load(Ordering::Acquire) {
             return None;
         }
-        Some(Source::new(self.written()?, self.meta.clone()))
+        Some(Source::new(self.step.lock().written()?, self.meta.clone()))
     }
 
     /// The state is of no use any more, and nobody is to have it.
@@ -126,13 +132,24 @@ impl Flush {
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.
     pub fn run(&self) -> Result<(), Fault> {
+        self.write().map(|_| ())
+    }
+
+    /// The same; gives the store with it.
+    pub(crate) fn write(&self) -> Result<Arc<dyn ReadView>, Fault> {
         let mut step = self.step.lock();
-        let Step::Gathered { view, dirty } = &*step else { return Ok(()) };
+        let (view, dirty) = match &*step {
+            Step::Gathered { view, dirty } => (view, dirty),
+            Step::Written(store) => return Ok(Arc::clone(store)),
+        };
         let rows = |batch: &mut dyn Batch| {
             self.recent.put_into(batch);
             let (mut key, mut row) = (Vec::new(), Vec::new());
+            // In about the order of their keys, in which a row is put beside the one before it.
+            let mut dirty: Vec<&Arc<str>> = dirty.iter().collect();
+            dirty.sort_unstable();
             for path in dirty {
-                let node = view.cache.peek(path, self.index());
+                let node = view.cache.settle(path, self.index());
                 let node = node.expect("it is pinned until it is written");
                 key.clear();
                 keys::push_node(&mut key, path);
@@ -155,8 +172,9 @@ impl Flush {
                 meta(batch);
             })?;
         }
-        *step = Step::Written(self.store.view());
-        Ok(())
+        let written = self.store.view();
+        *step = Step::Written(Arc::clone(&written));
+        Ok(written)
     }
 
     /// Makes what was written durable. Blocks on the disk.
@@ -167,11 +185,68 @@ impl Flush {
         self.store.sync()
     }
 
-    /// The store with it, if it is written; does not wait.
+    /// The store with it, if it is written; does not wait. Another thread may just have asked the same:
+    /// then nothing is known.
     pub(crate) fn written(&self) -> Option<Arc<dyn ReadView>> {
-        match &*self.step.try_lock()? {
-            Step::Written(store) => Some(Arc::clone(store)),
-            Step::Gathered { .. } => None,
+        self.step.try_lock()?.written()
+    }
+}
+
+impl Step {
+    fn written(&self) -> Option<Arc<dyn ReadView>> {
+        match self {
+            Self::Written(store) => Some(Arc::clone(store)),
+            Self::Gathered { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::view::Listing;
+    use crate::{Batch, Command, Group, MemoryStore, NoHooks, Op, State};
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "what is gathered is written by another thread")]
+    fn what_another_thread_looks_at_is_not_lost() {
+        let store = Box::new(MemoryStore::default());
+        let state = State::open(store, Box::new(NoHooks), 1 << 20).expect("it opens");
+        let mut state = state.with_gather_bytes(0);
+        let (mut index, mut sequence) = (state.meta().applied, 0);
+        let mut apply = |state: &mut State, command| {
+            let (origin, identities, commands) = ((1, 7), Vec::new(), vec![command]);
+            let group = Group { origin, first: sequence, identities, commands };
+            let entry = Batch { time_ms: 1, present: Vec::new(), groups: vec![group] }.encode();
+            (index, sequence) = (index + 1, sequence + 1);
+            state.apply(index, 1, &entry).expect("it applies");
+        };
+        let open = Command::OpenSession { session: 5, password: [0; 16], timeout_ms: 1 };
+        apply(&mut state, Command::Origin { replaces: 0 });
+        apply(&mut state, open);
+        let is_over = AtomicBool::new(false);
+        let looked_at: Mutex<Option<Arc<Flush>>> = Mutex::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let flush = looked_at.lock().clone();
+                    flush.iter().for_each(|flush| drop(flush.source()));
+                }
+            });
+            for made in 0..2000 {
+                *looked_at.lock() = state.take_flush(false).expect("the store works");
+                let (kind, path) = (crate::command::CreateKind::Create, format!("/n{made}"));
+                let acl = vec![(31, "world".to_owned(), "anyone".to_owned())];
+                let op = Op::Create { kind, path, data: None, acl, flags: 0, ttl_ms: -1 };
+                apply(&mut state, Command::Write { session: 5, generation: 1, identities: 0, op });
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let view = state.view();
+        let children = view.list(Listing::children("/")).expect("the store works");
+        assert_eq!(children.len(), 2001, "with /zookeeper");
     }
 }

@@ -58,10 +58,11 @@ impl Context<'_> {
 }
 
 /// Runs a client's write. On a rejection nothing of it is left in the transaction.
-pub(crate) fn run(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: &Op) -> Result<Reply, Stop> {
-    if let Op::Multi(ops) = op {
-        return multi::multi(txn, cx, ops);
-    }
+pub(crate) fn run(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: Op) -> Result<Reply, Stop> {
+    let op = match op {
+        Op::Multi(ops) => return multi::multi(txn, cx, ops),
+        single => single,
+    };
     let mark = txn.mark();
     let result = single(txn, cx, op);
     if result.is_err() {
@@ -72,18 +73,17 @@ pub(crate) fn run(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: &Op) -> Result<Re
     result
 }
 
-fn single(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: &Op) -> Result<Reply, Stop> {
+fn single(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: Op) -> Result<Reply, Stop> {
     match op {
         Op::Create { kind, path, data, acl, flags, ttl_ms } => {
-            let new = create::New { kind: *kind, path, data, acl, flags: *flags, ttl_ms: *ttl_ms };
-            create::create(txn, cx, &new)
+            create::create(txn, cx, create::New { kind, path, data, acl, flags, ttl_ms })
         }
-        Op::Delete { path, version } => delete::delete(txn, cx, path, *version),
-        Op::SetData { path, data, version } => set::data(txn, cx, path, data, *version),
-        Op::SetAcl { path, acl, version } => set::acl(txn, cx, path, acl, *version),
-        Op::Check { path, version } => set::check(txn, cx, path, *version),
+        Op::Delete { path, version } => delete::delete(txn, cx, &path, version),
+        Op::SetData { path, data, version } => set::data(txn, cx, &path, data, version),
+        Op::SetAcl { path, acl, version } => set::acl(txn, cx, &path, &acl, version),
+        Op::Check { path, version } => set::check(txn, cx, &path, version),
         Op::Refused(code) => {
-            Err(ErrorCode::from_i32(*code).unwrap_or(ErrorCode::SystemError).into())
+            Err(ErrorCode::from_i32(code).unwrap_or(ErrorCode::SystemError).into())
         }
         // Neither stands in a multi, and this is not reached otherwise.
         Op::Multi(_) | Op::Reconfig(_) => Err(ErrorCode::MarshallingError.into()),

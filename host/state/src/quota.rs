@@ -176,7 +176,8 @@ fn write(txn: &mut Txn<'_>, path: &str, used: &Track) -> Result<(), Fault> {
     let mut node = (*node).clone();
     let long = node.set_data(Some(Bytes::from(used.to_string())));
     assert!(long.is_none(), "two numbers are short");
-    txn.put_node(path, Some(node))
+    txn.put_node(path, Some(node))?;
+    Ok(())
 }
 
 #[cfg(test)]

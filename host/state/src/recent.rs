@@ -26,9 +26,16 @@ type Versions = SmallVec<[(u64, Option<Bytes>); 1]>;
 
 type Table = RwLock<BTreeMap<Vec<u8>, Versions>>;
 
+/// Rows by the parent's path and the child's name, which a znode's key puts together: what is made in
+/// one place is then found in a small map, by a short key. Their order is that of the keys.
+type Children = RwLock<BTreeMap<Box<[u8]>, BTreeMap<Box<[u8]>, Versions>>>;
+
 /// The rows that some entries in a row wrote.
 #[derive(Default)]
 pub(crate) struct Recent {
+    /// Of the znodes.
+    children: Children,
+    /// All others, by keyspace; there is nothing in that of the znodes.
     tables: [Table; Keyspace::ALL.len()],
 }
 
@@ -36,12 +43,20 @@ impl Recent {
     /// Keeps what the entry at `index` wrote, while the views of `alive` may be read; `None` is a
     /// deletion.
     pub(crate) fn put(&self, (keyspace, key, value): Write, index: u64, alive: &Alive) {
-        let mut table = self.tables[keyspace as usize].write();
-        let versions = table.entry(key).or_default();
-        versions.push((index, value));
-        let nexts: SmallVec<[u64; 2]> = versions.iter().skip(1).map(|(from, _)| *from).collect();
-        let mut nexts = nexts.into_iter();
-        versions.retain(|(from, _)| nexts.next().is_none_or(|next| alive.any(*from, next)));
+        if keyspace == Keyspace::Nodes {
+            let (parent, name) = split(&key);
+            let name = name.expect("the root is neither made nor deleted");
+            let mut parents = self.children.write();
+            // Its path is copied only when it is new.
+            let known = match parents.get_mut(parent) {
+                Some(known) => known,
+                None => parents.entry(parent.into()).or_default(),
+            };
+            put_version(known.entry(name.into()).or_default(), index, value, alive);
+        } else {
+            let mut table = self.tables[keyspace as usize].write();
+            put_version(table.entry(key).or_default(), index, value, alive);
+        }
     }
 
     fn get(&self, keyspace: Keyspace, key: &[u8], index: u64) -> Option<Option<Bytes>> {
@@ -58,6 +73,9 @@ impl Recent {
         most: usize,
         index: u64,
     ) -> Vec<(Bytes, Option<Bytes>)> {
+        if keyspace == Keyspace::Nodes {
+            return self.children_in(from, to, most, index);
+        }
         let table = self.tables[keyspace as usize].read();
         if table.is_empty() {
             return Vec::new();
@@ -69,15 +87,62 @@ impl Recent {
         seen.take(most).collect()
     }
 
+    /// The same of the znodes.
+    fn children_in(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+        index: u64,
+    ) -> Vec<(Bytes, Option<Bytes>)> {
+        let parents = self.children.read();
+        let ((first, from_name), (last, to_name)) = (split(from), split(to));
+        // Of a bound without a name, no child of the path that it is comes before it.
+        let upto = if to_name.is_some() { Bound::Included(last) } else { Bound::Excluded(last) };
+        if first > last || first == last && to_name.is_none() {
+            return Vec::new();
+        }
+        let seen = parents.range::<[u8], _>((Bound::Included(first), upto));
+        let seen = seen.flat_map(|(parent, names)| {
+            let from = from_name.filter(|_| **parent == *first);
+            let to = to_name.filter(|_| **parent == *last);
+            let from = from.map_or(Bound::Unbounded, Bound::Included);
+            let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+            names.range::<[u8], _>((from, to)).map(move |row| (parent, row))
+        });
+        let seen = seen.filter_map(|(parent, (name, versions))| {
+            let key = [parent, &b"\0"[..], name].concat();
+            Some((Bytes::from(key), as_of(versions, index)?.clone()))
+        });
+        seen.take(most).collect()
+    }
+
     /// Puts the newest version of every row into a batch, but for the znodes'.
     pub(crate) fn put_into(&self, batch: &mut dyn Batch) {
-        for keyspace in Keyspace::ALL.into_iter().filter(|k| *k != Keyspace::Nodes) {
+        for keyspace in Keyspace::ALL {
             for (key, versions) in &*self.tables[keyspace as usize].read() {
                 if let Some((_, value)) = versions.last() {
                     batch.put(keyspace, key, value.as_deref());
                 }
             }
         }
+    }
+}
+
+/// The parent's path and the name in a znode's key, or a bound of such keys.
+fn split(key: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match key.iter().position(|byte| *byte == 0) {
+        Some(at) => (&key[..at], Some(&key[at + 1..])),
+        None => (key, None),
+    }
+}
+
+fn put_version(versions: &mut Versions, index: u64, value: Option<Bytes>, alive: &Alive) {
+    versions.push((index, value));
+    if versions.len() > 1 {
+        let nexts: SmallVec<[u64; 2]> = versions.iter().skip(1).map(|(from, _)| *from).collect();
+        let mut nexts = nexts.into_iter();
+        versions.retain(|(from, _)| nexts.next().is_none_or(|next| alive.any(*from, next)));
     }
 }
 
@@ -163,6 +228,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys;
     use crate::store::{MemoryStore, Store};
 
     fn row(key: &str, value: Option<&str>) -> Write {
@@ -226,6 +292,36 @@ mod tests {
                     from = [&paged[paged.len() - 1].0[..], b"\0"].concat();
                 }
                 assert_eq!(paged, whole, "index {index}, {most} at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn children_are_in_the_order_of_their_keys() {
+        let recent = Recent::default();
+        let paths = ["/a", "/b", "/a/x", "/a/y", "/a/x/1", "/a!/z", "/a0", "/a/x!/2"];
+        let mut keys: Vec<Vec<u8>> = paths.into_iter().map(keys::node).collect();
+        for key in &keys {
+            recent.put((Keyspace::Nodes, key.clone(), None), 5, &Alive::at(&[]));
+        }
+        keys.sort_unstable();
+        let mut bounds = keys.clone();
+        for path in ["/", "/a", "/a/x", "/b"] {
+            for (from, to) in [keys::children(path), keys::below_children(path)] {
+                bounds.extend([from, to]);
+            }
+        }
+        bounds.extend([vec![0], vec![0xff], [&keys[2][..], b"\0"].concat()]);
+        for (from, to) in bounds.iter().flat_map(|from| bounds.iter().map(move |to| (from, to))) {
+            if from > to {
+                continue;
+            }
+            for most in [1, 3, 100] {
+                let got = recent.range(Keyspace::Nodes, from, to, most, 5);
+                let got: Vec<_> = got.iter().map(|(key, _)| &key[..]).collect();
+                let inside = keys.iter().filter(|key| (from..to).contains(key));
+                let expected: Vec<_> = inside.take(most).map(|key| &key[..]).collect();
+                assert_eq!(got, expected, "{} to {}", from.escape_ascii(), to.escape_ascii());
             }
         }
     }

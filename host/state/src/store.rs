@@ -116,8 +116,9 @@ impl FjallStore {
         let open = |keyspace: Keyspace| {
             database.keyspace(keyspace.name(), || {
                 let memtable_bytes = match keyspace {
-                    // Larger ones are flushed less often, and their flushes drop more old versions.
-                    Keyspace::Nodes | Keyspace::Data => 32 << 20,
+                    // Under load each flush of the state becomes a table of its own: what is there and
+                    // what is not is then told by its filter, not by a search in memory.
+                    Keyspace::Nodes | Keyspace::Data => 8 << 20,
                     _ => 4 << 20,
                 };
                 KeyspaceCreateOptions::default()

@@ -112,6 +112,13 @@ impl<'a> Txn<'a> {
         }
     }
 
+    /// Makes room for the znodes of so many commands, most of which change one or two.
+    pub(crate) fn expect(&mut self, commands: usize) {
+        let nodes = &self.nodes;
+        self.places.reserve(2 * commands, |&place| xxh3_64(nodes[place].path.as_bytes()));
+        self.nodes.reserve(2 * commands);
+    }
+
     pub(crate) fn mark(&self) -> Mark {
         Mark { undo: self.undo.len(), changes: self.changes.len() }
     }
@@ -151,12 +158,6 @@ impl<'a> Txn<'a> {
         Ok(self.nodes[place].now.clone())
     }
 
-    /// The path of a znode, shared with what is kept of it.
-    pub(crate) fn shared_path(&mut self, path: &str) -> Result<Arc<str>, Fault> {
-        let place = self.place(path)?;
-        Ok(Arc::clone(&self.nodes[place].path))
-    }
-
     fn place(&mut self, path: &str) -> Result<usize, Fault> {
         let hash = xxh3_64(path.as_bytes());
         let nodes = &self.nodes;
@@ -172,7 +173,12 @@ impl<'a> Txn<'a> {
         Ok(place)
     }
 
-    pub(crate) fn put_node(&mut self, path: &str, node: Option<Znode>) -> Result<(), Fault> {
+    /// Makes, changes or deletes a znode; gives its path and what it is now, shared with what is kept.
+    pub(crate) fn put_node(
+        &mut self,
+        path: &str,
+        node: Option<Znode>,
+    ) -> Result<(Arc<str>, Option<Arc<Znode>>), Fault> {
         let place = self.place(path)?;
         let now = node.map(|node| Arc::new(node.changed()));
         let touched = &mut self.nodes[place];
@@ -190,7 +196,7 @@ impl<'a> Txn<'a> {
             }
         }
         self.undo.push(Undo::Node(place, before, counts));
-        Ok(())
+        Ok((Arc::clone(&self.nodes[place].path), now))
     }
 
     fn count(&mut self, path: &str, before: Option<&Znode>, now: Option<&Znode>) {
@@ -285,6 +291,11 @@ impl<'a> Txn<'a> {
             }
         }
         Ok(sum)
+    }
+
+    /// The id of [`Acl::world`]'s ACL with all permissions.
+    pub(crate) fn open_acl(&self) -> (u32, Arc<[Acl]>) {
+        (acls::OPEN, Arc::clone(&self.base.acls.open))
     }
 
     /// The id of an ACL, a new one if it has none yet.

@@ -108,6 +108,19 @@ impl Znode {
         }
     }
 
+    /// The same but for its data, which is to be replaced.
+    pub(crate) fn without_data(&self) -> Self {
+        Self { data: Data::Inline(None), acl: Arc::clone(&self.acl), ..*self }
+    }
+
+    /// Its data, if that is not long.
+    pub(crate) fn inline_data(&self) -> Option<&[u8]> {
+        match &self.data {
+            Data::Inline(data) => data.as_deref(),
+            Data::Large(_) => None,
+        }
+    }
+
     /// Replaces the data; long data is returned, to be stored in its own row.
     pub fn set_data(&mut self, data: Option<Bytes>) -> Option<Bytes> {
         self.data_hash = data.as_deref().map_or(0, xxh3_128);

@@ -20,6 +20,12 @@ pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Whether there is a whole frame at the beginning, or what is none.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let payload = bytes.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
+    payload.is_some_and(|payload| bytes.len() >= 8 + payload || payload > FRAME_BYTES_MAX)
+}
+
 /// The payload of the next frame.
 ///
 /// # Errors
@@ -76,7 +82,9 @@ mod tests {
     fn a_damaged_frame_is_refused() {
         let whole = frame(b"what is said");
         assert_eq!(read_frame(&mut &whole[..]).expect("it is whole"), b"what is said");
+        assert!(is_whole(&whole));
         for at in 0..whole.len() {
+            assert!(!is_whole(&whole[..at]), "cut at {at}");
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
             assert!(read_frame(&mut &damaged[..]).is_err(), "byte {at}");

@@ -45,6 +45,14 @@ impl Wire {
         Ok(Self::Called(Box::new(StreamOwned::new(tls, stream))))
     }
 
+    /// The connection, if bytes can be written to it as they are.
+    pub(super) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Calls(_) | Self::Called(_) => None,
+        }
+    }
+
     /// What is below it.
     pub(super) fn socket(&self) -> &TcpStream {
         match self {

@@ -14,20 +14,16 @@ use crate::txn::Txn;
 use crate::znode::{Data, Owner, RowHash, Znode};
 
 /// What a create was given.
-pub(crate) struct New<'a> {
+pub(crate) struct New {
     pub(crate) kind: CreateKind,
-    pub(crate) path: &'a str,
-    pub(crate) data: &'a Option<Bytes>,
-    pub(crate) acl: &'a [(i32, String, String)],
+    pub(crate) path: String,
+    pub(crate) data: Option<Bytes>,
+    pub(crate) acl: Vec<(i32, String, String)>,
     pub(crate) flags: i32,
     pub(crate) ttl_ms: i64,
 }
 
-pub(crate) fn create(
-    txn: &mut Txn<'_>,
-    cx: &mut Context<'_>,
-    new: &New<'_>,
-) -> Result<Reply, Stop> {
+pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Result<Reply, Stop> {
     let mode = CreateMode::from_flags(new.flags).ok_or(ErrorCode::BadArguments)?;
     if mode.is_ttl() && !txn.settings.ttl_nodes {
         return Err(ErrorCode::Unimplemented.into());
@@ -35,9 +31,12 @@ pub(crate) fn create(
     if (mode.is_ttl() && !CreateMode::ttl_fits(new.ttl_ms)) || (!mode.is_ttl() && new.ttl_ms >= 0) {
         return Err(ErrorCode::BadArguments.into());
     }
-    let parent_path = raw_parent(new.path)?;
-    let acl = access::resolve(new.acl, cx.identities)?;
-    let mut parent = (*txn.node(parent_path)?.ok_or(ErrorCode::NoNode)?).clone();
+    let parent_bytes = raw_parent(&new.path)?.len();
+    let acl = match access::is_open(&new.acl) {
+        true => None,
+        false => Some(access::resolve(&new.acl, cx.identities)?),
+    };
+    let mut parent = (*txn.node(&new.path[..parent_bytes])?.ok_or(ErrorCode::NoNode)?).clone();
     cx.may(txn, &parent, Perms::CREATE)?;
     let path = if mode.is_sequential() {
         let number = match txn.mutants.reuse_sequence_numbers {
@@ -46,7 +45,7 @@ pub(crate) fn create(
         };
         format!("{}{number:010}", new.path)
     } else {
-        new.path.to_owned()
+        new.path
     };
     proto::path::validate(&path).map_err(|_| ErrorCode::BadArguments)?;
     if txn.node(&path)?.is_some() {
@@ -57,14 +56,10 @@ pub(crate) fn create(
     }
     let bytes = new.data.as_ref().map_or(0, |data| data.len() as i64);
     quota::check(txn, cx.quotas, &path, bytes, 1)?;
-    let touch = Touch {
-        opcode: OpCode::Create as i32,
-        path: &path,
-        data: new.data.as_deref(),
-        identities: cx.identities,
-        session: cx.session,
-    };
-    cx.hooks.guard(&touch)?;
+    let (identities, session) = (cx.identities, cx.session);
+    let opcode = OpCode::Create as i32;
+    let data = new.data.as_deref();
+    cx.hooks.guard(&Touch { opcode, path: &path, data, identities, session })?;
 
     let owner = match new.kind {
         CreateKind::Container => Owner::Container,
@@ -73,7 +68,10 @@ pub(crate) fn create(
         _ if mode.is_ttl() => Owner::Ttl(new.ttl_ms),
         _ => Owner::Persistent,
     };
-    let (acl_id, acl) = txn.intern(acl)?;
+    let (acl_id, acl) = match acl {
+        None => txn.open_acl(),
+        Some(acl) => txn.intern(acl)?,
+    };
     let mut node = Znode {
         czxid: txn.zxid,
         mzxid: txn.zxid,
@@ -91,16 +89,17 @@ pub(crate) fn create(
         data_hash: 0,
         row_hash: RowHash::default(),
     };
-    if let Some(long) = node.set_data(new.data.clone()) {
-        txn.put_data(&path, Some(long));
+    let long = node.set_data(new.data);
+    if long.is_some() {
+        txn.put_data(&path, long.clone());
     }
     let stat = node.stat();
-    txn.put_node(&path, Some(node))?;
+    let (shared, node) = txn.put_node(&path, Some(node))?;
     parent.creates = parent.creates.wrapping_add(1);
     parent.children += 1;
     parent.pzxid = txn.zxid;
     let parent_acl = parent.acl.clone();
-    txn.put_node(parent_path, Some(parent))?;
+    txn.put_node(&path[..parent_bytes], Some(parent))?;
     if let Owner::Session(session) = owner {
         let key = keys::number_path(session, &path);
         txn.put_row(Keyspace::Ephemerals, key, Some(Bytes::new()))?;
@@ -108,8 +107,8 @@ pub(crate) fn create(
     cx.quotas.created(&path);
     quota::recount(txn, &path)?;
     quota::add(txn, cx.quotas, &path, bytes, 1)?;
-    cx.hooks.observe(&touch);
-    let shared = txn.shared_path(&path)?;
+    let data = long.as_deref().or_else(|| node.as_ref()?.inline_data());
+    cx.hooks.observe(&Touch { opcode, path: &path, data, identities, session });
     txn.changes.push(Change::Created { path: shared, acl, parent_acl });
     Ok(match new.kind {
         CreateKind::Create => Reply::Path(path),

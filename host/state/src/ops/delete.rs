@@ -65,7 +65,7 @@ pub(crate) fn remove(
 ) -> Result<bool, Fault> {
     let Some(node) = txn.node(path)? else { return Ok(false) };
     let Some((parent_path, _)) = proto::path::split(path) else { return Ok(false) };
-    txn.put_node(path, None)?;
+    let (shared, _) = txn.put_node(path, None)?;
     if let Data::Large(_) = node.data {
         txn.put_data(path, None);
     }
@@ -89,7 +89,6 @@ pub(crate) fn remove(
         identities: &[],
         session: 0,
     });
-    let shared = txn.shared_path(path)?;
     txn.changes.push(Change::Deleted { path: shared, acl: node.acl.clone(), parent_acl });
     Ok(true)
 }

@@ -8,12 +8,13 @@ use crate::txn::Txn;
 
 /// Runs the operations in order; each sees what those before it did. A failed multi is a reply, not
 /// an error: every operation has its result, 0 before the one that failed.
-pub(crate) fn multi(txn: &mut Txn<'_>, cx: &mut Context<'_>, ops: &[Op]) -> Result<Reply, Stop> {
-    let mark = txn.mark();
-    let mut results = Vec::with_capacity(ops.len());
-    for (at, op) in ops.iter().enumerate() {
+pub(crate) fn multi(txn: &mut Txn<'_>, cx: &mut Context<'_>, ops: Vec<Op>) -> Result<Reply, Stop> {
+    let (mark, count) = (txn.mark(), ops.len());
+    let mut results = Vec::with_capacity(count);
+    for (at, op) in ops.into_iter().enumerate() {
+        let deletes = matches!(op, Op::Delete { .. });
         match single(txn, cx, op) {
-            Ok(reply) => results.push(result(op, reply)),
+            Ok(reply) => results.push(result(deletes, reply)),
             Err(Stop::Fault(fault)) => return Err(fault.into()),
             Err(Stop::Rejected(code)) => {
                 if !txn.mutants.multi_keeps_its_first_part {
@@ -21,19 +22,19 @@ pub(crate) fn multi(txn: &mut Txn<'_>, cx: &mut Context<'_>, ops: &[Op]) -> Resu
                 }
                 cx.quotas.rollback();
                 cx.hooks.rolled_back();
-                return Ok(Reply::Multi(failed(ops.len(), at, code)));
+                return Ok(Reply::Multi(failed(count, at, code)));
             }
         }
     }
     Ok(Reply::Multi(results))
 }
 
-fn result(op: &Op, reply: Reply) -> MultiResult {
-    match (op, reply) {
-        (_, Reply::Path(path)) => MultiResult::Create(path),
-        (_, Reply::PathStat(path, stat)) => MultiResult::Create2(path, stat),
-        (_, Reply::Stat(stat)) => MultiResult::SetData(stat),
-        (Op::Delete { .. }, _) => MultiResult::Delete,
+fn result(deletes: bool, reply: Reply) -> MultiResult {
+    match reply {
+        Reply::Path(path) => MultiResult::Create(path),
+        Reply::PathStat(path, stat) => MultiResult::Create2(path, stat),
+        Reply::Stat(stat) => MultiResult::SetData(stat),
+        _ if deletes => MultiResult::Delete,
         _ => MultiResult::Check,
     }
 }

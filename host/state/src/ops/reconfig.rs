@@ -112,8 +112,7 @@ fn say(txn: &mut Txn<'_>, before: &Arc<Znode>, members: &Members) -> Result<Znod
         None if matches!(before.data, Data::Large(_)) => txn.put_data(CONFIG, None),
         None => {}
     }
-    txn.put_node(CONFIG, Some(node.clone()))?;
-    let path = txn.shared_path(CONFIG)?;
+    let (path, _) = txn.put_node(CONFIG, Some(node.clone()))?;
     txn.changes.push(Change::DataSet { path, acl: before.acl.clone() });
     Ok(node)
 }

@@ -15,7 +15,7 @@ pub(crate) fn data(
     txn: &mut Txn<'_>,
     cx: &mut Context<'_>,
     path: &str,
-    data: &Option<Bytes>,
+    data: Option<Bytes>,
     version: i32,
 ) -> Result<Reply, Stop> {
     let before = existing(txn, path)?;
@@ -23,29 +23,23 @@ pub(crate) fn data(
     let bytes = data.as_ref().map_or(0, |d| d.len() as i64) - i64::from(before.data_bytes());
     quota::check(txn, cx.quotas, path, bytes, 0)?;
     check_version(before.version, version)?;
-    let touch = Touch {
-        opcode: OpCode::SetData as i32,
-        path,
-        data: data.as_deref(),
-        identities: cx.identities,
-        session: cx.session,
-    };
-    cx.hooks.guard(&touch)?;
+    let (identities, session) = (cx.identities, cx.session);
+    let opcode = OpCode::SetData as i32;
+    cx.hooks.guard(&Touch { opcode, path, data: data.as_deref(), identities, session })?;
 
-    let mut node = (*before).clone();
+    let mut node = before.without_data();
     node.version = node.version.wrapping_add(1);
     node.mzxid = txn.zxid;
     node.mtime = txn.time_ms;
-    match node.set_data(data.clone()) {
-        Some(long) => txn.put_data(path, Some(long)),
-        None if matches!(before.data, Data::Large(_)) => txn.put_data(path, None),
-        None => {}
+    let long = node.set_data(data);
+    if long.is_some() || matches!(before.data, Data::Large(_)) {
+        txn.put_data(path, long.clone());
     }
     let stat = node.stat();
-    txn.put_node(path, Some(node))?;
+    let (shared, node) = txn.put_node(path, Some(node))?;
     quota::add(txn, cx.quotas, path, bytes, 0)?;
-    cx.hooks.observe(&touch);
-    let shared = txn.shared_path(path)?;
+    let data = long.as_deref().or_else(|| node.as_ref()?.inline_data());
+    cx.hooks.observe(&Touch { opcode, path, data, identities, session });
     txn.changes.push(Change::DataSet { path: shared, acl: before.acl.clone() });
     Ok(Reply::Stat(stat))
 }

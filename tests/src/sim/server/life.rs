@@ -380,7 +380,7 @@ impl Life {
                 let now = Now { steady_ms: now_ms - self.started_ms, wall_ms: clock_ms };
                 let mut work = self
                     .node
-                    .flush(now, &mut |to, message| sent.push((to, message)))
+                    .flush(now, &mut |messages| sent.extend(messages))
                     .map_err(|error| End::Broken(error.to_string()))?;
                 did.extend(sent.iter().filter_map(|(_, message)| voted(message)));
                 self.take_leadership(did);
