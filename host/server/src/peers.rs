@@ -533,7 +533,7 @@ mod tests {
         let mut heard = Vec::new();
         while !matches!(heard[..], [.., Input::Peer { from: 2, .. }]) {
             assert!(Instant::now() < deadline, "what was said is heard");
-            servers[0].0.send(3, PeerMessage::Heard(Vec::new()));
+            servers[0].0.send(vec![(3, PeerMessage::Heard(Vec::new()))]);
             servers[1].1.take(&mut heard, Duration::from_millis(10));
         }
         let post = servers[0].0.post.as_ref().expect("it is not alone");

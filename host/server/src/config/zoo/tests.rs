@@ -106,6 +106,32 @@ fn kazoos_harness() {
 }
 
 #[test]
+fn links_between_servers_by_tls() {
+    let cfg = format!(
+        "{BASE}initLimit=4\nsyncLimit=2\nserver.1=a:1:2\nserver.2=b:1:2\nsslQuorum=true\n\
+         ssl.quorum.keyStore.location=DIR/k.p12\nssl.quorum.keyStore.password=apassword\n\
+         ssl.quorum.trustStore.location=DIR/t.p12\nssl.quorum.hostnameVerification=false\n"
+    );
+    let dir = deployment(&cfg, Some("1\n"));
+    for store in ["k.p12", "t.p12"] {
+        fs::write(dir.path().join(store), "x").unwrap();
+    }
+    let (config, warnings) = read(&dir, &[]).unwrap();
+    let tls = config.ensemble.tls.as_ref().unwrap();
+    assert_eq!(tls.keystore.as_ref().unwrap().resolved_password().unwrap(), "apassword");
+    assert_eq!(tls.truststore.as_ref().unwrap().resolved_kind(), Some(StoreKind::Pkcs12));
+    let told: Vec<_> = warnings.iter().map(|w| w.key.as_str()).collect();
+    assert_eq!(told, ["ssl.quorum.hostnameVerification"]);
+    assert!(!config.effective_toml().contains("apassword"));
+    let without: String = cfg
+        .lines()
+        .filter(|line| !line.contains("Store."))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let error = refused(&without, Some("1\n"));
+    assert!(error.contains("servers show each other certificates"), "{error}");
+}
+
+#[test]
 fn kazoos_three_servers() {
     let cfg = format!(
         "{BASE}initLimit=4\nsyncLimit=2\nserver.1=localhost:20002:20001:participant\n\

@@ -230,6 +230,16 @@ const RULES: &[Unsupported] = &[
         "no audit log is written; raise the log level for requests instead",
     ),
     rule(
+        "zookeeper.ssl.quorum.hostnameVerification",
+        Matters::Unless("true"),
+        "a server's certificate must be for the name under which the others reach it; make such ones",
+    ),
+    rule(
+        "zookeeper.ssl.quorum.clientAuth",
+        Matters::Unless("need"),
+        "servers always show each other certificates; remove it",
+    ),
+    rule(
         "zookeeper.sslQuorumReloadCertFiles",
         Matters::IfTrue,
         "certificates for connections between servers are read at the start; restart the servers, one \
