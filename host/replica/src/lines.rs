@@ -117,9 +117,8 @@ impl Lines {
                 };
                 let at = (from..entries_max).find(has_room);
                 let at = at.filter(|_| bytes == 0 || bytes + numbered.bytes <= ROUND_BYTES_MAX);
-                let (Some(at), Some(numbered)) = (at, groups.and_then(VecDeque::pop_front)) else {
-                    return false;
-                };
+                let Some(at) = at else { return false };
+                let Some(numbered) = groups.and_then(VecDeque::pop_front) else { return false };
                 if at >= entries.len() {
                     entries.push(Entry::default());
                 }
@@ -153,15 +152,25 @@ mod tests {
             });
             lines.put(server, Sent { afresh: true, groups: groups.collect() }).expect("in order");
         }
-        let mut taken = BTreeMap::new();
+        let (mut taken, mut before) = (BTreeMap::new(), Vec::new());
         for round in 1..=6 {
             for entry in lines.pack(5, 1) {
                 let [group] = &entry.groups[..] else { panic!("one in an entry") };
                 *taken.entry(group.origin.0).or_insert(0) += 1;
+                before.push(entry);
             }
             let (least, most) = (taken.values().min(), taken.values().max());
             assert!(most <= least.map(|least| least + 2).as_ref(), "{taken:?} after {round}");
         }
         assert_eq!(taken.into_values().collect::<Vec<_>>(), [10, 10, 10]);
+        let mut numbers: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for entry in lines.pack(64, 1).iter().chain(&before) {
+            let group = &entry.groups[0];
+            numbers.entry(group.origin.0).or_default().push(group.first);
+        }
+        for (server, mut numbers) in numbers {
+            numbers.sort_unstable();
+            assert_eq!(numbers, Vec::from_iter(1..=20), "of server {server} none is lost");
+        }
     }
 }

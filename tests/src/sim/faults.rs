@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::Role;
 use replica::Input;
 use replica::log::SimRng;
 use state::{Command, Reconfig};
@@ -407,7 +406,7 @@ fn reconfig(victim: u64, ids: &[u64], ensemble: &Ensemble, rng: &mut SimRng) -> 
     let number = |id: u64| (id - 1).to_string();
     match rng.below(4) {
         _ if !ensemble.is_complete() => asked.servers = membership::all(ids),
-        0 => asked.joining = membership::line(victim, Role::Observer),
+        0 => asked.joining = membership::line(victim, proto::Role::Observer),
         1 if ids.len() > 3 => {
             let second = ids.iter().copied().find(|id| *id != victim).unwrap_or(victim);
             asked.leaving = format!("{},{}", number(victim), number(second));
