@@ -696,7 +696,7 @@ impl<D: Disk> Node<D> {
             }
             if !proposes {
                 work.snapshots.append(&mut self.jobs);
-                self.go_on(&mut work)?;
+                self.heal(&mut work)?;
                 return Ok(work);
             }
         }

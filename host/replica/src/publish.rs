@@ -75,6 +75,10 @@ impl Published {
     /// There is a newer picture of the store.
     pub fn put_durable(&self, source: Arc<Source>) {
         let mut durable = self.durable.lock();
+        // Nobody is to have one that is of no use.
+        if self.shut.lock().is_some() {
+            return;
+        }
         if durable.as_ref().is_none_or(|known| known.meta().applied < source.meta().applied) {
             *durable = Some(source);
         }

@@ -540,16 +540,6 @@ impl<D: Disk> Raft<D> {
         Ok(fits)
     }
 
-    /// Committed entries from `next` on, of about so many bytes: index, term, payload.
-    pub(crate) fn committed_from(
-        &self,
-        next: u64,
-        bytes_max: u64,
-    ) -> Result<Vec<(u64, u64, Bytes)>, LogError> {
-        let entries = self.log().entries(next, self.committed() + 1, bytes_max)?;
-        Ok(entries.iter().map(|entry| (entry.index, entry.term, payload(entry).clone())).collect())
-    }
-
     /// The log's size in bytes, entries and all.
     pub(crate) fn log(&self) -> &Log<D> {
         &self.node.store().log

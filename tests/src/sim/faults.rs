@@ -10,7 +10,7 @@ use super::counts::Counts;
 use super::ensemble::Ensemble;
 use super::history::Event;
 use super::membership;
-use super::mutants::{Planted, Role};
+use super::mutants::{Planted, Whose};
 use super::server::{Paused, Server};
 
 /// How the process ends at once.
@@ -267,8 +267,8 @@ impl Faults {
                     server.misapply_once();
                     ensemble.doomed.insert(id);
                 }
-                Some(role) => {
-                    if server.leads().is_some() == (role == Role::Leader) {
+                Some(whose) => {
+                    if server.leads().is_some() == (whose == Whose::Leader) {
                         server.misapply_once();
                     }
                 }

@@ -21,14 +21,14 @@ pub struct Planted {
     /// A server that has lost its data takes part at once, as if it had never had any.
     pub vote_without_data: bool,
     /// A state that goes bad is always the leader's, or always a follower's, and no checker is told.
-    pub corrupt: Option<Role>,
+    pub corrupt: Option<Whose>,
     /// A server that starts again does not know any more that its state is of no use.
     pub forget_quarantine: bool,
 }
 
 /// Whose state goes bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum Whose {
     /// The leader's.
     Leader,
     /// Another server's.
@@ -101,8 +101,8 @@ pub const OTHERS: &[Mutant] = &[
     },
     Mutant { name: "reuse_boot", plant: |planted| planted.reuse_boot = true },
     Mutant { name: "vote_without_data", plant: |planted| planted.vote_without_data = true },
-    Mutant { name: "corrupt_leader", plant: |planted| planted.corrupt = Some(Role::Leader) },
-    Mutant { name: "corrupt_follower", plant: |planted| planted.corrupt = Some(Role::Follower) },
+    Mutant { name: "corrupt_leader", plant: |planted| planted.corrupt = Some(Whose::Leader) },
+    Mutant { name: "corrupt_follower", plant: |planted| planted.corrupt = Some(Whose::Follower) },
     Mutant { name: "forget_quarantine", plant: |planted| planted.forget_quarantine = true },
     Mutant {
         name: "log_skip_sync",

@@ -14,7 +14,7 @@
 use state::Command;
 use state::snapshot::Staged;
 
-use super::{BACKLOG_ENTRIES_MAX, BATCH_BYTES_MAX, Node, NodeError};
+use super::{Node, NodeError};
 use crate::digests::{Comparison, Digests, Verdict, Word, Wrong};
 use crate::input::{Quarantine, Work};
 use crate::log::{Disk, Position};
@@ -52,8 +52,6 @@ pub(super) struct Health {
     news: Option<Quarantine>,
     /// The state that is to take its place, and its generation.
     healed: Option<(Staged, u64)>,
-    /// The next entry that the Machine gets from the log; none if it gets what raft gives.
-    next: Option<u64>,
     /// Why the server cannot go on, being the only one.
     pub(super) hopeless: Option<String>,
 }
@@ -187,7 +185,7 @@ impl<D: Disk> Node<D> {
         let asked = self.ticks.wrapping_sub(ASK_TICKS);
         self.health.quarantine = Some(Quarantined { majority, asked, times: 0 });
         self.health.news = Some(Quarantine { generation: self.generation(), why });
-        (self.health.doubt, self.health.healed, self.health.next) = (None, None, None);
+        (self.health.doubt, self.health.healed) = (None, None);
         self.health.comparison.forget(self.config.raft_id);
         self.raft.offers().forget();
         self.raft.offers().close(true);
@@ -209,7 +207,7 @@ impl<D: Disk> Node<D> {
             tracing::info!("the state of another server took the place of this one's");
         }
         (self.health.news, self.health.healed, self.health.said) = (None, None, None);
-        (self.health.is_copy, self.health.next) = (self.health.comes_as_copy, None);
+        self.health.is_copy = self.health.comes_as_copy;
         self.health.comparison.forget(self.config.raft_id);
         self.raft.offers().forget();
         self.raft.offers().close(false);
@@ -315,55 +313,36 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Whether the Machine gets what is committed as raft gives it, and not later, from the log.
-    pub(super) fn follows_raft(&self) -> bool {
-        !self.is_quarantined() && self.health.next.is_none()
-    }
-
     /// A state is here that may take this one's place. `is_confirmed` says that a majority had the same.
     pub(super) fn is_given(&mut self, is_confirmed: bool) {
         self.health.comes_as_copy = !is_confirmed;
     }
 
-    /// What the Machine is to be told, and what it gets from the log and not from raft.
+    /// What the Machine is to be told, and the state that it goes on with.
     ///
     /// # Errors
-    /// [`NodeError::Log`]: stop the server.
-    pub(super) fn go_on(&mut self, work: &mut Work) -> Result<(), NodeError> {
+    /// [`NodeError`]: stop the server.
+    pub(super) fn heal(&mut self, work: &mut Work) -> Result<(), NodeError> {
         if let Some(why) = &self.health.hopeless {
             return Err(NodeError::State(why.clone()));
         }
         work.quarantine = self.health.news.take();
-        let is_known =
-            |(staged, _): &mut (Staged, u64)| staged.meta().applied <= self.raft.committed();
-        if let Some((staged, generation)) = self.health.healed.take_if(is_known) {
-            let at = Position { index: staged.meta().applied, term: staged.meta().term };
-            if self.raft.take_state(at, generation)? {
-                self.end_quarantine();
-                let behind =
-                    if self.mutants.forget_to_catch_up { self.committed } else { at.index };
-                self.health.next = Some(behind + 1);
-                // Until the Machine reports it: nothing before counts any more.
-                (self.applied, self.durable) = (at.index, at.index);
-                work.install = Some(staged);
-            } else {
-                tracing::warn!(
-                    ?at,
-                    "a state does not go with this server's log; asking for another"
-                );
-            }
+        let committed = self.raft.committed();
+        let is_known = |(staged, _): &mut (Staged, u64)| staged.meta().applied <= committed;
+        let Some((staged, generation)) = self.health.healed.take_if(is_known) else {
+            return Ok(());
+        };
+        let at = Position { index: staged.meta().applied, term: staged.meta().term };
+        if !self.raft.take_state(at, generation)? {
+            tracing::warn!(?at, "a state does not go with this server's log; asking for another");
+            return Ok(());
         }
-        while let Some(next) = self.health.next {
-            if next > self.committed {
-                self.health.next = None;
-            } else if next > self.applied + BACKLOG_ENTRIES_MAX {
-                break;
-            } else {
-                let entries = self.raft.committed_from(next, BATCH_BYTES_MAX as u64)?;
-                self.health.next = Some(next + entries.len() as u64);
-                work.entries.extend(entries);
-            }
-        }
+        self.end_quarantine();
+        // What the log has behind it is given to the Machine from there, as it has room.
+        self.backlog.install(if self.mutants.forget_to_catch_up { committed } else { at.index });
+        // Nothing before counts any more.
+        (self.applied, self.durable) = (at.index, at.index);
+        work.install = Some(staged);
         Ok(())
     }
 }
