@@ -85,6 +85,11 @@ impl Machine {
         if self.is_shut { Ok(None) } else { self.state.take_flush(begin) }
     }
 
+    /// See [`State::is_written`].
+    pub fn is_written(&mut self) -> bool {
+        self.state.is_written()
+    }
+
     /// See [`State::source`].
     ///
     /// # Errors

@@ -24,8 +24,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long changes are gathered before they are written to the store, unless there are too many. What
 /// is not in the store is replayed from the log at the next start, faster than it came in.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
-/// How often it is looked whether somebody waits for what is gathered.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether somebody waits for what is gathered, and after how long without
+/// anything to apply it is written.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often it is looked whether an old state can be removed.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
@@ -334,6 +335,8 @@ fn run_machine(
         // Ends when the Node's thread has ended and all its work is done.
         let wait = next_flush.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
         let open = todo.take(&mut works, wait);
+        // Then it costs nobody anything, and a start has nothing to replay.
+        let has_time = works.is_empty() && machine.is_written();
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
@@ -355,7 +358,7 @@ fn run_machine(
             }
             flush(&mut machine, false, flushes);
         }
-        if Instant::now() >= next_flush || machine.published().take_awaited() {
+        if has_time || Instant::now() >= next_flush || machine.published().take_awaited() {
             next_flush = Instant::now() + FLUSH_EVERY;
             flush(&mut machine, true, flushes);
         }

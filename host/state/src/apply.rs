@@ -305,6 +305,12 @@ impl State {
         self.writing.iter().for_each(|flush| flush.give_up());
     }
 
+    /// Whether all that was given to be written is.
+    pub fn is_written(&mut self) -> bool {
+        self.settle_flush();
+        self.writing.is_none()
+    }
+
     /// Begins to gather afresh, once what was gathered before is written.
     fn begin_flush(&mut self) -> Result<(), Fault> {
         if self.meta.applied == self.writing.as_ref().map_or(self.base_index, |w| w.index()) {

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use state::Batch;
+
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
 use crate::sim::history::Event;
@@ -47,7 +49,10 @@ impl Checker for Clocks {
                     return Err(format!("entry {index}: it is {time_ms}, must be {right_ms:?}"));
                 }
             }
-            Event::Committed { first: true, index, term, .. } => {
+            // Raft's own entries have no time.
+            Event::Committed { first: true, index, term, payload, .. }
+                if Batch::decode(payload).is_ok_and(|batch| batch.time_ms != 0) =>
+            {
                 let time_ms = known.model.after(*index).map_or(0, |snapshot| snapshot.time_ms);
                 self.check(time_ms, *term, known)
                     .map_err(|what| format!("entry {index} of term {term}: {what}"))?;
@@ -71,10 +76,6 @@ impl Clocks {
     fn check(&self, time_ms: i64, term: u64, known: &Known<'_>) -> Result<(), String> {
         if time_ms < self.last_ms {
             return Err(format!("it is {time_ms}, after {}", self.last_ms));
-        }
-        // The first entries are nobody's.
-        if time_ms == 0 {
-            return Ok(());
         }
         let mut most: Vec<i64> = self.ahead_ms.values().map(|(_, most)| *most).collect();
         most.sort_unstable_by(|a, b| b.cmp(a));
