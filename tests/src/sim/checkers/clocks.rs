@@ -6,7 +6,7 @@
 //! at least, is what counts. Whoever begins to lead may know the clocks of a bare majority only, of
 //! which the slowest decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use state::Batch;
 
@@ -24,6 +24,10 @@ pub(super) struct Clocks {
     ahead_ms: BTreeMap<u64, (i64, i64)>,
     began_ms: BTreeMap<u64, i64>,
     last_ms: i64,
+    /// Whose an id for raft is.
+    servers: BTreeMap<u64, u64>,
+    /// Those that voted together at some time, by their ids for raft.
+    voters: BTreeSet<Vec<u64>>,
 }
 
 impl Checker for Clocks {
@@ -38,7 +42,11 @@ impl Checker for Clocks {
         _counts: &mut Counts,
     ) -> Result<(), String> {
         match event {
-            Event::Jumped { .. } | Event::Restarted { .. } => self.look(known),
+            Event::Jumped { .. } => self.look(known),
+            Event::Restarted { server, raft_id, .. } => {
+                self.servers.insert(*raft_id, *server);
+                self.look(known);
+            }
             Event::Leads { term: Some(term), .. } => {
                 self.began_ms.entry(*term).or_insert(known.now_ms);
             }
@@ -53,6 +61,8 @@ impl Checker for Clocks {
             Event::Committed { first: true, index, term, payload, .. }
                 if Batch::decode(payload).is_ok_and(|batch| batch.time_ms != 0) =>
             {
+                let states = known.ensemble.servers.values().filter_map(|server| server.state());
+                self.voters.extend(states.map(|state| state.meta().members.voters.clone()));
                 let time_ms = known.model.after(*index).map_or(0, |snapshot| snapshot.time_ms);
                 self.check(time_ms, *term, known)
                     .map_err(|what| format!("entry {index} of term {term}: {what}"))?;
@@ -77,9 +87,8 @@ impl Clocks {
         if time_ms < self.last_ms {
             return Err(format!("it is {time_ms}, after {}", self.last_ms));
         }
-        let mut most: Vec<i64> = self.ahead_ms.values().map(|(_, most)| *most).collect();
-        most.sort_unstable_by(|a, b| b.cmp(a));
-        let most_ms = most.get(most.len() / 2).map_or(i64::MAX, |most| most + known.now_ms);
+        let most_ms = self.voters.iter().map(|voters| self.most_ms(voters)).max();
+        let most_ms = most_ms.map_or(i64::MAX, |most_ms| most_ms.saturating_add(known.now_ms));
         if time_ms > most_ms {
             return Err(format!("it is {time_ms}, but no majority's clocks went beyond {most_ms}"));
         }
@@ -90,5 +99,14 @@ impl Clocks {
             return Err(format!("it is {time_ms}, but every clock was beyond {least_ms}"));
         }
         Ok(())
+    }
+
+    /// How far the clocks of a majority of these have been ahead at most.
+    fn most_ms(&self, voters: &[u64]) -> i64 {
+        let clock = |raft_id: &u64| self.ahead_ms.get(self.servers.get(raft_id)?);
+        let most = voters.iter().map(|id| clock(id).map_or(i64::MIN, |(_, most)| *most));
+        let mut most: Vec<i64> = most.collect();
+        most.sort_unstable_by(|a, b| b.cmp(a));
+        most.get(most.len() / 2).copied().unwrap_or(i64::MIN)
     }
 }
