@@ -472,7 +472,7 @@ fn what_the_data_is_of_counts_and_not_the_configuration() {
         text += &format!("[[ensemble.servers]]\nid = {id}\npeer = [\"{}\"]\n", free_address());
     }
     let path = dir.path().join("three.toml");
-    std::fs::write(&path, text).expect("it can be written");
+    std::fs::write(&path, &text).expect("it can be written");
     let more = ["--config", path.to_str().expect("it is UTF-8")];
     let output = refused(&data, free_address(), &more);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

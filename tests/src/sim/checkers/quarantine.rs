@@ -8,7 +8,7 @@ use crate::sim::history::Event;
 use crate::sim::server::Server;
 
 /// How long such a server may lead on while nothing else is wrong, in milliseconds.
-const LEADS_ON_MS: i64 = 4000;
+const LEADS_ON_MS: i64 = 1000;
 
 /// Who is in quarantine, and since when.
 #[derive(Default)]
