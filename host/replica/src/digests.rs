@@ -1,9 +1,9 @@
 //! Whether this server's state is what the others have. Every server tells all others its digests at
-//! the same entries ([`is_compared`]); what a majority of the voters says alike is right.
+//! the same entries (`is_compared`); what a majority of the voters says alike is right.
 //!
 //! Invariants:
 //! * A server is wrong only against a majority of the voters. Where some disagree and nobody has a
-//!   majority, nothing is known but that (a [`Verdict::Doubt`]).
+//!   majority, nothing is known but that (a `Verdict::Doubt`).
 //! * A state that was copied from another server, of which no majority had said yet that it was right, is
 //!   no witness for that one: the first word after the copy does not count, though it is judged.
 //! * Words of a bounded number of entries are kept: who is wrong once says something else ever after.

@@ -37,8 +37,6 @@ pub struct NodeMutants {
     pub ignore_digests: bool,
     /// A state that differs from any other is wrong, with a majority against it or without.
     pub wrong_without_majority: bool,
-    /// A server whose state is of no use leads on.
-    pub lead_in_quarantine: bool,
     /// What was committed while a state was of no use is not applied to the one in its place.
     pub forget_to_catch_up: bool,
 }

@@ -805,8 +805,8 @@ impl<D: Disk> Node<D> {
 
     /// Proposes what the servers want, if this one leads; true if there was something.
     fn propose(&mut self, now_ms: i64) -> bool {
-        let proposes = self.decides() || self.leads() && self.mutants.lead_in_quarantine;
-        if !proposes || self.is_in_doubt() || self.raft.hands_over() || self.lines.is_empty() {
+        if !self.decides() || self.is_in_doubt() || self.raft.hands_over() || self.lines.is_empty()
+        {
             return false;
         }
         let room = self.backlog.room(self.raft.last_index(), now_ms);

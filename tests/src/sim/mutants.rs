@@ -66,7 +66,6 @@ pub const ALL: &[Mutant] = mutants![
     node.trust_own_clock,
     node.ignore_digests,
     node.wrong_without_majority,
-    node.lead_in_quarantine,
     node.forget_to_catch_up,
     machine.event_after_reply,
     machine.keep_one_shot,

@@ -96,7 +96,7 @@ impl<D: Disk> Node<D> {
 
     /// Who waits for an answer that would come from a state of no use is let go; true if so.
     pub(super) fn lets_go(&self, ticket: Option<&Ticket>) -> bool {
-        let lets_go = self.is_quarantined() && !self.mutants.lead_in_quarantine;
+        let lets_go = self.is_quarantined();
         ticket.filter(|_| lets_go).map(|ticket| ticket.outbox.kill()).is_some()
     }
 
@@ -189,7 +189,7 @@ impl<D: Disk> Node<D> {
         self.health.comparison.forget(self.config.raft_id);
         self.raft.offers().forget();
         self.raft.offers().close(true);
-        self.raft.stands_back = !self.mutants.lead_in_quarantine;
+        self.raft.stands_back = true;
         self.campaigns = None;
         self.lines.clear();
         // Nobody gets an answer here, and a leader's decisions are for the next one.
@@ -246,7 +246,7 @@ impl<D: Disk> Node<D> {
             let want = SnapshotMessage::Want { first: self.raft.log().first_index() };
             self.outgoing.push((whom, PeerMessage::Snapshot(want)));
         }
-        if self.raft.is_leader() && !self.mutants.lead_in_quarantine {
+        if self.raft.is_leader() {
             self.hand_over();
         }
     }
