@@ -104,7 +104,8 @@ impl Life {
         client.drain_due = false;
         let before = client.output.len();
         let drained = client.connection.drain(&mut client.output, OUT_BYTES_MAX);
-        if self.is_shut && client.output.len() > before {
+        // One that closed its session before is told so, and gone: it has nothing left to be let go of.
+        if self.is_shut && drained == Drained::Open && client.output.len() > before {
             did.push(Did::Served { conn });
         }
         client.outstanding = client.connection.outstanding();
