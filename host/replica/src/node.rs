@@ -13,6 +13,8 @@
 //! * What is wrong with this server's state is found out, and mended, in `node/health.rs`.
 
 mod health;
+mod members;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use state::{Command, Members, Settings, View};
 use thiserror::Error;
 
 use self::health::Health;
+use self::members::Asking;
 use crate::backlog::{BACKLOG_ENTRIES_MAX, Backlog};
 use crate::clocks::{Astray, Clocks, Now};
 use crate::cut_off::CutOff;
@@ -32,7 +35,6 @@ use crate::input::{Input, Report, Work};
 use crate::lines::Lines;
 use crate::liveness::Liveness;
 use crate::log::{Disk, Entry, Log, LogError, Position};
-use crate::membership::{Step, next_step};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
@@ -40,7 +42,7 @@ use crate::peer::{Missing, PeerMessage};
 use crate::proposals::Proposals;
 use crate::raft::{Raft, RaftMessage, payload};
 use crate::read_index::ReadIndex;
-use crate::snapshots::{Receiver, SnapshotJob, SnapshotMessage, StageDone, Whole};
+use crate::snapshots::{Receiver, SnapshotJob, SnapshotMessage};
 
 /// How many commands one entry holds.
 pub const BATCH_COMMANDS_MAX: usize = 1024;
@@ -52,10 +54,6 @@ pub const ROUND_BYTES_MAX: usize = 4 << 20;
 const GIVEN_BYTES_MAX: u64 = 16 << 20;
 /// Every so many ticks a follower tells the leader whom it has heard from.
 const HEARD_TICKS: u32 = 10;
-/// After so many ticks a server that asks to take part is decided on again.
-const JOIN_TICKS: u32 = 100;
-/// One that has not asked for so many ticks waits no more.
-const STRANGER_TICKS: u32 = 40;
 /// A log that is kept for a snapshot on its way grows to at most so many times its usual length.
 const LOG_HELD_MAX: u64 = 8;
 /// After so many ticks without any of its commands being applied, a server sends them again.
@@ -129,11 +127,7 @@ pub struct Node<D: Disk> {
     members: Arc<Members>,
     /// Those with a link, by their ids for raft.
     linked: BTreeSet<u64>,
-    /// Servers without data that ask to take part: with what number, and when they were last decided
-    /// on.
-    joining: BTreeMap<u32, (u64, u32)>,
-    /// Those that ask and are not of the ensemble, and when they last did.
-    strangers: BTreeMap<u32, u32>,
+    asking: Asking,
     receiver: Receiver,
     health: Health,
     /// The state of a snapshot that raft takes now, and its generation.
@@ -192,8 +186,7 @@ impl<D: Disk> Node<D> {
             closing: BTreeSet::new(),
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
-            joining: BTreeMap::new(),
-            strangers: BTreeMap::new(),
+            asking: Asking::default(),
             receiver: Receiver::default(),
             health: Health::default(),
             staged: None,
@@ -324,156 +317,6 @@ impl<D: Disk> Node<D> {
                 for (session, generation) in sessions {
                     self.liveness.heard(session, generation);
                 }
-            }
-        }
-    }
-
-    /// A server without data asks to take part: it is new, or lost what it had.
-    fn join(&mut self, server: u32, nonce: u64) {
-        let member = self.members.servers.get(&server);
-        if member.is_some_and(|member| member.nonce == nonce) {
-            return;
-        }
-        if !self.leads() {
-            if self.led.0 != 0 {
-                self.outgoing.push((self.led.0, PeerMessage::Join(server, nonce)));
-            }
-            return;
-        }
-        let Some(member) = member else {
-            let before = self.strangers.insert(server, self.ticks);
-            if before.is_none_or(|at| self.ticks.wrapping_sub(at) > STRANGER_TICKS) {
-                tracing::info!(
-                    server,
-                    "a server that is not of the ensemble waits to be added (`vivarium member add`)"
-                );
-            }
-            return;
-        };
-        if !self.decides() {
-            return;
-        }
-        let asked = self.joining.get(&server).filter(|(known, _)| *known == nonce);
-        let is_new = asked.is_none_or(|(_, at)| self.ticks.wrapping_sub(*at) >= JOIN_TICKS);
-        if !is_new {
-            return;
-        }
-        let is_there = self.linked.contains(&member.raft_id);
-        self.joining.insert(server, (nonce, self.ticks));
-        if is_there {
-            return tracing::warn!(
-                server,
-                "a server without data asks to take part, but there is one with its id; two servers \
-                 must not have the same id"
-            );
-        }
-        let is_new = member.raft_id == 0;
-        tracing::info!(server, is_new, "a server without data takes part");
-        self.decide(Command::Admit { server, nonce });
-    }
-
-    /// The servers that this one can reach, itself included, and those that wait to be added.
-    fn present(&self) -> Vec<u32> {
-        let linked = self.linked.iter().chain([&self.config.raft_id]);
-        let linked = linked.filter_map(|id| self.members.server_of(*id));
-        let asks = |at: u32| self.ticks.wrapping_sub(at) <= STRANGER_TICKS;
-        let strangers = self.strangers.iter().filter(|(_, at)| asks(**at)).map(|(id, _)| *id);
-        linked.chain(strangers).collect()
-    }
-
-    /// Brings whom raft counts in line with the servers that are to be.
-    fn change_members(&mut self) {
-        if !self.decides() || self.raft.is_changing() {
-            return;
-        }
-        let counted = self.raft.counted(|id| self.linked.contains(&id));
-        match next_step(&self.members, &counted, self.config.raft_id) {
-            Some(Step::Change(step)) => {
-                tracing::info!(?step, "whom raft counts changes, by their ids for raft");
-                if let Err(error) = self.raft.propose_change(step) {
-                    tracing::debug!(%error, "not now");
-                }
-            }
-            Some(Step::HandOver(to)) => self.raft.hand_over(to),
-            None => {}
-        }
-    }
-
-    /// The servers, as of what is applied.
-    pub fn members(&self) -> &Arc<Members> {
-        &self.members
-    }
-
-    /// Whether it takes part without a vote.
-    pub fn observes(&self) -> bool {
-        self.members.servers.get(&self.config.server).is_some_and(|member| !member.votes())
-    }
-
-    /// Whether it was of the ensemble, and is no more.
-    pub fn is_removed(&self) -> bool {
-        let members = &self.members;
-        !members.servers.is_empty() && members.server_of(self.config.raft_id).is_none()
-    }
-
-    /// A server's id, for logs.
-    fn server(&self, raft_id: u64) -> u32 {
-        self.members.server_of(raft_id).unwrap_or(u32::MAX)
-    }
-
-    /// Raft may take a snapshot only when its state is here: it is asked for first.
-    fn offered(&mut self, message: RaftMessage) {
-        let (from, linked) = (message.from, &self.linked);
-        let generation = generation(self.raft.log());
-        if self.receiver.offered(message, generation, |id| linked.contains(&id), self.ticks) {
-            let server = self.server(from);
-            tracing::info!(server, "too far behind; a snapshot is on its way");
-        }
-    }
-
-    /// Which generation of the state it is, by the log.
-    pub fn generation(&self) -> u64 {
-        generation(self.raft.log())
-    }
-
-    fn hear_of_snapshot(&mut self, from: u64, message: SnapshotMessage) {
-        match message {
-            SnapshotMessage::Ask { of, at } => match self.raft.offers().ask(from, of, at) {
-                Some(job) => self.jobs.push(job),
-                None => {
-                    let gone = SnapshotMessage::Gone { of };
-                    self.outgoing.push((from, PeerMessage::Snapshot(gone)));
-                }
-            },
-            SnapshotMessage::Want { first } => {
-                let of = self.raft.offers().want(from, first);
-                let offer = |of| (from, PeerMessage::Snapshot(SnapshotMessage::Offer { of }));
-                self.outgoing.extend(of.map(offer));
-            }
-            SnapshotMessage::Offer { of } => self.offered_state(from, of),
-            SnapshotMessage::Chunk { of, chunk, is_confirmed } => {
-                self.jobs.extend(self.receiver.take(of, chunk, is_confirmed));
-            }
-            SnapshotMessage::Gone { of } => {
-                if self.receiver.gone(from, of) {
-                    tracing::info!(server = self.server(from), "it keeps that snapshot no more");
-                }
-            }
-        }
-    }
-
-    fn staged(&mut self, done: StageDone) {
-        match self.receiver.staged(done, self.ticks) {
-            Ok(None) => {}
-            Ok(Some(Whole { offer: None, staged, generation, is_confirmed })) => {
-                self.has_state(staged, generation, is_confirmed);
-            }
-            Ok(Some(Whole { offer: Some(offer), staged, generation, is_confirmed })) => {
-                self.is_given(is_confirmed);
-                self.staged = Some((staged, generation));
-                self.raft.step(offer);
-            }
-            Err(why) => {
-                tracing::error!(%why, "a snapshot that came is not whole; asking for another");
             }
         }
     }
