@@ -71,7 +71,7 @@ pub(crate) fn open(
         ),
     }
     agree(config, state.meta())?;
-    let mut raft_id = given.unwrap_or_else(|| peers::raft_id(config.server_id));
+    let mut raft_id = given.unwrap_or_else(|| peers::raft_id(config.server_id.into()));
     let mut peers = None;
     if let Some(listener) = listener {
         let empty = log.is_none() && given.is_none();
@@ -156,7 +156,7 @@ fn founders(config: &Config) -> Founders {
 
 /// What all founders begin with.
 fn birth(founders: &Founders) -> Members {
-    let voters: Vec<u64> = founders.voters.iter().map(|id| u64::from(*id) + 1).collect();
+    let voters: Vec<u64> = founders.voters.iter().map(|id| peers::raft_id(*id)).collect();
     Members::founders(&voters).with_observers(&founders.observers)
 }
 

@@ -205,9 +205,6 @@ impl Peers {
     /// If there can be no thread.
     pub(crate) fn update(&mut self, members: &Arc<Members>, cluster: u64) -> anyhow::Result<()> {
         let Some(post) = &self.post else { return Ok(()) };
-        if Arc::ptr_eq(members, &post.members.read()) {
-            return Ok(());
-        }
         *post.members.write() = Arc::clone(members);
         post.cluster.store(cluster, Ordering::Relaxed);
         if post.takes_part.load(Ordering::Relaxed) { self.keep_links() } else { Ok(()) }
@@ -276,7 +273,7 @@ impl Peers {
 }
 
 /// A founder's id for raft, for which 0 is none.
-pub(crate) fn raft_id(server: u8) -> u64 {
+pub(crate) fn raft_id(server: u32) -> u64 {
     u64::from(server) + 1
 }
 
@@ -508,7 +505,7 @@ mod tests {
         for ((id, listener), other) in (1..).zip(listeners).zip([1, 0]) {
             let me = Me {
                 id,
-                raft_id: u64::from(id) + 1,
+                raft_id: raft_id(id),
                 cluster: 7,
                 members: Arc::clone(&members),
                 founders: Founders::default(),

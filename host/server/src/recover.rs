@@ -59,7 +59,7 @@ impl Survivor {
             dir.display()
         );
         let given = identity::read(dir)?;
-        let raft_id = given.unwrap_or_else(|| peers::raft_id(config.server_id));
+        let raft_id = given.unwrap_or_else(|| peers::raft_id(config.server_id.into()));
         if members.server_of(raft_id) != Some(server) {
             bail!(
                 "{} is of one of the servers {servers:?}, but not of server {server}: say which one it \

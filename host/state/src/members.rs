@@ -101,6 +101,11 @@ impl Members {
         self
     }
 
+    /// Where each is found, and what it is to be.
+    pub(crate) fn specs(&self) -> BTreeMap<u32, ServerSpec> {
+        self.servers.iter().map(|(server, member)| (*server, member.spec.clone())).collect()
+    }
+
     /// What `/zookeeper/config` says (`QuorumMaj.toString`); nothing for a server that is alone.
     pub fn text(&self) -> String {
         let mut text = String::new();

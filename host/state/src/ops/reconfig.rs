@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::server_spec::parse_servers;
-use proto::{ErrorCode, Perms, Reply, ServerSpec};
+use proto::{ErrorCode, Perms, Reply, Role, ServerSpec};
 
 use crate::change::Change;
 use crate::command::Reconfig;
@@ -32,8 +32,8 @@ pub(crate) fn reconfig(
         return Err(ErrorCode::BadVersion.into());
     }
     let servers = wanted(members, asked)?;
-    let voters = servers.values().filter(|spec| spec.role == proto::Role::Participant).count();
-    let votes = |id: &u32| servers.get(id).is_some_and(|s| s.role == proto::Role::Participant);
+    let votes = |id: &u32| servers.get(id).is_some_and(|spec| spec.role == Role::Participant);
+    let voters = servers.keys().filter(|id| votes(id)).count();
     if voters == 0 {
         return Err(ErrorCode::BadArguments.into());
     }
@@ -57,9 +57,7 @@ fn wanted(members: &Members, asked: &Reconfig) -> Result<BTreeMap<u32, ServerSpe
     if !asked.servers.is_empty() {
         return parse(&asked.servers);
     }
-    let known = members.servers.iter();
-    let mut servers: BTreeMap<u32, ServerSpec> =
-        known.map(|(id, member)| (*id, member.spec.clone())).collect();
+    let mut servers = members.specs();
     for id in asked.leaving.split(',').map(str::trim).filter(|id| !id.is_empty()) {
         servers.remove(&id.parse().map_err(|_| ErrorCode::BadArguments)?);
     }
@@ -85,9 +83,7 @@ pub(crate) fn locate(
     if !specs.iter().any(|at| is_new(&at)) {
         return Ok(());
     }
-    let known = members.servers.iter();
-    let mut servers: BTreeMap<u32, ServerSpec> =
-        known.map(|(id, member)| (*id, member.spec.clone())).collect();
+    let mut servers = members.specs();
     servers.extend(specs.iter().filter(is_new).map(|(id, spec)| (*id, spec.clone())));
     Arc::make_mut(members).reconfigure(servers, txn.zxid);
     let node = config(txn)?;
