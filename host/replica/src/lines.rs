@@ -34,6 +34,9 @@ pub(crate) struct Lines {
     pub(crate) accept_gaps: bool,
 }
 
+/// Room in an entry for what is in no command, bytes.
+const ENTRY_HEAD_BYTES: usize = 512;
+
 /// One entry in the making.
 #[derive(Default)]
 pub(crate) struct Entry {
@@ -54,7 +57,7 @@ impl Entry {
         let groups: Vec<&Group> = self.groups.iter().map(Arc::as_ref).collect();
         let reconfigures = groups.iter().any(|group| reconfigures(group));
         let present = if reconfigures { present() } else { Vec::new() };
-        Batch::encode_of(time_ms, groups, &present)
+        Batch::encode_of(time_ms, groups, &present, self.load.bytes + ENTRY_HEAD_BYTES)
     }
 }
 

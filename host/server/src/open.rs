@@ -134,7 +134,7 @@ pub(crate) fn open_state(
     hooks: &MakeHooks,
     born: &Members,
 ) -> anyhow::Result<State> {
-    let cache_bytes = usize::try_from(config.storage.cache_bytes / 4 * 3)?;
+    let cache_bytes = usize::try_from(config.storage.cache_bytes / 8 * 7)?;
     State::open_or_found(store, hooks(), cache_bytes, born)
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))
 }

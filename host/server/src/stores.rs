@@ -35,7 +35,7 @@ const NAME: &str = "state";
 
 /// The store's share of the configuration.
 pub(crate) fn options(config: &Config) -> StoreOptions {
-    StoreOptions { cache_bytes: config.storage.cache_bytes / 4 }
+    StoreOptions { cache_bytes: config.storage.cache_bytes / 8 }
 }
 
 /// Where a generation is in a data directory; the one that a server begins with is 0.

@@ -30,6 +30,7 @@ use crate::fault::Fault;
 use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering, PINNED_BYTES_MAX};
 use crate::hooks::{Hooks, NoHooks};
 use crate::keys::{self, Keyspace};
+use crate::known::Known;
 use crate::members::Members;
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
@@ -194,7 +195,7 @@ impl State {
             base_index,
             recent: SmallVec::new(),
         };
-        let view = Arc::new(make_view(&meta, rows, cache, acls));
+        let view = Arc::new(make_view(&meta, rows, cache, Arc::default(), acls));
         let sessions = view.sessions()?.into_iter().collect();
         let mut quotas = QuotaPaths::default();
         let (from, to) = keys::below_children(quota::ROOT);
@@ -517,7 +518,8 @@ impl State {
     }
 
     fn advance_view(&mut self, nodes: Vec<Changed>, rows: Vec<Write>) {
-        let (cache, acls) = (Arc::clone(&self.view.cache), Arc::clone(&self.view.acls));
+        let View { cache, known, acls, .. } = &*self.view;
+        let (cache, known, acls) = (Arc::clone(cache), Arc::clone(known), Arc::clone(acls));
         let (oldest, alive) = self.alive.look();
         cache.set_oldest(oldest.0, oldest.1);
         let index = self.meta.applied;
@@ -526,7 +528,7 @@ impl State {
         let recent = recent.chain([&self.gathering.recent]).map(Arc::clone).collect();
         let (base, base_index) = (Arc::clone(&self.base), self.base_index);
         let rows = Rows { index, base, base_index, recent };
-        self.view = Arc::new(make_view(&self.meta, rows, cache, acls));
+        self.view = Arc::new(make_view(&self.meta, rows, cache, known, acls));
         self.alive.push(&self.view);
     }
 
@@ -585,7 +587,13 @@ fn damaged_meta(why: &str) -> Fault {
     Fault::Damaged { keyspace: "meta", why: why.to_owned() }
 }
 
-fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>) -> View {
+fn make_view(
+    meta: &Meta,
+    rows: Rows,
+    cache: Arc<NodeCache>,
+    known: Arc<Known>,
+    acls: Arc<AclTable>,
+) -> View {
     let (nodes, bytes, ephemerals) = meta.counts;
     View {
         index: meta.applied,
@@ -597,6 +605,7 @@ fn make_view(meta: &Meta, rows: Rows, cache: Arc<NodeCache>, acls: Arc<AclTable>
         counts: Counts { nodes, bytes, ephemerals },
         rows,
         cache,
+        known,
         acls,
     }
 }

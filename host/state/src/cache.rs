@@ -7,10 +7,11 @@
 //! * Nothing is thrown out that is newer than the picture of the store that any view alive has: such
 //!   a view finds it nowhere else, and a reader that puts what it read can then never hide a change
 //!   that was thrown out in between.
+//! * A cell that anybody holds is not thrown out: what is written to it is written to the cache.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
 use parking_lot::Mutex;
@@ -24,46 +25,57 @@ const SHARDS: usize = 64;
 
 type Version = (u64, Option<Arc<Znode>>);
 
-struct Entry {
-    /// That of the path.
-    hash: u64,
-    path: Arc<str>,
-    /// The newest version.
+/// A path's place in the cache. Whoever holds it can go on without looking it up; it is not thrown
+/// out while anybody does.
+pub(crate) struct Cell {
+    /// That of the path, by [`xxh3_64`].
+    pub(crate) hash: u64,
+    pub(crate) path: Arc<str>,
+    /// Whether it was asked for since it was last passed over for eviction.
+    used: AtomicBool,
+    versions: Mutex<Versions>,
+}
+
+struct Versions {
     newest: Version,
     /// Older ones that a view may still ask for, newest first.
     older: SmallVec<[Version; 1]>,
     /// What it was last counted with in the shard's bytes.
     bytes: usize,
-    /// Whether it was asked for since it was last passed over for eviction.
-    used: bool,
     /// The gathering in which it was last written.
     gathering: u32,
 }
 
 #[derive(Default)]
 struct Shard {
-    /// Looked up, never iterated: its order decides nothing.
-    entries: HashTable<Entry>,
-    queue: VecDeque<Arc<str>>,
-    bytes: usize,
+    table: Mutex<Table>,
+    bytes: AtomicUsize,
 }
 
-impl Entry {
+#[derive(Default)]
+struct Table {
+    /// Looked up, never iterated: its order decides nothing.
+    cells: HashTable<Arc<Cell>>,
+    queue: VecDeque<Arc<Cell>>,
+}
+
+impl Cell {
     fn as_of(&self, index: u64) -> Option<Option<Arc<Znode>>> {
-        let mut versions = std::iter::once(&self.newest).chain(&self.older);
+        let versions = self.versions.lock();
+        let mut versions = std::iter::once(&versions.newest).chain(&versions.older);
         Some(versions.find(|(from, _)| *from <= index)?.1.clone())
     }
 }
 
-impl Shard {
-    fn entry(&mut self, hash: u64, path: &str) -> Option<&mut Entry> {
-        self.entries.find_mut(hash, |entry| entry.hash == hash && &*entry.path == path)
+impl Table {
+    fn find(&self, hash: u64, path: &str) -> Option<&Arc<Cell>> {
+        self.cells.find(hash, |cell| cell.hash == hash && &*cell.path == path)
     }
 }
 
 /// The cache, shared by the one that applies and all that read.
 pub(crate) struct NodeCache {
-    shards: Vec<Mutex<Shard>>,
+    shards: Vec<Shard>,
     shard_bytes_max: usize,
     /// No view older than this is alive.
     oldest: AtomicU64,
@@ -74,7 +86,7 @@ pub(crate) struct NodeCache {
 impl NodeCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             shard_bytes_max: bytes_max / SHARDS,
             oldest: AtomicU64::new(0),
             oldest_base: AtomicU64::new(0),
@@ -87,80 +99,108 @@ impl NodeCache {
     }
 
     /// A shard is chosen by bits that its table does not use.
-    fn shard(&self, hash: u64) -> &Mutex<Shard> {
+    fn shard(&self, hash: u64) -> &Shard {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
     /// The znode at `path` as of `index`: `None` where the store must be asked, `Some(None)` where
     /// there was none.
     pub(crate) fn get(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
-        self.find(path, index, true)
+        let hash = xxh3_64(path.as_bytes());
+        let table = self.shard(hash).table.lock();
+        let cell = table.find(hash, path)?;
+        cell.used.store(true, Ordering::Relaxed);
+        cell.as_of(index)
     }
 
     /// The same for one who goes through very many: it does not count as asking for this one.
     pub(crate) fn peek(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
-        self.find(path, index, false)
+        let hash = xxh3_64(path.as_bytes());
+        self.shard(hash).table.lock().find(hash, path)?.as_of(index)
     }
 
-    /// The same for the one who writes it to the store, who also forgets what no view asks for any more.
-    pub(crate) fn settle(&self, path: &str, index: u64) -> Option<Option<Arc<Znode>>> {
+    /// The same for the one that applies, who may be about to write it.
+    pub(crate) fn get_to_change(
+        &self,
+        path: &str,
+        index: u64,
+    ) -> Option<(Arc<Cell>, Option<Arc<Znode>>)> {
         let hash = xxh3_64(path.as_bytes());
-        let mut shard = self.shard(hash).lock();
-        let entry = shard.entry(hash, path)?;
-        let node = entry.as_of(index)?;
-        if entry.newest.0 <= self.oldest.load(Ordering::Relaxed) {
-            entry.older = SmallVec::new();
+        let cell = Arc::clone(self.shard(hash).table.lock().find(hash, path)?);
+        cell.used.store(true, Ordering::Relaxed);
+        let node = cell.as_of(index)?;
+        Some((cell, node))
+    }
+
+    /// What is to be written to the store as of `index`; what no view asks for any more is forgotten.
+    ///
+    /// # Panics
+    /// If it is not there any more, though it was pinned.
+    pub(crate) fn settle(&self, cell: &Cell, index: u64) -> Option<Arc<Znode>> {
+        let node = cell.as_of(index).expect("it is pinned until it is written");
+        let mut versions = cell.versions.lock();
+        if versions.newest.0 <= self.oldest.load(Ordering::Relaxed) {
+            versions.older = SmallVec::new();
         }
-        Some(node)
-    }
-
-    fn find(&self, path: &str, index: u64, used: bool) -> Option<Option<Arc<Znode>>> {
-        let hash = xxh3_64(path.as_bytes());
-        let mut shard = self.shard(hash).lock();
-        let entry = shard.entry(hash, path)?;
-        entry.used |= used;
-        entry.as_of(index)
+        node
     }
 
     /// Keeps what a view of `index` read from the store.
-    pub(crate) fn put_read(&self, path: &str, index: u64, node: Option<Arc<Znode>>) {
+    pub(crate) fn put_read(&self, path: &str, index: u64, node: Option<Arc<Znode>>) -> Arc<Cell> {
         let hash = xxh3_64(path.as_bytes());
-        let mut shard = self.shard(hash).lock();
-        if shard.entry(hash, path).is_none() {
-            self.insert(&mut shard, hash, path.into(), (index, node), 0);
+        let shard = self.shard(hash);
+        let mut table = shard.table.lock();
+        match table.find(hash, path) {
+            Some(cell) => Arc::clone(cell),
+            None => self.insert(shard, &mut table, hash, path.into(), (index, node), 0),
         }
     }
 
-    /// Keeps what the entry at `index` wrote, and of what was before all that the views of `alive`
-    /// see. The first of its gathering, by number from 1, that wrote this znode is given how much memory
-    /// that takes, in bytes.
+    /// Keeps what the entry at `index` wrote at a path, whose cell is given if it is known, and of what
+    /// was before all that the views of `alive` see. The first of its gathering, by number from 1, that
+    /// wrote this znode is given the cell, and how much memory that takes, in bytes.
     pub(crate) fn put_written(
         &self,
+        cell: Option<Arc<Cell>>,
         path: &Arc<str>,
-        index: u64,
-        node: Option<Arc<Znode>>,
+        (index, node): Version,
         alive: &Alive,
         gathering: u32,
-    ) -> Option<usize> {
-        let hash = xxh3_64(path.as_bytes());
-        let mut shard = self.shard(hash).lock();
-        let Some(entry) = shard.entry(hash, path) else {
-            let path = Arc::clone(path);
-            return Some(self.insert(&mut shard, hash, path, (index, node), gathering));
+    ) -> Option<(Arc<Cell>, usize)> {
+        let cell = match cell {
+            Some(cell) => cell,
+            None => {
+                let hash = xxh3_64(path.as_bytes());
+                let shard = self.shard(hash);
+                let mut table = shard.table.lock();
+                let Some(cell) = table.find(hash, path) else {
+                    let (path, written) = (Arc::clone(path), (index, node));
+                    let bytes = entry_bytes(&path, &written);
+                    let cell = self.insert(shard, &mut table, hash, path, written, gathering);
+                    return Some((cell, bytes));
+                };
+                Arc::clone(cell)
+            }
         };
-        let first = std::mem::replace(&mut entry.gathering, gathering) != gathering;
-        let before = std::mem::replace(&mut entry.newest, (index, node));
-        let bytes = entry_bytes(path, &entry.newest);
-        let counted = std::mem::replace(&mut entry.bytes, bytes);
-        if !entry.older.is_empty() {
+        let mut versions = cell.versions.lock();
+        let first = std::mem::replace(&mut versions.gathering, gathering) != gathering;
+        let before = std::mem::replace(&mut versions.newest, (index, node));
+        let bytes = entry_bytes(path, &versions.newest);
+        let counted = std::mem::replace(&mut versions.bytes, bytes);
+        if !versions.older.is_empty() {
             let mut until = before.0;
-            entry.older.retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
+            versions
+                .older
+                .retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
         }
         if alive.any(before.0, index) {
-            entry.older.insert(0, before);
+            versions.older.insert(0, before);
         }
-        shard.bytes = (shard.bytes + bytes).saturating_sub(counted);
-        first.then_some(bytes)
+        drop(versions);
+        let shard = self.shard(cell.hash);
+        shard.bytes.fetch_add(bytes, Ordering::Relaxed);
+        shard.bytes.fetch_sub(counted, Ordering::Relaxed);
+        first.then_some((cell, bytes))
     }
 
     /// Tells that no view older than `index` is alive, nor one whose picture of the store is older
@@ -172,43 +212,49 @@ impl NodeCache {
 
     fn insert(
         &self,
-        shard: &mut Shard,
+        shard: &Shard,
+        table: &mut Table,
         hash: u64,
         path: Arc<str>,
         newest: Version,
         gathering: u32,
-    ) -> usize {
+    ) -> Arc<Cell> {
         let bytes = entry_bytes(&path, &newest);
-        shard.bytes += bytes;
-        shard.queue.push_back(Arc::clone(&path));
-        let older = SmallVec::new();
-        let entry = Entry { hash, path, newest, older, bytes, used: false, gathering };
-        shard.entries.insert_unique(hash, entry, |entry| entry.hash);
+        let versions = Versions { newest, older: SmallVec::new(), bytes, gathering };
+        let (used, versions) = (AtomicBool::new(false), Mutex::new(versions));
+        let cell = Arc::new(Cell { hash, path, used, versions });
+        table.queue.push_back(Arc::clone(&cell));
+        table.cells.insert_unique(hash, Arc::clone(&cell), |cell| cell.hash);
+        shard.bytes.fetch_add(bytes, Ordering::Relaxed);
         let oldest = self.oldest.load(Ordering::Relaxed);
         let oldest_base = self.oldest_base.load(Ordering::Relaxed);
         // A few steps for each insertion keep the bound without ever stalling anyone.
         for _ in 0..4 {
-            if shard.bytes <= self.shard_bytes_max {
+            if shard.bytes.load(Ordering::Relaxed) <= self.shard_bytes_max {
                 break;
             }
-            let Some(path) = shard.queue.pop_front() else { break };
-            let hash = xxh3_64(path.as_bytes());
-            let Some(entry) = shard.entry(hash, &path) else { continue };
-            if entry.newest.0 <= oldest {
-                entry.older.clear();
+            let Some(cell) = table.queue.pop_front() else { break };
+            let mut versions = cell.versions.lock();
+            if versions.newest.0 <= oldest {
+                versions.older.clear();
             }
-            if entry.used || entry.newest.0 > oldest_base {
-                entry.used = false;
-                shard.queue.push_back(path);
+            // It is got hold of under the table's lock alone: besides the table and the queue, nobody
+            // has it, and nobody can get it.
+            let held = Arc::strong_count(&cell) > 2;
+            let used = cell.used.swap(false, Ordering::Relaxed);
+            if held || used || versions.newest.0 > oldest_base {
+                drop(versions);
+                table.queue.push_back(cell);
                 continue;
             }
-            let evicted = entry.bytes;
-            if let Ok(entry) = shard.entries.find_entry(hash, |entry| *entry.path == *path) {
+            shard.bytes.fetch_sub(versions.bytes, Ordering::Relaxed);
+            drop(versions);
+            if let Ok(entry) = table.cells.find_entry(cell.hash, |other| Arc::ptr_eq(other, &cell))
+            {
                 entry.remove();
             }
-            shard.bytes = shard.bytes.saturating_sub(evicted);
         }
-        bytes
+        cell
     }
 }
 

@@ -255,14 +255,19 @@ impl Settings {
 impl Batch {
     /// The bytes that stand in the log.
     pub fn encode(&self) -> Vec<u8> {
-        Self::encode_of(self.time_ms, self.groups.iter().collect(), &self.present)
+        Self::encode_of(self.time_ms, self.groups.iter().collect(), &self.present, 0)
     }
 
-    /// The bytes of a batch of these groups.
+    /// The bytes of a batch of these groups; there will be about `expected` of them.
     ///
     /// # Panics
     /// Never: every value of a batch can be encoded.
-    pub fn encode_of(time_ms: i64, groups: Vec<&Group>, present: &[u32]) -> Vec<u8> {
+    pub fn encode_of(
+        time_ms: i64,
+        groups: Vec<&Group>,
+        present: &[u32],
+        expected: usize,
+    ) -> Vec<u8> {
         /// The same on the wire as [`Batch`].
         #[derive(Serialize)]
         struct Borrowed<'a> {
@@ -270,7 +275,8 @@ impl Batch {
             groups: Vec<&'a Group>,
             present: &'a [u32],
         }
-        let mut out = BATCH_FORMAT.to_be_bytes().to_vec();
+        let mut out = Vec::with_capacity(expected);
+        out.extend_from_slice(&BATCH_FORMAT.to_be_bytes());
         let batch = Borrowed { time_ms, groups, present };
         rmp_serde::encode::write(&mut out, &batch).expect("a batch can always be encoded");
         out

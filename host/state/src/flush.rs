@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::alive::Alive;
 use crate::apply::{META_KEY, Meta, encode_meta};
-use crate::cache::NodeCache;
+use crate::cache::{Cell, NodeCache};
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
@@ -28,6 +28,8 @@ use crate::view::View;
 pub const GATHER_BYTES_MAX: usize = 64 << 20;
 /// How much memory what is gathered may take, about.
 pub(crate) const PINNED_BYTES_MAX: usize = 64 << 20;
+/// How many times the memory of a znode that was made counts in that.
+const NEW_ZNODE_WEIGHT: usize = 2;
 
 /// What was changed since the last flush began.
 #[derive(Default)]
@@ -36,7 +38,7 @@ pub(crate) struct Gathering {
     pub(crate) number: u32,
     pub(crate) recent: Arc<Recent>,
     /// The znodes that changed, each once.
-    pub(crate) dirty: Vec<Arc<str>>,
+    pub(crate) dirty: Vec<Arc<Cell>>,
     /// How many bytes of entries they come from.
     pub(crate) bytes: usize,
     /// How many bytes of memory are held until they are written, about.
@@ -53,15 +55,17 @@ impl Gathering {
         nodes: Vec<Changed>,
         rows: Vec<Write>,
     ) {
-        for Changed { path, existed, now } in nodes {
+        for Changed { path, cell, existed, now } in nodes {
             if existed != now.is_some() {
                 let made = now.is_some().then(Bytes::new);
                 let row = (Keyspace::Nodes, keys::node(&path), made);
                 self.put_row(row, index, alive);
             }
-            if let Some(bytes) = cache.put_written(&path, index, now, alive, self.number) {
-                self.pinned_bytes += bytes;
-                self.dirty.push(path);
+            let written = cache.put_written(cell, &path, (index, now), alive, self.number);
+            if let Some((cell, bytes)) = written {
+                // One that is new gains the least from waiting: most are not changed again soon.
+                self.pinned_bytes += if existed { bytes } else { NEW_ZNODE_WEIGHT * bytes };
+                self.dirty.push(cell);
             }
         }
         for row in rows {
@@ -90,7 +94,7 @@ pub struct Flush {
 
 enum Step {
     /// The state as of the last of the entries, and the znodes that they changed.
-    Gathered { view: Arc<View>, dirty: Vec<Arc<str>> },
+    Gathered { view: Arc<View>, dirty: Vec<Arc<Cell>> },
     /// The store, with all of it.
     Written(Arc<dyn ReadView>),
 }
@@ -100,7 +104,7 @@ impl Flush {
         store: Arc<dyn Store>,
         view: Arc<View>,
         recent: Arc<Recent>,
-        dirty: Vec<Arc<str>>,
+        dirty: Vec<Arc<Cell>>,
         meta: Meta,
         mutants: StateMutants,
     ) -> Self {
@@ -142,24 +146,27 @@ impl Flush {
             Step::Gathered { view, dirty } => (view, dirty),
             Step::Written(store) => return Ok(Arc::clone(store)),
         };
+        let changed = dirty.len();
         let rows = |batch: &mut dyn Batch| {
             self.recent.put_into(batch);
             let (mut key, mut row) = (Vec::new(), Vec::new());
+            let mut there = Vec::with_capacity(dirty.len());
             // In about the order of their keys, in which a row is put beside the one before it.
-            let mut dirty: Vec<&Arc<str>> = dirty.iter().collect();
-            dirty.sort_unstable();
-            for path in dirty {
-                let node = view.cache.settle(path, self.index());
-                let node = node.expect("it is pinned until it is written");
+            let mut dirty: Vec<_> = dirty.iter().map(|cell| (&*cell.path, cell)).collect();
+            dirty.sort_unstable_by_key(|(path, _)| *path);
+            for (path, cell) in dirty {
+                let node = view.cache.settle(cell, self.index());
                 key.clear();
                 keys::push_node(&mut key, path);
                 let row = node.map(|node| {
+                    there.push(cell.hash);
                     row.clear();
                     node.encode(&mut row);
                     &row[..]
                 });
                 batch.put(Keyspace::Nodes, &key, row);
             }
+            view.known.put(there.into_iter(), self.meta.znodes());
         };
         let meta = encode_meta(&self.meta);
         let meta = |batch: &mut dyn Batch| batch.put(Keyspace::Meta, META_KEY, Some(&meta));
@@ -173,6 +180,7 @@ impl Flush {
             })?;
         }
         let written = self.store.view();
+        view.known.fill(&written, self.index(), changed)?;
         *step = Step::Written(Arc::clone(&written));
         Ok(written)
     }

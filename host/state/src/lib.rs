@@ -26,6 +26,7 @@ mod alive;
 mod cache;
 pub mod flush;
 pub mod keys;
+mod known;
 pub mod members;
 mod recent;
 pub mod snapshot;

@@ -15,6 +15,7 @@ use proto::Acl;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::acls;
+use crate::cache::Cell;
 use crate::change::Change;
 use crate::command::Settings;
 use crate::fault::Fault;
@@ -27,6 +28,8 @@ use crate::znode::{Owner, Znode};
 /// A znode that the entry has looked at: as it was, and as it is by now.
 struct Touched {
     path: Arc<str>,
+    /// Its place in the cache, if it had one.
+    cell: Option<Arc<Cell>>,
     before: Option<Arc<Znode>>,
     now: Option<Arc<Znode>>,
     written: bool,
@@ -74,6 +77,8 @@ pub(crate) struct Txn<'a> {
 /// What an entry did to a znode.
 pub(crate) struct Changed {
     pub(crate) path: Arc<str>,
+    /// Its place in the cache, if it had one.
+    pub(crate) cell: Option<Arc<Cell>>,
     /// Whether it was there before the entry.
     pub(crate) existed: bool,
     pub(crate) now: Option<Arc<Znode>>,
@@ -164,9 +169,12 @@ impl<'a> Txn<'a> {
         if let Some(place) = self.places.find(hash, |&place| &*nodes[place].path == path) {
             return Ok(*place);
         }
-        let before = self.base.node_to_change(path)?;
+        let (cell, before) = self.base.node_to_change(path)?;
         let place = self.nodes.len();
-        self.nodes.push(Touched { path: path.into(), now: before.clone(), before, written: false });
+        // The root's may be asked for by the empty path.
+        let known = cell.as_ref().filter(|cell| &*cell.path == path);
+        let path = known.map_or_else(|| path.into(), |cell| Arc::clone(&cell.path));
+        self.nodes.push(Touched { path, cell, now: before.clone(), before, written: false });
         let nodes = &self.nodes;
         let rehash = |&place: &usize| xxh3_64(nodes[place].path.as_bytes());
         self.places.insert_unique(hash, place, rehash);
@@ -321,7 +329,7 @@ impl<'a> Txn<'a> {
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let mut scratch = Vec::new();
         let mut misapplied = false;
-        for Touched { path, before, mut now, written } in self.nodes {
+        for Touched { path, cell, before, mut now, written } in self.nodes {
             if !written || (before.is_none() && now.is_none()) {
                 continue;
             }
@@ -342,7 +350,7 @@ impl<'a> Txn<'a> {
                 // The next change of it need not hash it again.
                 Arc::make_mut(node).set_row_hash(hash);
             }
-            nodes.push(Changed { path, existed: before.is_some(), now });
+            nodes.push(Changed { path, cell, existed: before.is_some(), now });
         }
         for ((keyspace, key), slot) in self.rows {
             if slot.before == slot.now {

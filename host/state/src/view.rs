@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::acls::AclTable;
 use crate::apply::SessionRow;
-use crate::cache::NodeCache;
+use crate::cache::{Cell, NodeCache};
 use crate::command::Settings;
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
+use crate::known::Known;
 use crate::members::Members;
 use crate::recent::Rows;
 use crate::znode::{Data, Znode};
@@ -37,6 +38,7 @@ pub struct View {
     pub counts: Counts,
     pub(crate) rows: Rows,
     pub(crate) cache: Arc<NodeCache>,
+    pub(crate) known: Arc<Known>,
     pub(crate) acls: Arc<AclTable>,
 }
 
@@ -85,34 +87,40 @@ impl Listing {
     }
 }
 
+/// A znode's cell in the cache, and the znode.
+type Found = (Option<Arc<Cell>>, Option<Arc<Znode>>);
+
 impl View {
     /// The znode at `path`, if there is one. The empty path is the root, as in ZooKeeper.
     ///
     /// # Errors
     /// [`Fault`] if the store fails.
     pub fn node(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
-        self.look_up(path, true)
-    }
-
-    /// The same for the one that applies: that there is no znode is not worth keeping then, since
-    /// it is most often about to be created.
-    pub(crate) fn node_to_change(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
-        self.look_up(path, false)
-    }
-
-    fn look_up(&self, path: &str, keep_absence: bool) -> Result<Option<Arc<Znode>>, Fault> {
-        let path = if path.is_empty() { "/" } else { path };
-        if !path.starts_with('/') || path.len() > proto::path::PATH_BYTES_MAX {
-            return Ok(None);
-        }
+        let Some(path) = possible(path) else { return Ok(None) };
         if let Some(cached) = self.cache.get(path, self.index) {
             return Ok(cached);
         }
-        let node = self.stored(path)?;
-        if keep_absence || node.is_some() {
-            self.cache.put_read(path, self.index, node.clone());
+        if !self.store_may_have(path) {
+            return Ok(None);
         }
+        let node = self.stored(path)?;
+        self.cache.put_read(path, self.index, node.clone());
         Ok(node)
+    }
+
+    /// The same for the one that applies, with its cell in the cache. That there is no znode is not
+    /// worth keeping then, since it is most often about to be created.
+    pub(crate) fn node_to_change(&self, path: &str) -> Result<Found, Fault> {
+        let Some(path) = possible(path) else { return Ok((None, None)) };
+        if let Some((cell, node)) = self.cache.get_to_change(path, self.index) {
+            return Ok((Some(cell), node));
+        }
+        if !self.store_may_have(path) {
+            return Ok((None, None));
+        }
+        let node = self.stored(path)?;
+        let cell = node.is_some().then(|| self.cache.put_read(path, self.index, node.clone()));
+        Ok((cell, node))
     }
 
     /// The znode at `path`, which is not kept in memory for it: the path is one of very many.
@@ -121,6 +129,10 @@ impl View {
             Some(cached) => Ok(cached),
             None => self.stored(path),
         }
+    }
+
+    fn store_may_have(&self, path: &str) -> bool {
+        self.known.may_have(xxh3_64(path.as_bytes()), self.rows.base_index)
     }
 
     fn stored(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
@@ -261,4 +273,10 @@ impl View {
             }
         }
     }
+}
+
+/// A path at which there may be a znode; the empty path is the root.
+fn possible(path: &str) -> Option<&str> {
+    let path = if path.is_empty() { "/" } else { path };
+    (path.starts_with('/') && path.len() <= proto::path::PATH_BYTES_MAX).then_some(path)
 }

@@ -60,9 +60,9 @@ pub struct Znode {
     pub row_hash: RowHash,
 }
 
-/// A hash that is remembered; it says nothing that the rest of a znode does not say.
+/// A hash that is remembered, 0 if it is not; it says nothing that the rest of a znode does not say.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct RowHash(Option<u128>);
+pub struct RowHash(u128);
 
 impl PartialEq for RowHash {
     fn eq(&self, _: &Self) -> bool {
@@ -138,16 +138,16 @@ impl Znode {
 
     /// The hash of its row, if it was computed since it last changed.
     pub(crate) fn row_hash(&self) -> Option<u128> {
-        self.row_hash.0
+        (self.row_hash.0 != 0).then_some(self.row_hash.0)
     }
 
     pub(crate) fn set_row_hash(&mut self, hash: u128) {
-        self.row_hash = RowHash(Some(hash));
+        self.row_hash = RowHash(hash);
     }
 
     /// Forgets the hash of what it was before.
     pub(crate) fn changed(mut self) -> Self {
-        self.row_hash = RowHash(None);
+        self.row_hash = RowHash::default();
         self
     }
 
@@ -228,7 +228,10 @@ impl Znode {
         let data_hash = row.get_u128();
         let data = match (row.get_u8(), row.get_u32()) {
             (0, _) => Data::Inline(None),
-            (1, bytes) if row.len() == bytes as usize => Data::Inline(Some(row)),
+            // Without the head before it, which would stay in memory as long.
+            (1, bytes) if row.len() == bytes as usize => {
+                Data::Inline(Some(Bytes::copy_from_slice(&row)))
+            }
             (2, bytes) => Data::Large(bytes),
             _ => return Err(damaged("data of another length than its head says")),
         };

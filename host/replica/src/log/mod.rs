@@ -122,7 +122,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, recycle_max: 2, memory_bytes_max: 16 << 20 }
+        Self { segment_bytes: 64 << 20, recycle_max: 2, memory_bytes_max: 8 << 20 }
     }
 }
 

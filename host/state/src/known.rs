@@ -1,0 +1,172 @@
+//! Which znodes the store may have, so that it is not asked for those that it has not: a look in vain
+//! costs it as much as a find, and every create begins with one.
+//!
+//! A Bloom filter over the hashes of all paths in the store. It is filled by those who write to the
+//! store, each going over some of the rows that are there already, so that nobody waits for it at start.
+//!
+//! Invariants:
+//! * What is written to the store is put in before it is written, and never taken out.
+//! * It answers only for pictures of the store that are no older than the last one it was filled from:
+//!   what an older one has may have been deleted before it was gone over.
+
+use std::sync::Arc;
+
+use fastbloom::AtomicBloomFilter;
+use parking_lot::RwLock;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::fault::Fault;
+use crate::keys::{self, Keyspace};
+use crate::store::ReadView;
+
+/// Bits for each path: about one in fifty that are not there is taken to be.
+const BITS: usize = 8;
+/// How many rows are gone over for each row that is written.
+const ROWS_FOR_EACH: usize = 4;
+const PAGE_ROWS: usize = 1000;
+/// With more znodes than this there is no filter, which would take 128 MiB.
+const ZNODES_MAX: u64 = 32 << 20;
+
+/// The filter, shared by the one that writes to the store and all that read.
+#[derive(Default)]
+pub(crate) struct Known(RwLock<Filling>);
+
+#[derive(Default)]
+enum Filling {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// What is written is put in; of what was there before, all keys before this one are, as of this
+    /// log index at the latest.
+    Upto(Filter, Vec<u8>, u64),
+    /// It has all paths that the store has had since this log index.
+    Since(Filter, u64),
+}
+
+struct Filter {
+    paths: AtomicBloomFilter,
+    /// How many paths may still be put in.
+    room: usize,
+}
+
+impl Filter {
+    fn for_znodes(znodes: u64) -> Self {
+        let room = 4 * znodes as usize + (256 << 10);
+        let paths = AtomicBloomFilter::with_num_bits(BITS * room).hashes(5);
+        Self { paths, room }
+    }
+
+    fn put(&mut self, hash: u64) {
+        let was_there = self.paths.insert_hash(hash);
+        self.room = self.room.saturating_sub(usize::from(!was_there));
+    }
+}
+
+impl Known {
+    /// Whether the store may have a znode at a path of this hash, as of a log index.
+    pub(crate) fn may_have(&self, hash: u64, index: u64) -> bool {
+        match &*self.0.read() {
+            Filling::Since(filter, since) => *since > index || filter.paths.contains_hash(hash),
+            Filling::Nothing | Filling::Upto(..) => true,
+        }
+    }
+
+    /// Puts in the paths that are about to be written to a store, which then has so many znodes.
+    pub(crate) fn put(&self, hashes: impl Iterator<Item = u64>, znodes: u64) {
+        let mut filling = self.0.write();
+        if let Filling::Upto(filter, ..) | Filling::Since(filter, _) = &mut *filling {
+            hashes.for_each(|hash| filter.put(hash));
+            if filter.room > 0 {
+                return;
+            }
+        }
+        *filling = match znodes {
+            0..ZNODES_MAX => Filling::Upto(Filter::for_znodes(znodes), vec![0], 0),
+            _ => Filling::Nothing,
+        };
+    }
+
+    /// Goes over some rows of the store as of a log index, after so many were written to it.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails.
+    pub(crate) fn fill(
+        &self,
+        store: &Arc<dyn ReadView>,
+        index: u64,
+        written: usize,
+    ) -> Result<(), Fault> {
+        for _ in 0..1 + ROWS_FOR_EACH * written / PAGE_ROWS {
+            let from = match &*self.0.read() {
+                Filling::Upto(_, from, _) => from.clone(),
+                Filling::Nothing | Filling::Since(..) => return Ok(()),
+            };
+            let rows = store.range(Keyspace::Nodes, &from, &[0xff], PAGE_ROWS)?;
+            let mut filling = self.0.write();
+            let Filling::Upto(filter, from, latest) = &mut *filling else { return Ok(()) };
+            for path in rows.iter().filter_map(|(key, _)| keys::path_of(key)) {
+                filter.paths.insert_hash(xxh3_64(path.as_bytes()));
+            }
+            *latest = index.max(*latest);
+            if let (Some((last, _)), PAGE_ROWS) = (rows.last(), rows.len()) {
+                *from = [&last[..], b"\0"].concat();
+            } else if let Filling::Upto(filter, _, latest) = std::mem::take(&mut *filling) {
+                *filling = Filling::Since(filter, latest);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Batch, MemoryStore, Store};
+
+    fn hash(at: usize) -> u64 {
+        xxh3_64(format!("/n{at}").as_bytes())
+    }
+
+    fn write(store: &MemoryStore, numbers: impl Iterator<Item = usize>) {
+        let keys: Vec<_> = numbers.map(|at| keys::node(&format!("/n{at}"))).collect();
+        let fill = &mut |batch: &mut dyn Batch| {
+            keys.iter().for_each(|key| batch.put(Keyspace::Nodes, key, Some(b"row")));
+        };
+        store.commit(fill).expect("memory does not fail");
+    }
+
+    #[test]
+    fn what_the_store_has_is_known_at_every_step() {
+        let (store, known) = (MemoryStore::default(), Known::default());
+        write(&store, 0..5000);
+        let mut index = 10;
+        let steps = [5000..5100, 5100..5101, 5101..6000, 6000..6001, 6001..6002];
+        for step in steps {
+            let upto = step.end;
+            known.put(step.clone().map(hash), upto as u64);
+            write(&store, step);
+            assert!((0..upto).all(|at| known.may_have(hash(at), index)));
+            known.fill(&store.view(), index, 500).expect("memory does not fail");
+            assert!((0..upto).all(|at| known.may_have(hash(at), index)));
+            index += 1;
+        }
+        let taken = (10_000..20_000).filter(|at| known.may_have(hash(*at), index)).count();
+        assert!(taken < 500, "{taken} of 10,000 are taken to be there");
+        assert!((10_000..20_000).all(|at| known.may_have(hash(at), 9)), "older than what it is of");
+    }
+
+    #[test]
+    fn a_full_filter_is_made_anew() {
+        let (store, known) = (MemoryStore::default(), Known::default());
+        known.put([].into_iter(), 4);
+        write(&store, 0..4);
+        known.fill(&store.view(), 1, 4).expect("memory does not fail");
+        assert!(!known.may_have(hash(4), 1));
+        // Made and deleted again and again, they fill it.
+        known.put((100..300_000).map(hash), 4);
+        assert!(known.may_have(hash(4), 2), "it begins anew");
+        known.fill(&store.view(), 2, 0).expect("memory does not fail");
+        assert!((0..4).all(|at| known.may_have(hash(at), 2)));
+        assert!(!known.may_have(hash(200_000), 2));
+    }
+}
