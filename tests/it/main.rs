@@ -20,3 +20,4 @@ mod settings;
 mod shell;
 mod slow_apply;
 mod stop;
+mod versions;

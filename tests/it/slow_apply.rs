@@ -27,7 +27,7 @@ fn duration() -> Duration {
 
 /// An ensemble on whose servers each change takes so many milliseconds.
 fn ensemble(slow_ms: u64) -> Ensemble {
-    let program = Program::Vivarium(binary().with_file_name("slow_server"));
+    let program = Program::Vivarium(binary().with_file_name("odd_server"));
     let mut ensemble = Ensemble::lay_out(program, SERVERS, false).expect("it can be written");
     (0..SERVERS).for_each(|at| start(&mut ensemble, at, slow_ms));
     ensemble

@@ -104,6 +104,8 @@ pub enum Report {
     },
     /// A row of the state is damaged: nothing more is applied to it, and nobody is served from it.
     Damaged(String),
+    /// What follows is for a newer program: nothing more is applied, and nobody is served.
+    Waits(String),
     /// No command of this start is taken: it has to begin by replacing this boot, which it did not
     /// know of.
     Replaces(u64),

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use state::{Batch, Command, Group, Op};
+use state::{Batch, Command, Group, Op, SettingChange};
 
 use crate::node::ROUND_BYTES_MAX;
 use crate::packing::Load;
@@ -44,20 +44,35 @@ pub(crate) struct Entry {
     load: Load,
 }
 
-fn reconfigures(group: &Group) -> bool {
-    let is_one = |command: &Command| {
-        matches!(command, Command::Reconfig(_) | Command::Write { op: Op::Reconfig(_), .. })
-    };
-    group.commands.iter().any(is_one)
+/// What the leader alone knows, and puts down where a command's outcome depends on it.
+pub(crate) trait Leading {
+    /// The servers that can be reached.
+    fn present(&self) -> Vec<u32>;
+
+    /// The newest apply version that every voter knows, 0 if that is not known of one of them.
+    fn supported(&self) -> u32;
+}
+
+fn reconfigures(command: &Command) -> bool {
+    matches!(command, Command::Reconfig(_) | Command::Write { op: Op::Reconfig(_), .. })
+}
+
+fn raises_version(command: &Command) -> bool {
+    let Command::ChangeSettings(changes) = command else { return false };
+    changes.iter().any(|change| matches!(change, SettingChange::ApplyVersion(_)))
 }
 
 impl Entry {
-    /// The bytes of the entry; `present` are the servers that can be reached.
-    pub(crate) fn encode(&self, time_ms: i64, present: impl FnOnce() -> Vec<u32>) -> Vec<u8> {
+    /// The bytes of the entry.
+    pub(crate) fn encode(&self, time_ms: i64, leading: &impl Leading) -> Vec<u8> {
         let groups: Vec<&Group> = self.groups.iter().map(Arc::as_ref).collect();
-        let reconfigures = groups.iter().any(|group| reconfigures(group));
-        let present = if reconfigures { present() } else { Vec::new() };
-        Batch::encode_of(time_ms, groups, &present, self.load.bytes + ENTRY_HEAD_BYTES)
+        let any = |is_one: fn(&Command) -> bool| {
+            groups.iter().any(|group| group.commands.iter().any(is_one))
+        };
+        let present = if any(reconfigures) { leading.present() } else { Vec::new() };
+        let supported = if any(raises_version) { leading.supported() } else { 0 };
+        let expected = self.load.bytes + ENTRY_HEAD_BYTES;
+        Batch::encode_of(time_ms, groups, &present, supported, expected)
     }
 }
 

@@ -171,6 +171,12 @@ impl Machine {
                     reports.push(Report::Damaged(why));
                     return Ok(reports);
                 }
+                Err(fault @ Fault::Newer { .. }) => {
+                    let why = format!("entry {index}: {fault}");
+                    self.shut(&why);
+                    reports.push(Report::Waits(why));
+                    return Ok(reports);
+                }
                 Err(fault) => return Err(fault),
             };
             if !Arc::ptr_eq(&members, &self.state.meta().members) {

@@ -79,6 +79,8 @@ pub struct NodeConfig {
     pub servers: BTreeMap<u32, ServerSpec>,
     /// The log is trimmed when it is longer than this, in bytes.
     pub log_keep_bytes: u64,
+    /// The newest apply version that this program knows, [`state::APPLY_VERSION`]; tests say others.
+    pub knows: u32,
 }
 
 /// Why a Node cannot go on.
@@ -127,6 +129,8 @@ pub struct Node<D: Disk> {
     members: Arc<Members>,
     /// Those with a link, by their ids for raft.
     linked: BTreeSet<u64>,
+    /// The newest apply version that each of them knows, as it said.
+    knows: BTreeMap<u64, u32>,
     asking: Asking,
     receiver: Receiver,
     health: Health,
@@ -186,6 +190,7 @@ impl<D: Disk> Node<D> {
             closing: BTreeSet::new(),
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
+            knows: BTreeMap::new(),
             asking: Asking::default(),
             receiver: Receiver::default(),
             health: Health::default(),
@@ -269,10 +274,12 @@ impl<D: Disk> Node<D> {
                     self.proposals.send_afresh();
                 }
                 self.receiver.ask_now(self.ticks);
+                self.say_what_it_knows(peer);
                 self.say_again();
             }
             Input::Unlinked(peer) => {
                 self.linked.remove(&peer);
+                self.knows.remove(&peer);
                 self.lost(peer);
             }
             Input::HungUp(peer) => self.lost(peer),
@@ -282,7 +289,7 @@ impl<D: Disk> Node<D> {
     /// A server may be gone.
     fn lost(&mut self, peer: u64) {
         self.raft.unreachable(peer);
-        if peer == self.raft.leader().0 && !self.leads() && !self.is_quarantined() {
+        if peer == self.raft.leader().0 && !self.leads() && !self.is_out() {
             // It is not waited for: the voters ask for votes one after the other.
             self.raft.forget_leader();
             self.campaigns = Some(self.ticks.wrapping_add(1 + self.raft.rank(peer)));
@@ -300,6 +307,9 @@ impl<D: Disk> Node<D> {
             }
             PeerMessage::Snapshot(message) => self.hear_of_snapshot(from, message),
             PeerMessage::Word(word) => self.hear_word(from, word),
+            PeerMessage::Knows(version) => {
+                self.knows.insert(from, version);
+            }
             PeerMessage::Join(server, nonce) => self.join(server, nonce),
             PeerMessage::Forward(server, sent) if self.leads() => {
                 if let Err(missing) = self.lines.put(server, sent) {
@@ -363,6 +373,7 @@ impl<D: Disk> Node<D> {
             }
             Report::Digests { index, digests } => self.compare(index, digests),
             Report::Damaged(why) => self.quarantine(why, Vec::new()),
+            Report::Waits(why) => self.wait_for_newer(&why),
             Report::Replaces(boot) => self.proposals.replace(boot),
             Report::Installed { meta, sessions } => {
                 self.members = Arc::clone(&meta.members);
@@ -553,7 +564,7 @@ impl<D: Disk> Node<D> {
         now_ms: i64,
         entries: &mut Vec<(u64, u64, Bytes)>,
     ) -> Result<(), NodeError> {
-        if self.is_quarantined() {
+        if self.is_out() {
             return Ok(());
         }
         let (given, most) = self.backlog.gives();
@@ -657,7 +668,7 @@ impl<D: Disk> Node<D> {
             return false;
         }
         for entry in self.lines.pack(room as usize, self.backlog.commands_max()) {
-            let payload = entry.encode(self.clocks.time_ms(), || self.present());
+            let payload = entry.encode(self.clocks.time_ms(), self);
             if let Err(error) = self.raft.propose(payload) {
                 // Whoever sent it sends it again.
                 tracing::info!(%error, "raft takes no more for now");

@@ -201,6 +201,22 @@ impl OperatorReply {
         }
     }
 
+    /// The answer to a change of the apply version that cannot be.
+    pub(crate) fn version_refused(now: u32, supported: u32) -> Self {
+        let why = match supported {
+            0 => format!(
+                "apply-version stays {now}: it is not known of every voter what it supports; start \
+                 those that are down (`vivarium member list`), and ask again"
+            ),
+            _ => format!(
+                "apply-version stays {now}: expected {now} to {}, which every voter supports; to go \
+                 further, start newer programs on all of them, one after the other; it never goes back",
+                supported.max(now)
+            ),
+        };
+        Self::Refused { why }
+    }
+
     /// The answer to a change that is in the log.
     pub(crate) fn changed(before: &Settings, after: &Settings) -> Self {
         let (before, after) = (settings::shown(before), settings::shown(after));

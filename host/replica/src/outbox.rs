@@ -393,6 +393,11 @@ impl Ticket {
                 let result = Ok(Reply::Operator(reply.into()));
                 Say::Reply { xid, zxid, result, charge: None }
             }
+            (Waits::Operator { xid }, Answer::VersionRefused { now, supported }) => {
+                let reply = OperatorReply::version_refused(now, supported).encode();
+                let result = Ok(Reply::Operator(reply.into()));
+                Say::Reply { xid, zxid, result, charge: None }
+            }
             (Waits::Operator { xid }, Answer::Reply(result)) => {
                 let reply = OperatorReply::reconfigured(result).encode();
                 let result = Ok(Reply::Operator(reply.into()));

@@ -9,7 +9,7 @@ use crate::raft::RaftMessage;
 use crate::snapshots::SnapshotMessage;
 
 /// The version of the messages; servers of different ones do not talk.
-pub const PEER_FORMAT: u32 = 3;
+pub const PEER_FORMAT: u32 = 4;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub enum PeerMessage {
     Snapshot(SnapshotMessage),
     /// What the sender's state is.
     Word(Word),
+    /// The newest apply version that the sender knows.
+    Knows(u32),
 }
 
 /// What must be sent again.

@@ -6,7 +6,8 @@ use state::{SettingChange, Settings};
 use thiserror::Error;
 
 /// The names of all settings.
-pub const NAMES: [&str; 4] = ["enforce-quota", "skip-acl", "super-digest", "ttl-nodes"];
+pub const NAMES: [&str; 5] =
+    ["apply-version", "enforce-quota", "skip-acl", "super-digest", "ttl-nodes"];
 
 /// How a setting without a value is written.
 const NONE: &str = "none";
@@ -42,15 +43,17 @@ fn meant(nearest: &Option<&str>) -> String {
 
 /// All settings and their values. A digest is shown by its user and its first characters.
 pub fn shown(settings: &Settings) -> BTreeMap<String, String> {
-    let Settings { ttl_nodes, enforce_quota, skip_acl, super_digest } = settings;
+    let Settings { ttl_nodes, enforce_quota, skip_acl, super_digest, apply_version } = settings;
     let digest = super_digest.as_ref().map_or_else(|| NONE.to_owned(), |digest| masked(digest));
-    let values = [enforce_quota.to_string(), skip_acl.to_string(), digest, ttl_nodes.to_string()];
+    let [quota, skip, ttl] = [enforce_quota, skip_acl, ttl_nodes].map(|on| on.to_string());
+    let values = [apply_version.to_string(), quota, skip, digest, ttl];
     NAMES.into_iter().map(str::to_owned).zip(values).collect()
 }
 
-/// The names of the settings in which two differ.
+/// The names of the settings in which two differ, of those that a configuration may give.
 pub fn different(a: &Settings, b: &Settings) -> Vec<&'static str> {
     let differs = [
+        false,
         a.enforce_quota != b.enforce_quota,
         a.skip_acl != b.skip_acl,
         a.super_digest != b.super_digest,
@@ -81,6 +84,13 @@ pub fn parse(name: &str, value: &str) -> Result<SettingChange, SettingError> {
         }),
     };
     Ok(match name {
+        "apply-version" => {
+            SettingChange::ApplyVersion(value.parse().map_err(|_| SettingError::Value {
+                name: name.to_owned(),
+                expected: "a number",
+                got: format!("{value:?}"),
+            })?)
+        }
         "ttl-nodes" => SettingChange::TtlNodes(on()?),
         "enforce-quota" => SettingChange::EnforceQuota(on()?),
         "skip-acl" => SettingChange::SkipAcl(on()?),
@@ -133,7 +143,7 @@ mod tests {
         }
         let shown = shown(&settings);
         let values: Vec<_> = shown.values().map(String::as_str).collect();
-        assert_eq!(values, ["false", "true", "super:D/In...", "false"]);
+        assert_eq!(values, ["1", "false", "true", "super:D/In...", "false"]);
         assert_eq!(different(&before, &settings), ["skip-acl", "super-digest", "ttl-nodes"]);
         settings.change(&parse("super-digest", "none").expect("it is right"));
         assert_eq!(settings.super_digest, None);

@@ -32,6 +32,7 @@ impl Server {
             settings: Settings::default(),
             servers: BTreeMap::new(),
             log_keep_bytes: 1 << 30,
+            knows: state::APPLY_VERSION,
         };
         let me = (config.server, config.boot);
         let node = Node::new(log, state.meta(), Vec::new(), config).expect("they match");

@@ -102,6 +102,7 @@ fn start(disk: &SimDisk, store: &MemoryStore, boot: u64) -> (Node<SimDisk>, Mach
         settings,
         servers: BTreeMap::new(),
         log_keep_bytes: 1 << 30,
+        knows: state::APPLY_VERSION,
     };
     let sessions = state.view().sessions().expect("rows are sound");
     let node = Node::new(log, state.meta(), sessions, config).expect("log and state match");

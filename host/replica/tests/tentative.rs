@@ -71,7 +71,7 @@ impl Server {
             group.commands.push(command);
         }
         self.index += 1;
-        let batch = Batch { time_ms: 1, groups: vec![group], present: Vec::new() };
+        let batch = Batch { time_ms: 1, groups: vec![group], ..Batch::default() };
         work.entries.push((self.index, 1, batch.encode().into()));
         self.machine.apply(work).expect("it applies");
     }

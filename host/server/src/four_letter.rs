@@ -54,7 +54,7 @@ impl Answers {
                 "isro" => "null".to_owned(),
                 _ => format!(
                     "This ZooKeeper instance is not currently serving requests\n\
-                     Vivarium: its state is in quarantine: {why}\n"
+                     Vivarium: nobody is served from its state: {why}\n"
                 ),
             };
         }

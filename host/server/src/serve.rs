@@ -188,6 +188,7 @@ fn start_replica(
         settings: seed(config),
         servers: located(config),
         log_keep_bytes: config.storage.log_retain_bytes,
+        knows: opened.state.knows(),
     };
     let reaping = Reaping {
         every: Duration::from_millis(config.nodes.container_check_interval_ms.max(1)),
@@ -231,12 +232,14 @@ fn seed(config: &Config) -> Settings {
         enforce_quota: config.nodes.enforce_quota,
         skip_acl: config.auth.skip_acl,
         super_digest: config.auth.super_digest.clone(),
+        apply_version: state::APPLY_VERSION,
     }
 }
 
-/// Waits until the log up to `index` is applied: clients are not to see what is older.
+/// Waits until the log up to `index` is applied: clients are not to see what is older. A server that
+/// serves nobody is not waited for; operators may ask why.
 async fn caught_up(published: &Published, index: u64) {
-    while published.view().index < index {
+    while published.view().index < index && published.shut().is_none() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -8,7 +8,8 @@
 //! * An entry's writes and the applied index reach the store in one batch, or not at all; a batch
 //!   holds one or more whole entries.
 //! * A rejected command, and an empty entry, advance the applied index all the same.
-//! * A fault never advances the applied index; the caller stops the server.
+//! * A fault never advances the applied index; the caller stops the server, or waits for a newer program
+//!   if that is what it takes.
 
 mod rebirth;
 
@@ -25,7 +26,7 @@ use crate::acls::{self, AclTable};
 use crate::alive::AliveViews;
 use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
-use crate::command::{Batch, Command, Op, Settings};
+use crate::command::{Batch, Command, Op, SettingChange, Settings};
 use crate::fault::Fault;
 use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering, PINNED_BYTES_MAX};
 use crate::hooks::{Hooks, NoHooks};
@@ -177,6 +178,7 @@ impl State {
                 meta.ok_or_else(|| damaged_meta("it cannot be decoded"))?
             }
         };
+        is_known(meta.settings.apply_version, hooks.apply_version())?;
         // What it starts from is durable: the log may be trimmed up to there.
         store.sync()?;
         for (key, row) in store.view().range(Keyspace::Acls, &[0], &[0xff; 5], usize::MAX)? {
@@ -220,6 +222,11 @@ impl State {
             quotas,
             mutants: StateMutants::default(),
         })
+    }
+
+    /// The newest apply version that this program knows.
+    pub fn knows(&self) -> u32 {
+        self.hooks.apply_version()
     }
 
     /// Gathers no more than about so many bytes before they are written; with 0, each entry is
@@ -398,9 +405,9 @@ impl State {
                             txn.zxid = next_zxid(txn.zxid, term);
                         }
                         outcome.zxid = txn.zxid;
-                        let present = &batch.present;
+                        let leader = Leader { present: &batch.present, supported: batch.supported };
                         outcome.answer =
-                            self.run(&mut txn, &mut meta, present, &identities, command)?;
+                            self.run(&mut txn, &mut meta, leader, &identities, command)?;
                         outcome.changes = std::mem::take(&mut txn.changes);
                         txn.settle();
                         self.quotas.settle();
@@ -448,7 +455,7 @@ impl State {
         &mut self,
         txn: &mut Txn<'_>,
         meta: &mut Meta,
-        present: &[u32],
+        Leader { present, supported }: Leader<'_>,
         identities: &[Vec<Id>],
         command: Command,
     ) -> Result<Answer, Fault> {
@@ -458,6 +465,7 @@ impl State {
             Command::Bootstrap { cluster_id, settings } => {
                 // Only the first one counts: two founders may both have proposed theirs.
                 if meta.cluster_id == 0 {
+                    is_known(settings.apply_version, hooks.apply_version())?;
                     meta.cluster_id = cluster_id;
                     txn.settings = settings;
                 }
@@ -511,6 +519,17 @@ impl State {
             }
             Command::ChangeSettings(changes) => {
                 let before = txn.settings.clone();
+                let version = changes.iter().filter_map(|change| match change {
+                    SettingChange::ApplyVersion(version) => Some(*version),
+                    _ => None,
+                });
+                if let Some(version) = version.max() {
+                    let now = before.apply_version;
+                    if version < now || version > now.max(supported) {
+                        return Ok(Answer::VersionRefused { now, supported });
+                    }
+                    is_known(version, hooks.apply_version())?;
+                }
                 changes.iter().for_each(|change| txn.settings.change(change));
                 Ok(Answer::Settings { before, after: txn.settings.clone() })
             }
@@ -552,6 +571,17 @@ impl State {
         }
         Ok(digest)
     }
+}
+
+/// What a leader puts down in an entry of what it alone knows.
+struct Leader<'a> {
+    present: &'a [u32],
+    supported: u32,
+}
+
+fn is_known(version: u32, known: u32) -> Result<(), Fault> {
+    let newer = Fault::Newer { what: "the ensemble's apply-version", found: version, known };
+    if version > known { Err(newer) } else { Ok(()) }
 }
 
 fn answer(result: Result<Reply, Stop>) -> Result<Answer, Fault> {

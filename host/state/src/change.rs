@@ -49,6 +49,13 @@ pub enum Answer {
         /// All of them as they are.
         after: Settings,
     },
+    /// The apply version cannot be changed to what was asked for, nor anything else with it.
+    VersionRefused {
+        /// What it is.
+        now: u32,
+        /// The newest that all voters know, 0 if that is not known of one of them.
+        supported: u32,
+    },
     /// Done.
     Done,
 }

@@ -13,7 +13,11 @@ use crate::fault::Fault;
 use crate::members::ConfStep;
 
 /// The newest format of a batch that this program reads, and the one that it writes.
-pub const BATCH_FORMAT: u32 = 4;
+pub const BATCH_FORMAT: u32 = 5;
+
+/// The newest way of applying entries that this program knows. What changes an outcome comes with a new
+/// number here, and holds where [`Settings::apply_version`] has come so far.
+pub const APPLY_VERSION: u32 = 1;
 
 /// One log entry: commands of all servers that the leader had in hand.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +28,9 @@ pub struct Batch {
     pub groups: Vec<Group>,
     /// In an entry that changes who takes part, the servers that the leader could reach; else none.
     pub present: Vec<u32>,
+    /// In an entry that raises [`Settings::apply_version`], the newest that every voter knows, 0 if the
+    /// leader does not know that of one of them; else 0.
+    pub supported: u32,
 }
 
 /// Commands of one server, numbered in a row.
@@ -219,6 +226,14 @@ pub struct Settings {
     /// Whoever proves this digest id passes every ACL. No secret, but close to one: never log it.
     #[serde(default)]
     pub super_digest: Option<String>,
+    /// How entries are applied: as programs of [`APPLY_VERSION`] up to this number do. It is only ever
+    /// raised, by an operator, once all voters know how.
+    #[serde(default = "first_apply_version")]
+    pub apply_version: u32,
+}
+
+fn first_apply_version() -> u32 {
+    1
 }
 
 /// A new value of one cluster setting.
@@ -232,11 +247,19 @@ pub enum SettingChange {
     SkipAcl(bool),
     /// [`Settings::super_digest`].
     SuperDigest(Option<String>),
+    /// [`Settings::apply_version`].
+    ApplyVersion(u32),
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ttl_nodes: true, enforce_quota: false, skip_acl: false, super_digest: None }
+        Self {
+            ttl_nodes: true,
+            enforce_quota: false,
+            skip_acl: false,
+            super_digest: None,
+            apply_version: APPLY_VERSION,
+        }
     }
 }
 
@@ -248,6 +271,7 @@ impl Settings {
             SettingChange::EnforceQuota(on) => self.enforce_quota = *on,
             SettingChange::SkipAcl(on) => self.skip_acl = *on,
             SettingChange::SuperDigest(digest) => self.super_digest.clone_from(digest),
+            SettingChange::ApplyVersion(version) => self.apply_version = *version,
         }
     }
 }
@@ -255,7 +279,13 @@ impl Settings {
 impl Batch {
     /// The bytes that stand in the log.
     pub fn encode(&self) -> Vec<u8> {
-        Self::encode_of(self.time_ms, self.groups.iter().collect(), &self.present, 0)
+        Self::encode_of(
+            self.time_ms,
+            self.groups.iter().collect(),
+            &self.present,
+            self.supported,
+            0,
+        )
     }
 
     /// The bytes of a batch of these groups; there will be about `expected` of them.
@@ -266,6 +296,7 @@ impl Batch {
         time_ms: i64,
         groups: Vec<&Group>,
         present: &[u32],
+        supported: u32,
         expected: usize,
     ) -> Vec<u8> {
         /// The same on the wire as [`Batch`].
@@ -274,10 +305,11 @@ impl Batch {
             time_ms: i64,
             groups: Vec<&'a Group>,
             present: &'a [u32],
+            supported: u32,
         }
         let mut out = Vec::with_capacity(expected);
         out.extend_from_slice(&BATCH_FORMAT.to_be_bytes());
-        let batch = Borrowed { time_ms, groups, present };
+        let batch = Borrowed { time_ms, groups, present, supported };
         rmp_serde::encode::write(&mut out, &batch).expect("a batch can always be encoded");
         out
     }
@@ -286,7 +318,7 @@ impl Batch {
     pub fn encode_conf(step: ConfStep) -> Vec<u8> {
         let (identities, commands) = (Vec::new(), vec![Command::Conf(step)]);
         let group = Group { origin: (u32::MAX, 0), first: 0, identities, commands };
-        Self { time_ms: 0, groups: vec![group], present: Vec::new() }.encode()
+        Self { groups: vec![group], ..Self::default() }.encode()
     }
 
     /// The change that an entry of raft's own holds.

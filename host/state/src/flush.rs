@@ -228,7 +228,7 @@ mod tests {
         let mut apply = |state: &mut State, command| {
             let (origin, identities, commands) = ((1, 7), Vec::new(), vec![command]);
             let group = Group { origin, first: sequence, identities, commands };
-            let entry = Batch { time_ms: 1, present: Vec::new(), groups: vec![group] }.encode();
+            let entry = Batch { time_ms: 1, groups: vec![group], ..Batch::default() }.encode();
             (index, sequence) = (index + 1, sequence + 1);
             state.apply(index, 1, &entry).expect("it applies");
         };

@@ -5,6 +5,8 @@
 
 use proto::{ErrorCode, Id};
 
+use crate::command::APPLY_VERSION;
+
 /// One change that is about to be made, or was made, to a znode.
 #[derive(Debug, Clone, Copy)]
 pub struct Touch<'a> {
@@ -37,6 +39,11 @@ pub trait Hooks: Send {
 
     /// Told of every change, whatever its cause.
     fn observe(&mut self, _touch: &Touch<'_>) {}
+
+    /// The newest apply version that the program knows which they are part of. Tests alone say others.
+    fn apply_version(&self) -> u32 {
+        APPLY_VERSION
+    }
 
     /// The operation failed after all: what it left in private stores is to be undone.
     fn rolled_back(&mut self) {}

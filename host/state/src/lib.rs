@@ -37,7 +37,7 @@ pub mod mutants;
 
 pub use apply::{Applied, State};
 pub use change::{Answer, Change, Outcome};
-pub use command::{Batch, Command, Group, Op, Reconfig, SettingChange, Settings};
+pub use command::{APPLY_VERSION, Batch, Command, Group, Op, Reconfig, SettingChange, Settings};
 pub use fault::Fault;
 pub use flush::Flush;
 pub use hooks::{Hooks, NoHooks};

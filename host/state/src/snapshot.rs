@@ -242,7 +242,7 @@ mod tests {
     fn entry(commands: Vec<Command>) -> Vec<u8> {
         let identities = vec![vec![("super".to_owned(), String::new())]];
         let groups = vec![Group { origin: (1, 9), first: 0, identities, commands }];
-        Batch { time_ms: 1_700_000_000_000, groups, present: Vec::new() }.encode()
+        Batch { time_ms: 1_700_000_000_000, groups, ..Batch::default() }.encode()
     }
 
     /// A tree with short and long data, an ephemeral, a container, and an ACL of its own.

@@ -6,7 +6,7 @@
 //! are seeded, so that a failure repeats; its seed and index are in the panic's message.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,8 +17,8 @@ use state::keys::DATA_INLINE_BYTES_MAX;
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
-    Answer, Batch, Command, FjallStore, Group, MemoryStore, NoHooks, Op, SettingChange, State,
-    StoreOptions, View, Znode,
+    APPLY_VERSION, Answer, Batch, Command, FjallStore, Group, MemoryStore, NoHooks, Op,
+    SettingChange, State, StoreOptions, View, Znode,
 };
 
 const SEEDS: u64 = 6;
@@ -67,6 +67,10 @@ fn acl_row(perms: i32, scheme: &str, id: &str) -> AclRow {
 }
 
 impl Generator {
+    fn new(seed: u64) -> Self {
+        Self { rng: Rng(seed), time_ms: 1_700_000_000_000, taken: BTreeMap::new() }
+    }
+
     fn path(&mut self) -> String {
         if self.rng.one_in(12) {
             let odd =
@@ -179,7 +183,7 @@ impl Generator {
     fn entry(&mut self, view: &View) -> (Vec<u8>, Vec<bool>) {
         // A leader's clock may stand behind the last one's.
         self.time_ms += self.rng.below(300) as i64 - 50;
-        let mut batch = Batch { time_ms: self.time_ms, groups: Vec::new(), present: Vec::new() };
+        let mut batch = Batch { time_ms: self.time_ms, ..Batch::default() };
         let identities = vec![
             vec![("ip".to_owned(), "10.1.2.3".to_owned())],
             vec![
@@ -313,8 +317,7 @@ fn run(seed: u64, seen: &mut Seen) {
     let mut memory = in_memory(handle.clone());
     let mut disk = on_disk(dir.path(), seed);
     let mut rng = Rng(seed ^ 0x5eed);
-    let mut generator =
-        Generator { rng: Rng(seed), time_ms: 1_700_000_000_000, taken: BTreeMap::new() };
+    let mut generator = Generator::new(seed);
     // Every entry, with the digests that followed from it.
     let mut log: Vec<(Vec<u8>, u128, u128)> = Vec::new();
     let mut old: Option<(Arc<View>, Arc<View>, Dump)> = None;
@@ -420,4 +423,58 @@ fn two_states_never_differ() {
     assert!(seen.flushes > 100, "{} flushes beside what is applied", seen.flushes);
     assert!(seen.crashes > 5 && seen.reopened > 5, "{} {}", seen.crashes, seen.reopened);
     assert!(seen.old_views > 20, "{} old views", seen.old_views);
+}
+
+/// Entries, each with the digests that follow it: what a release's program made of them. A release adds
+/// its own, by `RECORD_CORPUS=1`, and leaves the earlier ones as they are.
+fn corpus() -> PathBuf {
+    let name = format!("tests/corpus/apply-{APPLY_VERSION}");
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn record(path: &Path) {
+    let mut state = in_memory(MemoryStore::default());
+    let mut generator = Generator::new(77);
+    let mut out = Vec::new();
+    for index in BIRTH.0 + 1..BIRTH.0 + 150 {
+        let (entry, _) = generator.entry(&state.view());
+        state.apply(index, 1 + index / 50, &entry).expect("it applies");
+        out.extend_from_slice(&(entry.len() as u32).to_be_bytes());
+        out.extend_from_slice(&entry);
+        out.extend_from_slice(&state.meta().digest.to_be_bytes());
+        out.extend_from_slice(&state.meta().history.to_be_bytes());
+    }
+    std::fs::create_dir_all(path.parent().expect("it is in a directory")).expect("it is made");
+    std::fs::write(path, out).expect("it is written");
+}
+
+#[test]
+fn what_earlier_programs_wrote_is_applied_as_they_did() {
+    let path = corpus();
+    if std::env::var_os("RECORD_CORPUS").is_some() {
+        record(&path);
+    }
+    let directory = std::fs::read_dir(path.parent().expect("it is in a directory"));
+    for file in directory.expect("there is a corpus").map(|file| file.expect("it is listed").path())
+    {
+        let (mut state, mut index) = (in_memory(MemoryStore::default()), BIRTH.0);
+        let bytes = std::fs::read(&file).expect("it reads");
+        let mut rest = &bytes[..];
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let (entry, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+            let (digest, after) = after.split_first_chunk::<16>().expect("a digest follows");
+            let (history, after) = after.split_first_chunk::<16>().expect("another follows");
+            (rest, index) = (after, index + 1);
+            state.apply(index, 1 + index / 50, entry).expect("it applies");
+            let expected = (u128::from_be_bytes(*digest), u128::from_be_bytes(*history));
+            let meta = state.meta();
+            assert!(
+                (meta.digest, meta.history) == expected,
+                "entry {index} of {}: what it does has changed; a change of behaviour needs a new \
+                 APPLY_VERSION",
+                file.display()
+            );
+        }
+        assert!(index > BIRTH.0 + 100, "{} entries in {}", index - BIRTH.0, file.display());
+    }
 }

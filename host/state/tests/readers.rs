@@ -16,7 +16,7 @@ const ENTRIES: u64 = 800_000;
 fn entry(sequence: u64, command: Command) -> Vec<u8> {
     let identities = vec![vec![("super".to_owned(), String::new())]];
     let group = Group { origin: (1, 1), first: sequence, identities, commands: vec![command] };
-    Batch { time_ms: 1_700_000_000_000, groups: vec![group], present: Vec::new() }.encode()
+    Batch { time_ms: 1_700_000_000_000, groups: vec![group], ..Batch::default() }.encode()
 }
 
 fn write(op: Op) -> Command {

@@ -265,7 +265,7 @@ impl Runner {
         commands: Vec<Command>,
     ) -> Result<Vec<Outcome>, Failure> {
         let group = Group { origin, first, identities: vec![ids], commands };
-        let batch = Batch { time_ms: self.time_ms, groups: vec![group], present: Vec::new() };
+        let batch = Batch { time_ms: self.time_ms, groups: vec![group], ..Batch::default() };
         let index = self.state.meta().applied + 1;
         let outcomes = self.state.apply(index, self.term, &batch.encode())?.outcomes;
         let (meta, recomputed) = (self.state.meta(), self.state.recomputed_digest()?);

@@ -68,7 +68,7 @@ fn entries() -> Vec<Vec<u8>> {
             let batch = Batch {
                 time_ms: 1_700_000_000_000 + i as i64,
                 groups: vec![group],
-                present: Vec::new(),
+                ..Batch::default()
             };
             batch.encode()
         })

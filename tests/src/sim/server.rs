@@ -227,6 +227,7 @@ impl Server {
             settings: Settings::default(),
             servers: membership::located(&self.voters),
             log_keep_bytes: self.sizes.log_keep_bytes,
+            knows: state::APPLY_VERSION,
         };
         let me = (config.server, config.boot);
         let (first, last, applied) = (log.first_index(), log.last_index(), state.meta().applied);

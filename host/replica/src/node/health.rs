@@ -52,6 +52,8 @@ pub(super) struct Health {
     news: Option<Quarantine>,
     /// The state that is to take its place, and its generation.
     healed: Option<(Staged, u64)>,
+    /// Whether what is to be applied next is for a newer program.
+    waits: bool,
     /// Why the server cannot go on, being the only one.
     pub(super) hopeless: Option<String>,
 }
@@ -84,9 +86,39 @@ impl<D: Disk> Node<D> {
         self.health.quarantine.is_some()
     }
 
+    /// Whether nothing is applied to the state, and nobody served from it.
+    pub(super) fn is_out(&self) -> bool {
+        self.is_quarantined() || self.health.waits
+    }
+
     /// Whether it leads, and its state is one to decide by.
     pub(super) fn decides(&self) -> bool {
-        self.leads() && !self.is_quarantined()
+        self.leads() && !self.is_out()
+    }
+
+    /// What is to be applied next is for a newer program: the log and the vote go on, and no more.
+    pub(super) fn wait_for_newer(&mut self, why: &str) {
+        tracing::error!(
+            %why,
+            "this server waits for a newer program: it applies nothing more and serves nobody; stop it, \
+             and start it with a newer one on the same data"
+        );
+        self.health.waits = true;
+        self.raft.offers().close(true);
+        self.step_aside();
+    }
+
+    /// Another server is to lead, and nobody gets an answer here.
+    fn step_aside(&mut self) {
+        self.raft.stands_back = true;
+        self.campaigns = None;
+        self.lines.clear();
+        // A leader's decisions are for the next one.
+        self.queue.retain(|(_, ticket)| {
+            ticket.iter().for_each(|ticket| ticket.outbox.kill());
+            false
+        });
+        self.reads.let_go();
     }
 
     /// Whether nothing may be proposed: it is not known whose state is right.
@@ -96,7 +128,7 @@ impl<D: Disk> Node<D> {
 
     /// Who waits for an answer that would come from a state of no use is let go; true if so.
     pub(super) fn lets_go(&self, ticket: Option<&Ticket>) -> bool {
-        let lets_go = self.is_quarantined();
+        let lets_go = self.is_out();
         ticket.filter(|_| lets_go).map(|ticket| ticket.outbox.kill()).is_some()
     }
 
@@ -189,15 +221,7 @@ impl<D: Disk> Node<D> {
         self.health.comparison.forget(self.config.raft_id);
         self.raft.offers().forget();
         self.raft.offers().close(true);
-        self.raft.stands_back = true;
-        self.campaigns = None;
-        self.lines.clear();
-        // Nobody gets an answer here, and a leader's decisions are for the next one.
-        self.queue.retain(|(_, ticket)| {
-            ticket.iter().for_each(|ticket| ticket.outbox.kill());
-            false
-        });
-        self.reads.let_go();
+        self.step_aside();
         self.say(Word::Quarantined);
     }
 
@@ -221,6 +245,9 @@ impl<D: Disk> Node<D> {
         }
         self.alarm();
         self.compare_the_last();
+        if self.health.waits && self.raft.is_leader() && self.ticks.is_multiple_of(ASK_TICKS) {
+            self.hand_over();
+        }
         let (me, linked) = (self.config.raft_id, &self.linked);
         let Some(quarantine) = &mut self.health.quarantine else {
             // The state came otherwise.

@@ -12,6 +12,8 @@ use super::operator_args::OperatorArgs;
 /// Examples that `--help` ends with.
 pub(super) const EXAMPLES: &str = "\
 Settings:
+  apply-version  how entries are applied: raise it when all servers run a newer program, and it is
+                 offered what the older one did not know; it never goes back
   ttl-nodes      whether znodes with a time to live may be created: true or false
   enforce-quota  whether hard quotas refuse writes: true or false
   skip-acl       whether no ACL is checked at all: true or false
