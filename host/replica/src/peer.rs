@@ -9,7 +9,7 @@ use crate::raft::RaftMessage;
 use crate::snapshots::SnapshotMessage;
 
 /// The version of the messages; servers of different ones do not talk.
-pub const PEER_FORMAT: u32 = 3;
+pub const PEER_FORMAT: u32 = 4;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
