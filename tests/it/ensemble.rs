@@ -37,7 +37,7 @@ impl Ensemble {
     }
 
     /// The same, with more lines in front of each configuration.
-    fn start_with(lines: &str) -> Self {
+    pub(crate) fn start_with(lines: &str) -> Self {
         let mut ensemble = Self::lay_out(lines);
         (0..SERVERS).for_each(|at| ensemble.start_one(at));
         ensemble

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::Id;
 use state::apply::{Meta, SessionRow};
 use state::snapshot::{Chunk, Source, Staged};
-use state::{Command, Members, Op};
+use state::{Command, Op};
 
 use crate::digests::Digests;
 use crate::outbox::{Outbox, Ticket};
@@ -124,8 +124,8 @@ pub enum Report {
     Closed(i64),
     /// A close has more ephemerals to delete.
     Closing(i64),
-    /// The servers of the ensemble are others.
-    Members(Arc<Members>),
+    /// The servers of the ensemble are others: what stands beside the tree now.
+    Members(Box<Meta>),
     /// It goes on with the state of a snapshot.
     Installed {
         /// What stands beside the tree.

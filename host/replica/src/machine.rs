@@ -135,14 +135,34 @@ impl Machine {
         Ok(())
     }
 
-    /// Applies and publishes, one entry after the other.
+    /// Applies and publishes, one entry after the other. Where something stored is damaged, or is for a
+    /// newer program, that is reported, and nothing more happens until another state takes this one's
+    /// place.
     ///
     /// # Errors
-    /// A [`Fault`] stops the server; nothing of the entry at fault was published.
+    /// A [`Fault`] of the disk stops the server; nothing of the entry at fault was published.
     pub fn apply(&mut self, work: Work) -> Result<Vec<Report>, Fault> {
         let mut reports = Vec::new();
+        match self.do_work(work, &mut reports) {
+            Err(fault @ Fault::Damaged { .. }) => {
+                let why = fault.to_string();
+                self.shut(&why);
+                reports.push(Report::Damaged(why));
+                Ok(reports)
+            }
+            Err(fault @ Fault::Newer { .. }) => {
+                let why = fault.to_string();
+                self.shut(&why);
+                reports.push(Report::Waits(why));
+                Ok(reports)
+            }
+            done => done.map(|()| reports),
+        }
+    }
+
+    fn do_work(&mut self, work: Work, reports: &mut Vec<Report>) -> Result<(), Fault> {
         if let Some(staged) = work.install {
-            self.install(staged, &mut reports)?;
+            self.install(staged, reports)?;
         }
         if let Some(quarantine) = work.quarantine {
             self.shut(&quarantine.why);
@@ -151,7 +171,7 @@ impl Machine {
             let reads = work.reads.into_iter().flat_map(|(_, reads)| reads);
             let waiting = work.expect.into_iter().map(|(_, ticket)| ticket);
             waiting.chain(reads).for_each(|ticket| ticket.outbox.kill());
-            return Ok(reports);
+            return Ok(());
         }
         self.waiting.extend(work.expect);
         for (index, reads) in work.reads {
@@ -163,24 +183,9 @@ impl Machine {
             let began_ms = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
             let before_ms = self.state.meta().time_ms;
-            let applied = match self.state.apply(index, term, &payload) {
-                Ok(applied) => applied,
-                Err(fault @ Fault::Damaged { .. }) => {
-                    let why = fault.to_string();
-                    self.shut(&why);
-                    reports.push(Report::Damaged(why));
-                    return Ok(reports);
-                }
-                Err(fault @ Fault::Newer { .. }) => {
-                    let why = format!("entry {index}: {fault}");
-                    self.shut(&why);
-                    reports.push(Report::Waits(why));
-                    return Ok(reports);
-                }
-                Err(fault) => return Err(fault),
-            };
+            let applied = self.state.apply(index, term, &payload)?;
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
-                reports.push(Report::Members(Arc::clone(&self.state.meta().members)));
+                reports.push(Report::Members(Box::new(self.state.meta().clone())));
             }
             let is_asked = payload.is_empty() || applied.is_idle;
             let own = applied.outcomes.iter().rev();
@@ -194,7 +199,7 @@ impl Machine {
             let (commands, time_ms) = (applied.outcomes.len(), self.state.meta().time_ms);
             let view = self.state.view();
             let (me, waiting) = (self.me, &mut self.waiting);
-            self.published.publish(view, applied.outcomes, me, waiting, &mut reports);
+            self.published.publish(view, applied.outcomes, me, waiting, reports);
             let took_ms = (self.steady)() - began_ms;
             reports.push(Report::Applied { index, own, time_ms, commands, took_ms });
             let Meta { digest: state, history, .. } = *self.state.meta();
@@ -204,7 +209,7 @@ impl Machine {
             }
             self.confirm();
         }
-        Ok(reports)
+        Ok(())
     }
 
     /// Lets the reads go on that waited for what is applied now.

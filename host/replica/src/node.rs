@@ -35,6 +35,7 @@ use crate::input::{Input, Report, Work};
 use crate::lines::Lines;
 use crate::liveness::Liveness;
 use crate::log::{Disk, Entry, Log, LogError, Position};
+use crate::marked::{self, Marked};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
 use crate::packing::{Item, Queued, pack};
@@ -98,13 +99,9 @@ pub enum NodeError {
     /// Raft refused to start.
     #[error("raft cannot start: {0}")]
     Raft(String),
-}
-
-/// Which generation of the state goes with a log: how many snapshots have replaced it, this one's
-/// included.
-pub fn generation<D: Disk>(log: &Log<D>) -> u64 {
-    let named = log.marker().and_then(|marker| marker.bytes.first_chunk::<8>().copied());
-    named.map_or(0, u64::from_be_bytes)
+    /// There is no state of use, and the log does not say whom raft counts.
+    #[error("the log does not say whom raft counts, and there is no state that would")]
+    NothingKnown,
 }
 
 /// One server's part in the ensemble.
@@ -164,8 +161,42 @@ impl<D: Disk> Node<D> {
     ) -> Result<Self, NodeError> {
         let at = Position { index: meta.applied, term: meta.term };
         log.reconcile(at)?;
-        let raft =
-            Raft::new(log, config.raft_id, &meta.members, meta.applied, config.election_ticks);
+        let conf = (&meta.members.voters[..], &meta.members.learners[..]);
+        let mut new = Self::begin(log, meta, conf, meta.applied, config)?;
+        new.raft.mark(meta);
+        new.know_sessions(sessions);
+        Ok(new)
+    }
+
+    /// A node over a log whose state is of no use, as `why` says: it is in quarantine. `meta` is that of a
+    /// state without anything.
+    ///
+    /// # Errors
+    /// [`NodeError::NothingKnown`] if the log has to be given up too; [`NodeError::Log`] if it is damaged.
+    pub fn without_state(
+        mut log: Log<D>,
+        meta: &state::apply::Meta,
+        config: NodeConfig,
+        why: &str,
+    ) -> Result<Self, NodeError> {
+        let marked = Marked::of(&log);
+        let (at, known) = marked.beginning(&log).ok_or(NodeError::NothingKnown)?;
+        log.reconcile(at)?;
+        let conf = (&known.voters[..], &known.learners[..]);
+        let mut new = Self::begin(log, meta, conf, at.index, config)?;
+        new.quarantine(why.to_owned(), Vec::new());
+        Ok(new)
+    }
+
+    /// A node of which everything up to `applied` counts as applied.
+    fn begin(
+        log: Log<D>,
+        meta: &state::apply::Meta,
+        conf: (&[u64], &[u64]),
+        applied: u64,
+        config: NodeConfig,
+    ) -> Result<Self, NodeError> {
+        let raft = Raft::new(log, config.raft_id, conf, applied, config.election_ticks);
         let raft = raft.map_err(|e| NodeError::Raft(e.to_string()))?;
         // The first commands of a start: who numbers them, and, once ever, who the ensemble is.
         let (cluster_id, settings) = (config.cluster_id, config.settings.clone());
@@ -185,7 +216,7 @@ impl<D: Disk> Node<D> {
             reads: ReadIndex::new((config.server, config.boot)),
             cut_off: CutOff::default(),
             clocks: Clocks::default(),
-            backlog: Backlog::new(meta.applied),
+            backlog: Backlog::new(applied),
             led: (0, 0),
             closing: BTreeSet::new(),
             members: Arc::clone(&meta.members),
@@ -201,13 +232,12 @@ impl<D: Disk> Node<D> {
             campaigns: None,
             moved: 0,
             config,
-            committed: meta.applied,
-            applied: meta.applied,
+            committed: applied,
+            applied,
             durable: 0,
             mutants: NodeMutants::default(),
         };
         new.clocks.reached(meta.time_ms);
-        new.know_sessions(sessions);
         Ok(new)
     }
 
@@ -362,9 +392,10 @@ impl<D: Disk> Node<D> {
                     self.moved = self.ticks;
                 }
             }
-            Report::Members(members) => {
+            Report::Members(meta) => {
                 let was_removed = self.is_removed();
-                self.members = members;
+                self.raft.mark(&meta);
+                self.members = Arc::clone(&meta.members);
                 if self.is_removed() && !was_removed {
                     tracing::warn!(
                         "this server was removed from the ensemble; it serves nobody, and can be stopped"
@@ -535,8 +566,11 @@ impl<D: Disk> Node<D> {
             };
             // One that raft does not take is of no use: it has gone beyond it.
             let staged = self.staged.take();
-            let generation = staged.as_ref().map(|(_, generation)| *generation);
-            let flushed = self.raft.flush(generation, raft)?;
+            let marked = staged.as_ref().map(|(staged, generation)| Marked {
+                generation: *generation,
+                known: marked::Known::of(staged.meta()),
+            });
+            let flushed = self.raft.flush(marked.as_ref(), raft)?;
             if let Some(index) = flushed.installed {
                 work.entries.clear();
                 work.install = staged.map(|(staged, _)| staged);

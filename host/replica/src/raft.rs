@@ -16,9 +16,10 @@ use raft::{GetEntriesContext, RaftState, SnapshotStatus, StateRole, Storage, Sto
 use serde::{Deserialize, Serialize};
 
 use state::apply::Meta;
-use state::{Batch, ConfStep, Members};
+use state::{Batch, ConfStep};
 
 use crate::log::{Disk, Entry, HardState, Log, LogError, Position};
+use crate::marked::{self, Marked};
 use crate::membership::Counted;
 use crate::snapshots::Offers;
 
@@ -303,11 +304,11 @@ pub(crate) struct Raft<D: Disk> {
 }
 
 impl<D: Disk> Raft<D> {
-    /// A node that has applied up to `applied`.
+    /// A node that has applied up to `applied`, where `voters` and `learners` are counted.
     pub(crate) fn new(
         log: Log<D>,
         id: u64,
-        members: &Members,
+        (voters, learners): (&[u64], &[u64]),
         applied: u64,
         (min_election_tick, max_election_tick): (usize, usize),
     ) -> Result<Self, raft::Error> {
@@ -330,11 +331,11 @@ impl<D: Disk> Raft<D> {
             max_uncommitted_size: 64 << 20,
             max_committed_size_per_ready: 16 << 20,
         };
-        let conf = conf_state(&members.voters, &members.learners);
+        let conf = conf_state(voters, learners);
         let storage = LogStorage { log, conf, offers: RefCell::default() };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut node = RawNode::new(&config, storage, &logger)?;
-        if members.voters == [id] {
+        if voters == [id] {
             // Nobody else can lead.
             node.campaign()?;
         }
@@ -528,16 +529,49 @@ impl<D: Disk> Raft<D> {
         }
     }
 
-    /// Goes on with a state of this generation that is as of `at`, while the log stays; false if it has
-    /// no such entry, or does not know yet that it is committed.
-    pub(crate) fn take_state(&mut self, at: Position, generation: u64) -> Result<bool, LogError> {
+    /// Goes on with another state, of this generation, while the log stays; false if it has no such entry,
+    /// or does not know yet that it is committed.
+    pub(crate) fn take_state(&mut self, meta: &Meta, generation: u64) -> Result<bool, LogError> {
+        let at = Position { index: meta.applied, term: meta.term };
         let committed = self.committed();
         let log = &mut self.node.mut_store().log;
         let fits = at.index <= committed && log.term(at.index) == Some(at.term);
         if fits {
-            log.replace_marker(at, &generation.to_be_bytes())?;
+            // Whom raft counts was not forgotten with the state.
+            let known = Marked::of(log).known.or_else(|| marked::Known::of(meta));
+            log.set_marker(at, &Marked { generation, known }.encode());
+            log.sync()?;
         }
         Ok(fits)
+    }
+
+    /// There is a state of this ensemble: with the next sync the log says so, and whom raft counts, if it
+    /// did not.
+    pub(crate) fn mark(&mut self, meta: &Meta) {
+        let Some(mut new) = marked::Known::of(meta) else { return };
+        let marked = Marked::of(self.log());
+        match marked.known.as_ref() {
+            Some(known) if known.cluster_id == new.cluster_id => return,
+            // Raft is ahead of the state.
+            Some(known) if known.at > new.at => {
+                new = marked::Known { cluster_id: new.cluster_id, ..known.clone() };
+            }
+            _ => {}
+        }
+        let at = Position { index: meta.applied, term: meta.term };
+        let marked = Marked { known: Some(new), ..marked };
+        self.node.mut_store().log.set_marker(at, &marked.encode());
+    }
+
+    /// Raft counts others from an entry on.
+    fn mark_change(&mut self, at: Position, conf: &ConfState) {
+        let log = &mut self.node.mut_store().log;
+        let marked = Marked::of(log);
+        let cluster_id = marked.known.as_ref().map_or(0, |known| known.cluster_id);
+        let (voters, learners) = (conf.get_voters().to_vec(), conf.get_learners().to_vec());
+        let known = marked::Known { cluster_id, at: at.index, voters, learners };
+        let marked = Marked { known: Some(known), ..marked };
+        log.set_marker(at, &marked.encode());
     }
 
     /// The log's size in bytes, entries and all.
@@ -550,14 +584,14 @@ impl<D: Disk> Raft<D> {
     }
 
     /// Writes and syncs what raft has decided, sends its messages, and gives what is committed.
-    /// Where raft takes a snapshot, the log goes on from it, with the `generation` of its state. `send` is
+    /// Where raft takes a snapshot, the log goes on from it, with what is `marked` of its state. `send` is
     /// called at least once before anything is waited for, if with nothing.
     ///
     /// # Panics
-    /// If raft takes one and there is no generation: it is put to raft only with one.
+    /// If raft takes one and there is no state: it is put to raft only with one.
     pub(crate) fn flush(
         &mut self,
-        generation: Option<u64>,
+        marked: Option<&Marked>,
         send: &mut dyn FnMut(Vec<RaftMessage>),
     ) -> Result<Flushed, LogError> {
         let mut send = |messages: Vec<raft::prelude::Message>| {
@@ -578,8 +612,8 @@ impl<D: Disk> Raft<D> {
             if !ready.snapshot().is_empty() {
                 let at = ready.snapshot().get_metadata();
                 let store = self.node.mut_store();
-                let generation = generation.expect("its state is staged").to_be_bytes();
-                store.log.install(at.index, at.term, &generation)?;
+                let marked = marked.expect("its state is staged");
+                store.log.install(at.index, at.term, &marked.encode())?;
                 committed.clear();
                 installed = Some(at.index);
             }
@@ -610,9 +644,12 @@ impl<D: Disk> Raft<D> {
                 log.set_hard_state(HardState { commit, ..log.hard_state() });
             }
             changes.extend(take(&mut committed, light.take_committed_entries()));
-            for step in changes {
-                if let Err(error) = self.node.apply_conf_change(&conf_change(step)) {
-                    tracing::error!(%error, ?step, "raft does not take a change of servers");
+            for (at, step) in changes {
+                match self.node.apply_conf_change(&conf_change(step)) {
+                    Ok(conf) => self.mark_change(at, &conf),
+                    Err(error) => {
+                        tracing::error!(%error, ?step, "raft does not take a change of servers");
+                    }
                 }
             }
         }
@@ -620,15 +657,17 @@ impl<D: Disk> Raft<D> {
     }
 }
 
-/// Moves entries to what is committed; gives the changes of whom raft counts among them.
+/// Moves entries to what is committed; gives the changes of whom raft counts among them, and where they
+/// are.
 fn take(
     committed: &mut Vec<(u64, u64, Bytes)>,
     entries: Vec<raft::prelude::Entry>,
-) -> Vec<ConfStep> {
+) -> Vec<(Position, ConfStep)> {
     let mut changes = Vec::new();
     for entry in entries.into_iter().map(to_log) {
         if entry.kind != 0 {
-            changes.extend(Batch::decode_conf(&entry.context));
+            let at = Position { index: entry.index, term: entry.term };
+            changes.extend(Batch::decode_conf(&entry.context).map(|step| (at, step)));
         }
         committed.push((entry.index, entry.term, payload(&entry).clone()));
     }
@@ -642,12 +681,10 @@ mod tests {
 
     #[test]
     fn one_that_does_not_vote_does_not_ask_for_votes() {
-        let alone = Members::founders(&[]);
-        let mut learner = Members::founders(&[1, 2]);
-        learner.learners = vec![257];
-        for members in [alone, learner] {
+        let alone: (&[u64], &[u64]) = (&[], &[]);
+        for members in [alone, (&[1, 2], &[257])] {
             let log = Log::create(SimDisk::new(), Options::default(), 0, 0).expect("a new log");
-            let mut raft = Raft::new(log, 257, &members, 0, (10, 11)).expect("it starts");
+            let mut raft = Raft::new(log, 257, members, 0, (10, 11)).expect("it starts");
             raft.campaign();
             let mut sent = 0;
             raft.flush(None, &mut |messages| sent += messages.len()).expect("the log works");

@@ -58,8 +58,9 @@ fn lock(dir: &Path) -> anyhow::Result<Claim> {
 
 fn check_format(dir: &Path) -> anyhow::Result<()> {
     let file = dir.join(FILE);
-    match fs::read_to_string(&file) {
+    match fs::read(&file) {
         Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
             let Ok(found) = text.trim().parse::<u32>() else {
                 bail!(
                     "{}: expected the number of the data's format, got {text:?}; restore the data \
@@ -100,6 +101,45 @@ pub(crate) fn write_whole(dir: &Path, name: &str, text: &str) -> std::io::Result
     out.sync_all()?;
     fs::rename(&new, dir.join(name))?;
     File::open(dir)?.sync_all()
+}
+
+/// Writes a file as [`write_whole`] does, with a checksum, for [`read_checked`].
+///
+/// # Errors
+/// What the operating system answered.
+pub(crate) fn write_checked(dir: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    let sum = crc32c::crc32c(text.as_bytes());
+    write_whole(dir, name, &format!("{text}\nchecksum {sum:08x}"))
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// There is no such file.
+    Missing,
+    /// What was written.
+    Whole(String),
+    /// Something else: how the file is to be called that is damaged.
+    Damaged(String),
+}
+
+/// What was written by [`write_checked`].
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn read_checked(dir: &Path, name: &str) -> anyhow::Result<Checked> {
+    let file = dir.join(name);
+    let bytes = match fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Checked::Missing),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    let whole = std::str::from_utf8(&bytes).ok().and_then(|text| {
+        let (text, sum) = text.strip_suffix('\n')?.rsplit_once("\nchecksum ")?;
+        (format!("{:08x}", crc32c::crc32c(text.as_bytes())) == sum).then(|| text.to_owned())
+    });
+    let damaged = || Checked::Damaged(format!("{} is not as it was written", file.display()));
+    Ok(whole.map_or_else(damaged, Checked::Whole))
 }
 
 /// A data directory into which a snapshot is being restored.

@@ -10,6 +10,7 @@ pub mod tls;
 
 mod backup;
 mod data_dir;
+mod found;
 mod identity;
 mod local_ensemble;
 mod mailbox;

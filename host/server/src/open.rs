@@ -5,27 +5,22 @@
 //! * Who takes part is what the data says; the configuration says it only for a server without any.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use replica::log::{Log, LogError, Options, Position, RealDisk};
-use replica::raft::payload;
-use replica::{Input, node};
+use replica::Input;
+use replica::Marked;
+use replica::log::{Log, RealDisk};
 use state::apply::Meta;
-use state::{FjallStore, Members, State, Store};
+use state::{Members, State};
 
 use crate::config::{Address, Config, Role};
-use crate::identity;
+use crate::found::{self, Found, Lost, log_options, open_state};
 use crate::mailbox::Mailbox;
-use crate::peers::{self, Beginning, Founders, Me, Peers};
+use crate::peers::{self, Beginning, Founders, Has, Me, Peers};
 use crate::serve::MakeHooks;
 use crate::stores::{self, Stores};
-use crate::tls;
-
-/// How much of the log is read at a time when it is replayed.
-pub(crate) const REPLAY_BYTES: u64 = 16 << 20;
+use crate::{identity, quarantine, tls};
 
 /// The data of a server that takes part.
 pub(crate) struct Opened {
@@ -49,59 +44,58 @@ pub(crate) fn open(
     inputs: &Arc<Mailbox<Input>>,
     hooks: &MakeHooks,
 ) -> anyhow::Result<Opened> {
-    let dir = &config.data_dir;
-    let mut log = open_log(config, &dir.join("log"))?;
-    let stores = Arc::new(Stores::new(dir, stores::options(config)));
-    let given = identity::read(dir)?;
-    let founders = founders(config);
-    let born = if given.is_some() { Members::founders(&[]) } else { birth(&founders) };
-    let store = stores.open(log.as_ref().map_or(0, node::generation))?;
-    tell_torn_tail(&store);
-    let mut state = open_state(config, Box::new(store), hooks, &born)?;
-    match &mut log {
-        // Nothing is applied to a state that is of no use.
-        Some(_) if stores.quarantine().is_some() => {}
-        Some(log) => replay_committed(&mut state, log)?,
-        None => anyhow::ensure!(
-            state.meta().applied <= state::apply::BIRTH.0,
-            "{} has no log, but the state beside it has applied up to {}: the log was lost; restore \
-             the directory from a backup",
-            dir.join("log").display(),
-            state.meta().applied
-        ),
+    let stores = Arc::new(Stores::new(&config.data_dir, stores::options(config)));
+    let born = birth(&founders(config));
+    match found::look(config, &stores, hooks, &born)? {
+        Found::Data(raft_id, log, state) => {
+            agree(config, state.meta())?;
+            identity::write(&config.data_dir, raft_id)?;
+            let peers = listener.map(|listener| {
+                let mut me = me(config, listener, raft_id, Has::Data, Some(state.meta()))?;
+                if me.cluster == 0 {
+                    // Where the state is of no use, the log knows.
+                    me.cluster = Marked::of(&log).known.map_or(0, |known| known.cluster_id);
+                }
+                let mut peers = Peers::new(me, inputs)?;
+                peers.start()?;
+                anyhow::Ok(peers)
+            });
+            Ok(Opened { raft_id, log: *log, state, stores, peers: peers.transpose()? })
+        }
+        Found::New(state) => begin(config, listener, inputs, hooks, state, stores),
+        Found::Lost(lost) => begin_anew(config, listener, inputs, hooks, &lost, stores),
     }
-    agree(config, state.meta())?;
-    let mut raft_id = given.unwrap_or_else(|| peers::raft_id(config.server_id.into()));
+}
+
+/// A server without data begins: with the others, or alone.
+fn begin(
+    config: &Config,
+    listener: Option<std::net::TcpListener>,
+    inputs: &Arc<Mailbox<Input>>,
+    hooks: &MakeHooks,
+    mut state: State,
+    stores: Arc<Stores>,
+) -> anyhow::Result<Opened> {
+    let mut raft_id = peers::raft_id(config.server_id.into());
+    let restored = state.is_of_new_ensemble();
+    let born = birth(&founders(config));
     let mut peers = None;
+    let mut admitted = false;
     if let Some(listener) = listener {
-        let empty = log.is_none() && given.is_none();
-        let restored = log.is_none() && state.is_of_new_ensemble();
-        let born = birth(&founders);
-        let me = Me {
-            id: u32::from(config.server_id),
-            raft_id,
-            cluster: state.meta().cluster_id,
-            members: Arc::clone(&state.meta().members),
-            founders,
-            empty,
-            restored,
-            listener,
-            configured: others(config),
-            secured: config.ensemble.tls.as_ref().map(tls::between_servers).transpose()?,
-        };
+        let mut me = me(config, listener, raft_id, Has::Nothing, Some(state.meta()))?;
+        me.restored = restored;
         let new = peers.insert(Peers::new(me, inputs)?);
         // Not before all agree that there is an ensemble to be founded.
-        if empty && let Beginning::Admitted(given) = new.begin() {
+        if let Beginning::Admitted(given) = new.begin() {
             anyhow::ensure!(
                 !restored,
                 "a restored snapshot is of no use to an ensemble that exists"
             );
-            identity::write(dir, given)?;
-            raft_id = given;
             // What founders begin with is nothing that it could go on from.
             drop(state);
             state = open_state(config, stores.make(0)?, hooks, &Members::founders(&[]))?;
             new.update(&state.meta().members, 0)?;
+            (raft_id, admitted) = (given, true);
         }
         if restored {
             let alone = born.only(raft_id);
@@ -109,34 +103,108 @@ pub(crate) fn open(
             new.update(&state.meta().members, state.meta().cluster_id)?;
         }
         new.start()?;
-    } else if log.is_none() && state.is_of_new_ensemble() {
-        state.found(birth(&founders))?;
+    } else if restored {
+        state.found(born)?;
     }
-    let log = match log {
-        Some(log) => log,
-        None => {
-            let at = Position { index: state.meta().applied, term: state.meta().term };
-            let disk = RealDisk::new(dir.join("log"));
-            let disk = disk.with_context(|| format!("cannot open {}", dir.display()))?;
-            Log::create(disk, log_options(config), at.index, at.term)?
-        }
-    };
+    if admitted {
+        // A log without it would be taken for a founder's.
+        identity::write(&config.data_dir, raft_id)?;
+    }
+    let log = create_log(config, state.meta())?;
+    if !admitted {
+        // Without a log it would be of one that was lost.
+        identity::write(&config.data_dir, raft_id)?;
+    }
     Ok(Opened { raft_id, log, state, stores, peers })
 }
 
-/// Opens the state in a store; an empty one becomes that of these founders.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn open_state(
+/// A server whose data is of no use takes part anew, once it is let in. Until then nothing is changed of
+/// what it has; then that is kept in `damaged`.
+fn begin_anew(
     config: &Config,
-    store: Box<dyn Store>,
+    listener: Option<std::net::TcpListener>,
+    inputs: &Arc<Mailbox<Input>>,
     hooks: &MakeHooks,
-    born: &Members,
-) -> anyhow::Result<State> {
-    let cache_bytes = usize::try_from(config.storage.cache_bytes / 8 * 7)?;
-    State::open_or_found(store, hooks(), cache_bytes, born)
-        .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))
+    lost: &Lost,
+    stores: Arc<Stores>,
+) -> anyhow::Result<Opened> {
+    let (dir, why) = (&config.data_dir, &lost.why);
+    let listener = listener.filter(|_| !lost.is_alone(config)).with_context(|| {
+        format!(
+            "this server's data is damaged, and there is no other server that it could get it from: \
+             {why}. Nothing was changed in {}. Put that back from a backup; or begin again from a \
+             snapshot (`vivarium snapshot restore`, into an empty directory); or go on with what the \
+             state has by itself, without what only the log had (`vivarium recover --force-single`)",
+            dir.display()
+        )
+    })?;
+    tracing::error!(
+        %why,
+        "this server's log is of no use: it gives up its vote, and takes part anew with another \
+         server's data once a majority lets it in; what it has is kept in `damaged` then"
+    );
+    let newest = lost.newest.as_ref().map(|(_, meta)| meta);
+    if let Some(meta) = newest {
+        agree(config, meta)?;
+    }
+    let founder = peers::raft_id(config.server_id.into());
+    let mut new = Peers::new(me(config, listener, founder, Has::Lost, newest)?, inputs)?;
+    let Beginning::Admitted(raft_id) = new.begin() else {
+        anyhow::bail!("a server that lost its data founds nothing");
+    };
+    // Whatever comes in between: without a log and with an id it has lost its data.
+    if identity::read(dir)? == identity::Identity::None {
+        identity::write(dir, founder)?;
+    }
+    let cannot = || format!("cannot keep what is in {}", dir.display());
+    let states: Vec<_> = stores.all().with_context(cannot)?.into_values().collect();
+    let kept = quarantine::keep_log(dir, &states, why).with_context(cannot)?;
+    tracing::warn!(kept = %kept.display(), "the damaged data was kept, with what is wrong with it");
+    identity::write(dir, raft_id)?;
+    stores.begin(0)?;
+    let state = open_state(config, stores.make(0)?, hooks, &Members::founders(&[]))?;
+    new.update(&state.meta().members, newest.map_or(0, |meta| meta.cluster_id))?;
+    new.start()?;
+    Ok(Opened { raft_id, log: create_log(config, state.meta())?, state, stores, peers: Some(new) })
+}
+
+fn create_log(config: &Config, meta: &Meta) -> anyhow::Result<Log<RealDisk>> {
+    let disk = RealDisk::new(config.data_dir.join("log"));
+    let disk = disk.with_context(|| format!("cannot open {}", config.data_dir.display()))?;
+    Ok(Log::create(disk, log_options(config), meta.applied, meta.term)?)
+}
+
+/// This server among the others; `meta` is what stands beside its tree, if it has one.
+fn me(
+    config: &Config,
+    listener: std::net::TcpListener,
+    raft_id: u64,
+    has: Has,
+    meta: Option<&Meta>,
+) -> anyhow::Result<Me> {
+    let founders = founders(config);
+    let members = meta.map_or_else(|| Arc::new(birth(&founders)), |meta| Arc::clone(&meta.members));
+    let mut configured = others(config);
+    for (server, member) in &members.servers {
+        // One that lost its data asks wherever they may be.
+        let known = configured.entry(*server).or_default();
+        let new = member.spec.peer.iter().filter(|_| has == Has::Lost);
+        let new: Vec<_> = new.filter(|at| !known.contains(at)).cloned().collect();
+        known.extend(new);
+    }
+    configured.retain(|server, at| *server != u32::from(config.server_id) && !at.is_empty());
+    Ok(Me {
+        id: u32::from(config.server_id),
+        raft_id,
+        cluster: meta.map_or(0, |meta| meta.cluster_id),
+        members,
+        founders: if has == Has::Lost { Founders::default() } else { founders },
+        has,
+        restored: false,
+        listener,
+        configured,
+        secured: config.ensemble.tls.as_ref().map(tls::between_servers).transpose()?,
+    })
 }
 
 /// Those that found an ensemble, as the configuration has them; a server that is alone founds one too.
@@ -196,63 +264,6 @@ fn agree(config: &Config, meta: &Meta) -> anyhow::Result<()> {
             "the configuration names servers that are not of the ensemble: they take part once they \
              are added (`vivarium member add`, or reconfig)"
         );
-    }
-    Ok(())
-}
-
-/// Says what was done about a store that ended in the middle of a write.
-fn tell_torn_tail(store: &FjallStore) {
-    let Some(torn) = store.torn_tail() else { return };
-    let (journal, at, bytes) = (torn.journal.display(), torn.whole_bytes, torn.torn_bytes);
-    match &torn.kept {
-        None => tracing::info!(
-            %journal, at, bytes,
-            "the store's journal ends in the middle of a write, as after a crash; that was dropped, \
-             and the log has it"
-        ),
-        Some(kept) => tracing::warn!(
-            %journal, at, bytes, kept = %kept.display(),
-            "the store's journal has a hole, as after a power loss; it was cut back to the last \
-             whole write, a copy was kept, and the log has the rest"
-        ),
-    }
-}
-
-fn log_options(config: &Config) -> Options {
-    Options { segment_bytes: config.storage.log_segment_bytes, ..Options::default() }
-}
-
-/// The log, if there is one.
-pub(crate) fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Option<Log<RealDisk>>> {
-    let disk = RealDisk::new(dir).with_context(|| format!("cannot open {}", dir.display()))?;
-    match Log::open(disk, log_options(config)) {
-        Ok((log, recovered)) => {
-            tracing::debug!(?recovered, "the log is open");
-            Ok(Some(log))
-        }
-        Err(LogError::Missing) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot open the log {}", dir.display())),
-    }
-}
-
-/// Applies what is known to be committed and is not in the store: this server is to know whose data
-/// it has before it talks to others.
-pub(crate) fn replay_committed(state: &mut State, log: &mut Log<RealDisk>) -> anyhow::Result<()> {
-    let at = Position { index: state.meta().applied, term: state.meta().term };
-    log.reconcile(at).context("the state is not of the log beside it")?;
-    let commit = log.hard_state().commit;
-    let mut told = Instant::now();
-    while state.meta().applied < commit {
-        let next = state.meta().applied + 1;
-        for entry in log.entries(next, commit + 1, REPLAY_BYTES)? {
-            state.apply(entry.index, entry.term, payload(&entry))?;
-        }
-        anyhow::ensure!(state.meta().applied >= next, "the log has no entry {next}");
-        if told.elapsed() > Duration::from_secs(1) {
-            told = Instant::now();
-            let applied = state.meta().applied;
-            tracing::info!(applied, commit, "replaying the log's entries that the store lacks");
-        }
     }
     Ok(())
 }

@@ -43,6 +43,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// together, or that are restarted, find each other within this time.
 const WORTH_A_WARNING: Duration = Duration::from_secs(1);
 
+/// After how long without being let in a server that lost its data says what else could be done.
+const LOST_WARNING: Duration = Duration::from_secs(10);
+
 /// This server among the others.
 pub(crate) struct Me {
     /// Its id.
@@ -53,10 +56,10 @@ pub(crate) struct Me {
     pub(crate) cluster: u64,
     /// The servers, as of its data.
     pub(crate) members: Arc<Members>,
-    /// Those that found an ensemble, if it has no data.
+    /// Those that found an ensemble, if it has no data and never had any.
     pub(crate) founders: Founders,
-    /// Whether it has no data.
-    pub(crate) empty: bool,
+    /// What it begins with.
+    pub(crate) has: Has,
     /// Whether it has a restored snapshot, with which it is to begin.
     pub(crate) restored: bool,
     /// Where the others call.
@@ -65,6 +68,17 @@ pub(crate) struct Me {
     pub(crate) configured: BTreeMap<u32, Vec<Address>>,
     /// Whether they speak by TLS.
     pub(crate) secured: Option<Secured>,
+}
+
+/// What a server begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Has {
+    /// Data with which it takes part.
+    Data,
+    /// Nothing, and it never had anything, as far as is known there.
+    Nothing,
+    /// It has taken part, and what it had is of no use: it never founds an ensemble.
+    Lost,
 }
 
 /// How a server that had no data takes part.
@@ -100,12 +114,12 @@ impl Peers {
         Self { links: BTreeMap::new(), configured: BTreeMap::new(), post: None }
     }
 
-    /// Listens for the others. An empty server must then [`Self::begin`].
+    /// Listens for the others. A server without data must then [`Self::begin`].
     ///
     /// # Errors
     /// If there can be no thread, or no random number.
     pub(crate) fn new(me: Me, inputs: &Arc<Mailbox<Input>>) -> anyhow::Result<Self> {
-        let Me { id, raft_id, cluster, members, founders, empty, restored, .. } = me;
+        let Me { id, raft_id, cluster, members, founders, has, restored, .. } = me;
         let Me { listener, configured, secured, .. } = me;
         let mut boot = [0; 8];
         getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
@@ -118,9 +132,9 @@ impl Peers {
             cluster: AtomicU64::new(cluster),
             founders,
             members: RwLock::new(members),
-            began_empty: empty.then_some(boot),
+            has,
             restored,
-            takes_part: AtomicBool::new(!empty),
+            takes_part: AtomicBool::new(has == Has::Data),
             took_part: Mutex::default(),
             known: Mutex::default(),
             told: Mutex::default(),
@@ -135,28 +149,31 @@ impl Peers {
         Ok(Self { links: BTreeMap::new(), configured, post: Some(post) })
     }
 
-    /// Asks the others how this server, which is empty, may take part: it founds an ensemble with
+    /// Asks the others how this server, which has no data, may take part: it founds an ensemble with
     /// the voters only if all of them are empty too, because one that has lost its data must not vote
     /// as if it had never had any. One with a restored snapshot founds it alone, and the others join it;
     /// it too must know that all of them are empty. Blocks until it is known.
     pub(crate) fn begin(&self) -> Beginning {
         let Some(post) = &self.post else { return Beginning::Founder };
         let voters = &post.founders.voters;
-        let is_voter = voters.contains(&post.id);
+        let may_found = post.has == Has::Nothing && voters.contains(&post.id);
         let mut told: BTreeMap<u32, String> = BTreeMap::new();
-        let mut waits = false;
+        let (began, mut waits, mut warned) = (Instant::now(), false, false);
         loop {
             let mut founders = 0;
             for (&server, addresses) in &self.configured {
-                let said = match connect(addresses, &post.hello(server, post.began_empty), post) {
+                let said = match connect(addresses, &post.hello(server, Some(post.boot)), post) {
                     Ok((_, Welcome { admitted: Some(raft_id), .. })) => {
                         tracing::info!("this server takes part; it gets the ensemble's data");
                         post.raft_id.store(raft_id, Ordering::Relaxed);
                         return Beginning::Admitted(raft_id);
                     }
-                    Ok((_, Welcome { may_found: true, .. })) => {
+                    Ok((_, Welcome { may_found: true, .. })) if may_found => {
                         founders += usize::from(voters.contains(&server));
                         continue;
+                    }
+                    Ok((_, Welcome { takes_part: false, .. })) => {
+                        "it takes no part itself by now: it has no data, or lost it".to_owned()
                     }
                     Ok(_) if waits => continue,
                     Ok((_, Welcome { is_member, .. })) => {
@@ -177,13 +194,24 @@ impl Peers {
                     told.insert(server, said);
                 }
             }
-            if is_voter && founders + 1 == voters.len() {
+            if may_found && founders + 1 == voters.len() {
                 let how = match post.restored {
                     false => "all are empty; they found an ensemble",
                     true => "all others are empty; the restored snapshot begins a new ensemble",
                 };
                 tracing::info!(servers = ?voters, "{how}");
                 return Beginning::Founder;
+            }
+            if post.has == Has::Lost && !warned && began.elapsed() >= LOST_WARNING {
+                warned = true;
+                tracing::error!(
+                    others = ?told,
+                    "this server lost its data, and nobody has let it in again: that takes a majority of \
+                     the servers with their data. It waits, and founds nothing. If the others have lost \
+                     theirs too: `vivarium recover --force-single` lets one that has some go on alone, \
+                     `vivarium snapshot restore` begins again from a snapshot; otherwise put the data \
+                     directories of a majority back from a backup"
+                );
             }
             std::thread::sleep(RETRY);
         }
@@ -429,8 +457,15 @@ mod tests {
         let hello: Hello = decode(&read_frame(&mut stream).expect("a frame")).expect("a hello");
         assert_eq!((hello.from, hello.to), (1, 2));
         let (refused, admitted) = (None, None);
-        let welcome =
-            Welcome { boot: 1, refused, raft_id: 3, admitted, may_found: false, is_member: true };
+        let welcome = Welcome {
+            boot: 1,
+            refused,
+            raft_id: 3,
+            admitted,
+            may_found: false,
+            is_member: true,
+            takes_part: true,
+        };
         stream.write_all(&frame(&encode(&welcome))).expect("it listens");
         stream
     }
@@ -450,7 +485,7 @@ mod tests {
             cluster: 7,
             members,
             founders,
-            empty: false,
+            has: Has::Data,
             restored: false,
             listener,
             configured,
@@ -509,7 +544,7 @@ mod tests {
                 cluster: 7,
                 members: Arc::clone(&members),
                 founders: Founders::default(),
-                empty: false,
+                has: Has::Data,
                 restored: false,
                 listener,
                 configured: [(3 - id, addresses[other].clone())].into(),

@@ -1,5 +1,6 @@
 //! What is written down of a state that is of no use, so that a server that starts again knows it too,
-//! and what is kept of it for people: the whole state, in `damaged`, with what is wrong with it.
+//! and what is kept of it for people: the whole state, in `damaged`, with what is wrong with it. So is a
+//! log that is of no use.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use replica::Quarantine;
 
-use crate::data_dir;
+use crate::data_dir::{self, Checked};
 use crate::threads::clock_ms;
 
 const FILE: &str = "quarantine";
@@ -18,26 +19,22 @@ const WHY: &str = "why.txt";
 /// How many states are kept, the last ones.
 const KEPT_MAX: usize = 2;
 
-/// What is written down in a data directory.
+/// What is written down in a data directory; where that cannot be made out, it is of the generation in
+/// use.
 ///
 /// # Errors
 /// If it cannot be read.
-pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Quarantine>> {
-    let file = dir.join(FILE);
-    match fs::read_to_string(&file) {
-        Ok(text) => {
-            let mut lines = text.lines();
-            let generation = lines.next().and_then(|line| line.strip_prefix("generation "));
-            let generation = generation.and_then(|number| number.parse().ok());
-            let generation = generation.with_context(|| {
-                format!("{}: expected \"generation\" and a number, got {text:?}", file.display())
-            })?;
-            let why = lines.find_map(|line| line.strip_prefix("why ")).unwrap_or_default();
-            Ok(Some(Quarantine { generation, why: why.to_owned() }))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
-    }
+pub(crate) fn read(dir: &Path, in_use: u64) -> anyhow::Result<Option<Quarantine>> {
+    let text = match data_dir::read_checked(dir, FILE)? {
+        Checked::Missing => return Ok(None),
+        Checked::Whole(text) => text,
+        Checked::Damaged(why) => return Ok(Some(Quarantine { generation: in_use, why })),
+    };
+    let mut lines = text.lines();
+    let generation = lines.next().and_then(|line| line.strip_prefix("generation "));
+    let generation = generation.and_then(|number| number.parse().ok()).unwrap_or(in_use);
+    let why = lines.find_map(|line| line.strip_prefix("why ")).unwrap_or_default();
+    Ok(Some(Quarantine { generation, why: why.to_owned() }))
 }
 
 /// Writes it, durably, so that it is there whole or not at all.
@@ -46,10 +43,48 @@ pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Quarantine>> {
 /// What the operating system answered.
 pub(crate) fn write(dir: &Path, quarantine: &Quarantine) -> anyhow::Result<()> {
     let Quarantine { generation, why } = quarantine;
-    let why = why.replace('\n', " ");
-    let text = format!("generation {generation}\ntime {} ms since 1970\nwhy {why}", clock_ms());
-    data_dir::write_whole(dir, FILE, &text)
+    data_dir::write_checked(dir, FILE, &format!("generation {generation}\n{}", told(why)))
         .with_context(|| format!("cannot write {}", dir.join(FILE).display()))
+}
+
+fn told(why: &str) -> String {
+    format!("time {} ms since 1970\nwhy {}", clock_ms(), why.replace('\n', " "))
+}
+
+/// Keeps a log that is of no use any more, and with it all states, with what is wrong; a new part of the
+/// server in its ensemble begins without any.
+///
+/// # Errors
+/// What the operating system answered; it can be tried again.
+pub(crate) fn keep_log(dir: &Path, states: &[PathBuf], why: &str) -> std::io::Result<PathBuf> {
+    let kept = make_room(dir, "log")?;
+    fs::write(kept.join(WHY), told(why) + "\n")?;
+    for part in states.iter().cloned().chain(["log", FILE].map(|name| dir.join(name))) {
+        match fs::rename(&part, kept.join(part.file_name().unwrap_or_default())) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::File::open(&kept)?.sync_all()?;
+    settle(dir)?;
+    Ok(kept)
+}
+
+/// Makes a directory for what is kept, with a name that tells when.
+fn make_room(dir: &Path, name: &str) -> std::io::Result<PathBuf> {
+    let damaged = dir.join(DAMAGED);
+    let mut names = (0..).map(|n| damaged.join(format!("{name}.{}", clock_ms() + n)));
+    let kept = names.find(|path| !path.exists()).unwrap_or_default();
+    fs::create_dir_all(&kept)?;
+    Ok(kept)
+}
+
+/// What was moved stays moved, and the oldest of too much that is kept goes.
+fn settle(dir: &Path) -> std::io::Result<()> {
+    let damaged = dir.join(DAMAGED);
+    fs::File::open(&damaged)?.sync_all()?;
+    fs::File::open(dir)?.sync_all()?;
+    forget_old(&damaged)
 }
 
 /// Keeps a state that is of no use any more, in place of removing it, and forgets the quarantine.
@@ -57,24 +92,20 @@ pub(crate) fn write(dir: &Path, quarantine: &Quarantine) -> anyhow::Result<()> {
 /// # Errors
 /// What the operating system answered; it can be tried again.
 pub(crate) fn keep(dir: &Path, state: &Path) -> std::io::Result<PathBuf> {
-    let damaged = dir.join(DAMAGED);
-    fs::create_dir_all(&damaged)?;
     let name = state.file_name().unwrap_or_default().to_string_lossy();
-    let free = (0..).map(|n| damaged.join(format!("{name}.{}", clock_ms() + n)));
-    let kept = free.into_iter().find(|path| !path.exists()).unwrap_or_default();
+    // An empty directory is replaced.
+    let kept = make_room(dir, &name)?;
     match fs::rename(state, &kept) {
-        // A crash came between the two.
-        Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(&kept)?,
+        // A crash came between the two, or it was gone before.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
         other => other?,
     }
     fs::rename(dir.join(FILE), kept.join(WHY))?;
-    fs::File::open(&damaged)?.sync_all()?;
-    fs::File::open(dir)?.sync_all()?;
-    forget_old(&damaged)?;
+    settle(dir)?;
     Ok(kept)
 }
 
-/// Removes the oldest of too many states.
+/// Removes the oldest of too many that are kept.
 fn forget_old(damaged: &Path) -> std::io::Result<()> {
     let mut states: Vec<(u64, PathBuf)> = Vec::new();
     for entry in fs::read_dir(damaged)? {
@@ -87,7 +118,7 @@ fn forget_old(damaged: &Path) -> std::io::Result<()> {
     states.sort_unstable();
     let old = states.len().saturating_sub(KEPT_MAX);
     for (_, path) in states.drain(..old) {
-        tracing::info!(path = %path.display(), "removing a damaged state that was kept; newer ones are");
+        tracing::info!(path = %path.display(), "removing what was kept of damage; newer is");
         fs::remove_dir_all(&path)?;
     }
     Ok(())
@@ -101,18 +132,18 @@ mod tests {
     fn what_was_written_is_read_and_kept_with_the_state() {
         let dir = tempfile::tempdir().expect("a directory");
         let dir = dir.path();
-        assert_eq!(read(dir).expect("there is none"), None);
+        assert_eq!(read(dir, 0).expect("there is none"), None);
         for generation in 0..4 {
             let quarantine = Quarantine { generation, why: "two lines\nof text".to_owned() };
             write(dir, &quarantine).expect("it can be written");
-            let found = read(dir).expect("it can be read").expect("there is one");
+            let found = read(dir, 9).expect("it can be read").expect("there is one");
             assert_eq!((found.generation, &found.why[..]), (generation, "two lines of text"));
             let state = dir.join(format!("state-{generation}"));
             fs::create_dir(&state).expect("a directory");
             fs::write(state.join("rows"), "x").expect("a file");
             let kept = keep(dir, &state).expect("it can be moved");
             assert!(kept.join("rows").exists() && kept.join(WHY).exists());
-            assert!(!state.exists() && read(dir).expect("there is none").is_none());
+            assert!(!state.exists() && read(dir, 0).expect("there is none").is_none());
             // Their names have the time in them.
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
@@ -122,7 +153,14 @@ mod tests {
         write(dir, &Quarantine { generation: 9, why: String::new() }).expect("it can be written");
         let kept = keep(dir, &dir.join("state-9")).expect("the state was moved before");
         assert!(kept.join(WHY).exists());
+        // Whatever it was, the state in use is not to be trusted.
         fs::write(dir.join(FILE), "nonsense").expect("a file");
-        assert!(read(dir).is_err());
+        let found = read(dir, 9).expect("it can be read").expect("there is one");
+        assert!(found.generation == 9 && found.why.contains("not as it was written"), "{found:?}");
+        fs::create_dir(dir.join("log")).expect("a directory");
+        let kept = keep_log(dir, &[dir.join("state-9")], "it is torn").expect("it can be moved");
+        let why = fs::read_to_string(kept.join(WHY)).expect("it says why");
+        assert!(why.contains("why it is torn") && kept.join("log").exists(), "{why}");
+        assert!(!dir.join("log").exists() && !dir.join(FILE).exists());
     }
 }

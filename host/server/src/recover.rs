@@ -2,31 +2,43 @@
 //!
 //! Everything in its log is kept, also what it does not know to be committed: others may have
 //! acknowledged it before they were lost. It becomes the only voter of a new ensemble, so that servers
-//! with data of the old one are refused; without data they may take part.
+//! with data of the old one are refused; without data they may take part. Where the log is of no use, it
+//! goes on with what its state has by itself.
 //!
 //! Invariant: one batch of the store makes the new ensemble; before it, the data is the old one's.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, fs};
 
 use anyhow::{Context, bail, ensure};
-use replica::log::{Log, RealDisk};
+use replica::Marked;
+use replica::log::{Log, Position, RealDisk};
 use replica::raft::payload;
-use state::{Members, NoHooks, State};
+use state::{Hooks, Members, NoHooks, State};
 
 use crate::config::Config;
 use crate::data_dir::{self, Claim};
-use crate::identity;
-use crate::open::{REPLAY_BYTES, open_log, open_state, replay_committed};
-use crate::peers;
+use crate::found::{self, NoLog, Opened, REPLAY_BYTES};
+use crate::identity::{self, Identity};
 use crate::stores::{self, Stores};
+use crate::{peers, quarantine};
 
 /// The data of a server that is to go on alone.
 pub(crate) struct Survivor {
     _claim: Claim,
     server: u32,
     raft_id: u64,
-    log: Log<RealDisk>,
+    log: Kept,
     state: State,
+    config: Config,
+}
+
+/// What there is beside the state.
+enum Kept {
+    /// The log.
+    Log(Box<Log<RealDisk>>),
+    /// Nothing, for this reason; the state is of this generation.
+    Nothing(String, u64),
 }
 
 impl Survivor {
@@ -37,18 +49,45 @@ impl Survivor {
     pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
         let (dir, server) = (&config.data_dir, u32::from(config.server_id));
         ensure!(
-            dir.join("log").is_dir() && dir.join("format").is_file(),
+            dir.join("format").is_file(),
             "{} is not the data directory of a server; name it with --data-dir",
             dir.display()
         );
         let claim = data_dir::claim(dir)?;
-        let log = open_log(config, &dir.join("log"))?;
-        let mut log = log.with_context(|| format!("{} has no log", dir.display()))?;
         let stores = Stores::new(dir, stores::options(config));
-        let store = stores.open(replica::node::generation(&log))?;
-        let mut state =
-            open_state(config, Box::new(store), &|| Box::new(NoHooks), &Members::founders(&[]))?;
-        replay_committed(&mut state, &mut log)?;
+        let hooks = || Box::new(NoHooks) as Box<dyn Hooks>;
+        let mut lost = None;
+        let mut with_log = None;
+        match found::open_log(config, &dir.join("log"))? {
+            Err(NoLog::Missing) => lost = Some(found::gone(&dir.join("log"))),
+            Err(NoLog::Damaged(why)) => lost = Some(why),
+            Ok(mut log) => {
+                let generation = Marked::of(&log).generation;
+                stores.begin(generation)?;
+                refuse_known(dir, generation)?;
+                match found::open_with(config, &stores, generation, &mut log, &hooks)? {
+                    Opened::State(state) => with_log = Some((Kept::Log(Box::new(log)), *state)),
+                    Opened::BadLog(mismatch) => lost = Some(mismatch.to_string()),
+                    Opened::BadState(why) => bail!(
+                        "{}: the state is damaged ({why}): recover another server, restore a snapshot, \
+                         or put the data directory back from a backup",
+                        dir.display()
+                    ),
+                }
+            }
+        }
+        let (log, mut state) = match with_log {
+            Some(both) => both,
+            None => {
+                let (generation, _) = stores.newest().with_context(|| {
+                    format!("{} has neither a log nor a state of use", dir.display())
+                })?;
+                refuse_known(dir, generation)?;
+                let store = Box::new(stores.open(generation)?);
+                let state = found::open_state(config, store, &hooks, &Members::founders(&[]))?;
+                (Kept::Nothing(lost.unwrap_or_default(), generation), state)
+            }
+        };
         state.sync()?;
         let members = &state.meta().members;
         let servers: Vec<u32> = members.servers.keys().copied().collect();
@@ -59,7 +98,11 @@ impl Survivor {
             dir.display()
         );
         let given = identity::read(dir)?;
-        let raft_id = given.unwrap_or_else(|| peers::raft_id(config.server_id.into()));
+        let raft_id = match (&given, members.servers.get(&server)) {
+            (Identity::Is(id), _) => *id,
+            (_, Some(member)) => member.raft_id,
+            (_, None) => peers::raft_id(server),
+        };
         if members.server_of(raft_id) != Some(server) {
             bail!(
                 "{} is of one of the servers {servers:?}, but not of server {server}: say which one it \
@@ -67,8 +110,12 @@ impl Survivor {
                 dir.display()
             );
         }
-        ensure!(members.voters != [raft_id], "server {server} decides alone already; start it");
-        Ok(Self { _claim: claim, server, raft_id, log, state })
+        let is_whole = matches!((&log, &given), (Kept::Log(_), Identity::Is(_) | Identity::None));
+        ensure!(
+            members.voters != [raft_id] || !is_whole,
+            "server {server} decides alone already; start it"
+        );
+        Ok(Self { _claim: claim, server, raft_id, log, state, config: config.clone() })
     }
 
     /// Makes it the only voter of a new ensemble.
@@ -76,19 +123,56 @@ impl Survivor {
     /// # Errors
     /// If the disk fails, or an entry is of a newer version: nothing is changed then.
     pub(crate) fn go_on_alone(self) -> anyhow::Result<()> {
+        let (dir, config) = (self.config.data_dir.clone(), &self.config);
+        // With it, and without a log, the data is that of a server whose log was lost: until there is a
+        // new one, this can be done again.
+        identity::write(&dir, self.raft_id)?;
         // Nothing of it is written before all of it is.
         let mut state = self.state.with_gather_bytes(usize::MAX);
-        let last = self.log.last_index();
-        while state.meta().applied < last {
-            for entry in self.log.entries(state.meta().applied + 1, last + 1, REPLAY_BYTES)? {
-                state.apply(entry.index, entry.term, payload(&entry))?;
+        if let Kept::Log(log) = &self.log {
+            let last = log.last_index();
+            while state.meta().applied < last {
+                for entry in log.entries(state.meta().applied + 1, last + 1, REPLAY_BYTES)? {
+                    state.apply(entry.index, entry.term, payload(&entry))?;
+                }
             }
         }
+        let at = Position { index: state.meta().applied, term: state.meta().term };
         let mut id = [0; 8];
         getrandom::fill(&mut id).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
-        state.go_on_alone(self.raft_id, u64::from_be_bytes(id) | 1)?;
+        let id = u64::from_be_bytes(id) | 1;
+        let Kept::Nothing(why, generation) = &self.log else {
+            return Ok(state.go_on_alone(self.raft_id, id)?);
+        };
+        let cannot = || format!("cannot begin a new log in {}", dir.display());
+        let mut others = Stores::new(&dir, stores::options(config)).all().with_context(cannot)?;
+        let ours = others.remove(generation);
+        let others: Vec<_> = others.into_values().collect();
+        quarantine::keep_log(&dir, &others, why).with_context(cannot)?;
+        state.go_on_alone(self.raft_id, id)?;
+        // A new log goes with the first generation.
+        if let Some(ours) = ours {
+            fs::rename(ours, stores::path(&dir, 0)).with_context(cannot)?;
+        }
+        let disk = RealDisk::new(dir.join("log")).with_context(cannot)?;
+        fs::File::open(&dir).and_then(|dir| dir.sync_all()).with_context(cannot)?;
+        Log::create(disk, found::log_options(config), at.index, at.term)?;
         Ok(())
     }
+}
+
+/// Refuses a state that is known to be wrong.
+fn refuse_known(dir: &Path, generation: u64) -> anyhow::Result<()> {
+    let known = quarantine::read(dir, generation)?;
+    if let Some(known) = known.filter(|known| known.generation == generation) {
+        bail!(
+            "{}: the state is known to be wrong ({}): recover another server, or restore a snapshot; to go \
+             on with it all the same, remove the file `quarantine`",
+            dir.display(),
+            known.why
+        );
+    }
+    Ok(())
 }
 
 impl fmt::Display for Survivor {
@@ -96,13 +180,24 @@ impl fmt::Display for Survivor {
         let (meta, server) = (self.state.meta(), self.server);
         let others: Vec<u32> =
             meta.members.servers.keys().copied().filter(|other| *other != server).collect();
-        let unsure = self.log.last_index().saturating_sub(meta.applied);
+        let unsure = match &self.log {
+            Kept::Log(log) => {
+                let unsure = log.last_index().saturating_sub(meta.applied);
+                format!(
+                    "and {unsure} further entries of which it is not known\n\
+                     whether they were acknowledged; they are kept."
+                )
+            }
+            Kept::Nothing(why, _) => format!(
+                "and no log that is of use\n\
+                 ({why}):\n\
+                 LOST is what only the log had, as a rule the writes of the last ten seconds."
+            ),
+        };
         write!(
             f,
             "This is the data of server {server}; the other servers are {others:?}.\n\
-             It has {} znodes, all up to zxid {:#x} of {}, and {unsure} further entries of which it is \
-             not known\n\
-             whether they were acknowledged; they are kept.\n\
+             It has {} znodes, all up to zxid {:#x} of {}, {unsure}\n\
              \n\
              From now on server {server} decides alone, in a new ensemble with this data.\n\
              - LOST is what the others have acknowledged and this server has not got. Nobody can tell \

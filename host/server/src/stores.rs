@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 use parking_lot::Mutex;
 use replica::Quarantine;
+use state::apply::Meta;
 use state::store::InUse;
 use state::{Fault, FjallStore, Store, StoreOptions};
 
@@ -65,6 +66,7 @@ impl Stores {
     /// If it cannot be written.
     pub(crate) fn put_in_quarantine(&self, new: &Quarantine) -> anyhow::Result<()> {
         quarantine::write(&self.dir, new)?;
+        self.opened.lock().entry(new.generation).or_default();
         *self.quarantine.lock() = Some(new.clone());
         Ok(())
     }
@@ -88,34 +90,80 @@ impl Stores {
         path(&self.dir, generation)
     }
 
-    /// Opens the one in use, and removes all others; one in quarantine is kept.
+    /// All that there are.
     ///
     /// # Errors
-    /// If it cannot be opened, or others cannot be removed.
-    pub(crate) fn open(&self, generation: u64) -> anyhow::Result<FjallStore> {
-        let path = self.path(generation);
-        // It is locked: only then nobody else has the others open.
-        let store = FjallStore::open(&path, &self.options)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        *self.quarantine.lock() = quarantine::read(&self.dir)?;
+    /// If the data directory cannot be read.
+    pub(crate) fn all(&self) -> std::io::Result<BTreeMap<u64, PathBuf>> {
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let generation = match name.strip_prefix("state-") {
+                Some(number) => number.parse().ok().filter(|_| is_number(number)),
+                None => (name == NAME).then_some(0),
+            };
+            all.extend(generation.map(|generation| (generation, path)));
+        }
+        Ok(all)
+    }
+
+    /// The log names this one: all others are removed, and one of them in quarantine is kept. The caller
+    /// has the data directory for itself.
+    ///
+    /// # Errors
+    /// If others cannot be removed.
+    pub(crate) fn begin(&self, generation: u64) -> anyhow::Result<()> {
+        self.named(generation);
+        *self.quarantine.lock() = quarantine::read(&self.dir, generation)?;
         let quarantined = self.quarantine.lock().as_ref().map(|quarantine| quarantine.generation);
         if let Some(quarantined) = quarantined.filter(|quarantined| *quarantined != generation) {
             self.retire(quarantined).context("cannot keep a damaged state")?;
         }
-        let here = || format!("cannot read {}", self.dir.display());
-        for entry in fs::read_dir(&self.dir).with_context(here)? {
-            let other = entry.with_context(here)?.path();
-            let name = other.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let is_one = name == NAME || name.strip_prefix("state-").is_some_and(is_number);
-            if is_one && other != path {
-                tracing::info!(path = %other.display(), "removing a state that is not in use");
-                let gone = || format!("cannot remove {}", other.display());
-                fs::remove_dir_all(&other).with_context(gone)?;
-            }
+        if quarantined == Some(generation) {
+            // It is not opened, but another one will take its place.
+            self.opened.lock().insert(generation, InUse::default());
         }
+        let all = self.all().with_context(|| format!("cannot read {}", self.dir.display()))?;
+        for (_, other) in all.into_iter().filter(|(other, _)| *other != generation) {
+            tracing::info!(path = %other.display(), "removing a state that is not in use");
+            let gone = || format!("cannot remove {}", other.display());
+            fs::remove_dir_all(&other).with_context(gone)?;
+        }
+        Ok(())
+    }
+
+    /// Opens one, or makes it.
+    ///
+    /// # Errors
+    /// [`Fault`] if it cannot be opened.
+    pub(crate) fn open(&self, generation: u64) -> Result<FjallStore, Fault> {
+        let store = FjallStore::open(&self.path(generation), &self.options)?;
         self.opened.lock().insert(generation, store.in_use());
-        self.named(generation);
         Ok(store)
+    }
+
+    /// Opens one that must be there.
+    ///
+    /// # Errors
+    /// [`Fault::Damaged`] if it is gone, any [`Fault`] if it cannot be opened.
+    pub(crate) fn open_existing(&self, generation: u64) -> Result<FjallStore, Fault> {
+        let path = self.path(generation);
+        if !path.is_dir() {
+            let why = format!("{} is gone", path.display());
+            return Err(Fault::Damaged { keyspace: "the store", why });
+        }
+        self.open(generation)
+    }
+
+    /// What stands beside the tree of the newest state that can be read, and which one that is. Nothing
+    /// says which one was in use.
+    pub(crate) fn newest(&self) -> Option<(u64, Meta)> {
+        let all = self.all().unwrap_or_default();
+        all.into_iter().rev().find_map(|(generation, path)| {
+            let store = FjallStore::open(&path, &self.options).ok()?;
+            Some((generation, Meta::read(&store).ok()??))
+        })
     }
 
     /// The log names this one now, for good.
@@ -149,9 +197,7 @@ impl Stores {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let store = FjallStore::open(&path, &self.options)?;
-        self.opened.lock().insert(generation, store.in_use());
-        Ok(Box::new(store))
+        Ok(Box::new(self.open(generation)?))
     }
 }
 
@@ -179,6 +225,7 @@ mod tests {
             fs::create_dir(dir.path().join(name)).expect("a directory");
         }
         let stores = Stores::new(dir.path(), StoreOptions::default());
+        stores.begin(0).expect("the others go");
         let first = stores.open(0).expect("it opens");
         assert_eq!(names(dir.path()), ["log", "state", "state-x"]);
         let second = stores.make(1).expect("it is made");

@@ -13,7 +13,7 @@ use replica::log::{Log, RealDisk};
 use replica::node::NodeError;
 use replica::snapshots::SnapshotJob;
 use replica::{BigReads, Input, Machine, Node, NodeConfig, Now, Published, Read, Report, Work};
-use state::{Flush, Members, State};
+use state::{Fault, Flush, Members, State};
 
 use crate::mailbox::Mailbox;
 use crate::peers::Peers;
@@ -124,11 +124,25 @@ fn broken(what: &str, why: &dyn std::fmt::Display) -> ! {
 
 fn node_broken(error: &NodeError) -> ! {
     match error {
-        NodeError::Log(_) | NodeError::Raft(_) => broken("the log", error),
+        NodeError::Log(_) | NodeError::Raft(_) | NodeError::NothingKnown => {
+            broken("the log", error)
+        }
         NodeError::State(_) => {
             tracing::error!(%error, "the server stops");
             std::process::exit(EXIT_BROKEN)
         }
+    }
+}
+
+/// What the store answered: damage is for the Node, which has another server heal it.
+fn ask<T>(answer: Result<T, Fault>, inputs: &Mailbox<Input>) -> Option<T> {
+    match answer {
+        Ok(answer) => Some(answer),
+        Err(fault @ Fault::Damaged { .. }) => {
+            inputs.put([Input::Damaged(fault.to_string())]);
+            None
+        }
+        Err(fault) => broken("the store", &fault),
     }
 }
 
@@ -146,17 +160,16 @@ impl Replica {
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
         let members = Arc::clone(&state.meta().members);
-        let node = Node::new(log, state.meta(), sessions, config)?;
+        let node = match stores.quarantine() {
+            None => Node::new(log, state.meta(), sessions, config)?,
+            Some(quarantine) => Node::without_state(log, state.meta(), config, &quarantine.why)?,
+        };
         let started = Instant::now();
         let machine = Machine::new(state, me).with_clock(move || milliseconds(started.elapsed()));
         let published = Arc::clone(machine.published());
-        let node = match stores.quarantine() {
-            None => node,
-            Some(quarantine) => {
-                published.shut_down(&quarantine.why);
-                node.in_quarantine(&quarantine.why)
-            }
-        };
+        if let Some(quarantine) = stores.quarantine() {
+            published.shut_down(&quarantine.why);
+        }
         let part = Arc::new(AtomicU8::new(match peers {
             None => Part::Standalone as u8,
             Some(_) => Part::Looking as u8,
@@ -317,9 +330,8 @@ impl NodeThread {
     fn reap(&mut self) {
         let per_second = f64::from(self.reaping.per_minute) / 60.0;
         let most = ((per_second * self.reaping.every.as_secs_f64()) as usize).max(1);
-        self.node
-            .reap(&self.published.view(), most)
-            .unwrap_or_else(|fault| broken("the store", &fault));
+        let reaped = self.node.reap(&self.published.view(), most);
+        ask(reaped, &self.inbox);
     }
 }
 
@@ -340,9 +352,9 @@ fn run_machine(
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
-                if matches!(report, Report::Installed { .. }) {
-                    let source =
-                        machine.source().unwrap_or_else(|fault| broken("the store", &fault));
+                if matches!(report, Report::Installed { .. })
+                    && let Some(source) = ask(machine.source(), inputs)
+                {
                     machine.published().put_durable(Arc::new(source));
                 }
                 match report {
@@ -356,11 +368,11 @@ fn run_machine(
                     }
                 }
             }
-            flush(&mut machine, false, flushes);
+            flush(&mut machine, false, flushes, inputs);
         }
         if has_time || Instant::now() >= next_flush || machine.published().take_awaited() {
             next_flush = Instant::now() + FLUSH_EVERY;
-            flush(&mut machine, true, flushes);
+            flush(&mut machine, true, flushes, inputs);
         }
         if !open {
             break;
@@ -370,9 +382,15 @@ fn run_machine(
 }
 
 /// Passes on what there is to write to the store; with `begin` whatever was changed.
-fn flush(machine: &mut Machine, begin: bool, flushes: &Mailbox<Arc<Flush>>) {
-    let flush = machine.take_flush(begin).unwrap_or_else(|fault| broken("the store", &fault));
-    flush.map(|flush| flushes.put([flush]));
+fn flush(
+    machine: &mut Machine,
+    begin: bool,
+    flushes: &Mailbox<Arc<Flush>>,
+    inputs: &Mailbox<Input>,
+) {
+    if let Some(flush) = ask(machine.take_flush(begin), inputs).flatten() {
+        flushes.put([flush]);
+    }
 }
 
 fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>, published: &Published) {
@@ -380,9 +398,8 @@ fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>, published: 
     loop {
         let open = flushes.take(&mut taken, Duration::from_secs(3600));
         for flush in taken.drain(..) {
-            let done = flush.run().and_then(|()| flush.sync());
-            done.unwrap_or_else(|fault| broken("the store", &fault));
-            if let Some(source) = flush.source() {
+            let done = ask(flush.run().and_then(|()| flush.sync()), inputs);
+            if let Some(source) = done.and_then(|()| flush.source()) {
                 let source = Arc::new(source);
                 published.put_durable(Arc::clone(&source));
                 inputs.put_quietly(Input::Durable(source));
@@ -401,7 +418,7 @@ fn run_snapshots(stores: &Stores, jobs: &Mailbox<SnapshotJob>, inputs: &Mailbox<
         stores.tidy();
         for job in taken.drain(..) {
             let done = job.run(&mut |generation| stores.make(generation));
-            inputs.put([done.unwrap_or_else(|fault| broken("the store", &fault))]);
+            inputs.put(ask(done, inputs));
         }
         if !open {
             return;

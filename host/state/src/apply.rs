@@ -91,6 +91,26 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// That of the state in a store; none in an empty one.
+    ///
+    /// # Errors
+    /// [`Fault::Newer`] if a newer program wrote it, any other [`Fault`] if the store fails.
+    pub fn read(store: &dyn Store) -> Result<Option<Self>, Fault> {
+        let view = store.view();
+        let Some(format) = view.get(Keyspace::Meta, FORMAT_KEY)? else { return Ok(None) };
+        let found = format.first_chunk::<4>().map_or(u32::MAX, |f| u32::from_be_bytes(*f));
+        if found > STORE_FORMAT {
+            return Err(Fault::Newer { what: "the store", found, known: STORE_FORMAT });
+        }
+        Self::of(view.as_ref()).map(Some)
+    }
+
+    fn of(view: &dyn ReadView) -> Result<Self, Fault> {
+        let row = view.get(Keyspace::Meta, META_KEY)?;
+        let meta = row.and_then(|row| rmp_serde::from_slice(&row).ok());
+        meta.ok_or_else(|| damaged_meta("it cannot be decoded"))
+    }
+
     /// The boot of a server whose commands are taken, 0 if there is none.
     pub fn boot_of(&self, server: u32) -> u64 {
         self.origins.get(&server).map_or(0, |(boot, _)| *boot)
@@ -165,18 +185,9 @@ impl State {
     ) -> Result<Self, Fault> {
         let store: Arc<dyn Store> = Arc::from(store);
         let acls = Arc::new(AclTable::new());
-        let format = store.view().get(Keyspace::Meta, FORMAT_KEY)?;
-        let meta = match format {
+        let meta = match Meta::read(store.as_ref())? {
             None => birth(store.as_ref(), &acls, founders)?,
-            Some(format) => {
-                let found = format.first_chunk::<4>().map_or(u32::MAX, |f| u32::from_be_bytes(*f));
-                if found > STORE_FORMAT {
-                    return Err(Fault::Newer { what: "the store", found, known: STORE_FORMAT });
-                }
-                let row = store.view().get(Keyspace::Meta, META_KEY)?;
-                let meta = row.and_then(|row| rmp_serde::from_slice(&row).ok());
-                meta.ok_or_else(|| damaged_meta("it cannot be decoded"))?
-            }
+            Some(meta) => meta,
         };
         is_known(meta.settings.apply_version, hooks.apply_version())?;
         // What it starts from is durable: the log may be trimmed up to there.
@@ -268,9 +279,7 @@ impl State {
     /// [`Fault`] if the store fails.
     pub fn source(&self) -> Result<Source, Fault> {
         self.store.sync()?;
-        let row = self.base.get(Keyspace::Meta, META_KEY)?;
-        let meta = row.and_then(|row| rmp_serde::from_slice(&row).ok());
-        let meta = meta.ok_or_else(|| damaged_meta("it cannot be decoded"))?;
+        let meta = Meta::of(self.base.as_ref())?;
         Ok(Source::new(Arc::clone(&self.base), meta))
     }
 

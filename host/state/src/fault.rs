@@ -8,10 +8,11 @@ pub enum Fault {
     /// The store failed. Nothing is retried on it; reopening replays the log.
     #[error("the store failed: {0}; restart the server, which replays its log")]
     Store(String),
-    /// A row cannot be decoded: the disk or the program is at fault.
-    #[error("a row of {keyspace} is damaged: {why}")]
+    /// What is stored is not what was written: the disk or the program is at fault. Another server's state
+    /// heals it.
+    #[error("{keyspace}: what is stored is damaged: {why}")]
     Damaged {
-        /// Which keyspace.
+        /// Which keyspace, or what else.
         keyspace: &'static str,
         /// What is wrong with it.
         why: String,

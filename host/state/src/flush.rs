@@ -97,6 +97,8 @@ enum Step {
     Gathered { view: Arc<View>, dirty: Vec<Arc<Cell>> },
     /// The store, with all of it.
     Written(Arc<dyn ReadView>),
+    /// The store failed meanwhile.
+    Failed(Fault),
 }
 
 impl Flush {
@@ -145,8 +147,17 @@ impl Flush {
         let (view, dirty) = match &*step {
             Step::Gathered { view, dirty } => (view, dirty),
             Step::Written(store) => return Ok(Arc::clone(store)),
+            Step::Failed(fault) => return Err(fault.clone()),
         };
-        let changed = dirty.len();
+        let written = self.commit(view, dirty);
+        *step = match &written {
+            Ok(store) => Step::Written(Arc::clone(store)),
+            Err(fault) => Step::Failed(fault.clone()),
+        };
+        written
+    }
+
+    fn commit(&self, view: &View, dirty: &[Arc<Cell>]) -> Result<Arc<dyn ReadView>, Fault> {
         let rows = |batch: &mut dyn Batch| {
             self.recent.put_into(batch);
             let (mut key, mut row) = (Vec::new(), Vec::new());
@@ -180,8 +191,7 @@ impl Flush {
             })?;
         }
         let written = self.store.view();
-        view.known.fill(&written, self.index(), changed)?;
-        *step = Step::Written(Arc::clone(&written));
+        view.known.fill(&written, self.index(), dirty.len())?;
         Ok(written)
     }
 
@@ -204,7 +214,7 @@ impl Step {
     fn written(&self) -> Option<Arc<dyn ReadView>> {
         match self {
             Self::Written(store) => Some(Arc::clone(store)),
-            Self::Gathered { .. } => None,
+            Self::Gathered { .. } | Self::Failed(_) => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The ordered store: a trait, and its two implementations. The only file that names fjall, with
-//! `store/journal.rs` beside it, which knows the form of its journal.
+//! `store/journal.rs` beside it, which knows the form of its journal, and `store/errors.rs`, which
+//! knows its errors.
 //!
 //! Invariants:
 //! * A batch is written whole or not at all, across keyspaces.
@@ -7,6 +8,7 @@
 //! * A commit is not durable until [`Store::sync`]; after a crash the store may have lost the last
 //!   batches, but never one in the middle: the log replays the rest.
 
+mod errors;
 mod journal;
 
 use std::ops::Bound;
@@ -14,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use fjall::{Database, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{AbstractTree as _, Database, KeyspaceCreateOptions, PersistMode, Readable};
 use imbl::OrdMap;
 use parking_lot::Mutex;
 
@@ -99,8 +101,15 @@ impl FjallStore {
     /// # Errors
     /// [`Fault::InUse`] if another process has it open, [`Fault::Store`] if it cannot be read.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, Fault> {
-        let file_fault = |e: std::io::Error| Fault::Store(format!("its journal: {e}"));
-        let mut torn_tail = journal::look(path).map_err(file_fault)?;
+        let file_fault = |e: std::io::Error| match errors::is_of_file(&e) {
+            true => errors::damaged(format!("its journal: {e}")),
+            false => Fault::Store(format!("its journal: {e}")),
+        };
+        let found = journal::look(path).map_err(file_fault)?;
+        let (mut torn_tail, written) = (found.torn_tail, found.seqno);
+        if let Some(why) = found.damage {
+            return Err(errors::damaged(why));
+        }
         let mut database = open_database(path, options);
         if let (Err(fjall::Error::JournalRecovery(_) | fjall::Error::Io(_)), Some(tail)) =
             (&database, &mut torn_tail)
@@ -109,10 +118,9 @@ impl FjallStore {
             journal::cut(tail, &path.join("lock"), &damaged).map_err(file_fault)?;
             database = open_database(path, options);
         }
-        let database = database.map_err(|e| match e {
-            fjall::Error::Locked => Fault::InUse,
-            other => store_fault(other),
-        })?;
+        let database = database.map_err(|error| errors::sort(&error))?;
+        let is_there = |keyspace: &Keyspace| database.keyspace_exists(keyspace.name());
+        let lacks: Vec<_> = Keyspace::ALL.into_iter().filter(|k| !is_there(k)).collect();
         let open = |keyspace: Keyspace| {
             database.keyspace(keyspace.name(), || {
                 let memtable_bytes = match keyspace {
@@ -126,8 +134,15 @@ impl FjallStore {
                     .manual_journal_persist(true)
             })
         };
-        let keyspaces: Vec<_> =
-            Keyspace::ALL.into_iter().map(open).collect::<Result<_, _>>().map_err(store_fault)?;
+        let keyspaces: Vec<_> = Keyspace::ALL
+            .into_iter()
+            .map(open)
+            .collect::<Result<_, _>>()
+            .map_err(|error| errors::sort(&error))?;
+        let in_tables = keyspaces.iter().filter_map(|k| k.tree.get_highest_persisted_seqno()).max();
+        if let Some(why) = is_torn_apart(&lacks, in_tables, torn_tail.as_ref(), written) {
+            return Err(errors::damaged(why));
+        }
         let Ok(keyspaces) = keyspaces.try_into() else { unreachable!("one for each of ALL") };
         Ok(Self { database, keyspaces: Arc::new(keyspaces), torn_tail })
     }
@@ -137,9 +152,46 @@ impl FjallStore {
         InUse(Arc::downgrade(&self.keyspaces))
     }
 
+    /// What an error of a write means. fjall flushes and compacts on a thread of its own, and says of a
+    /// failure there only that there was one: whether it met damage is found by reading everything.
+    fn fault(&self, error: &fjall::Error) -> Fault {
+        if !matches!(error, fjall::Error::Poisoned) {
+            return errors::sort(error);
+        }
+        let snapshot = self.database.snapshot();
+        let of = |keyspace: &fjall::Keyspace| {
+            let rows = snapshot.iter(keyspace);
+            rows.map(fjall::Guard::into_inner).find_map(Result::err)
+        };
+        let found = self.keyspaces.iter().find_map(of);
+        errors::sort(&found.unwrap_or(fjall::Error::Poisoned))
+    }
+
     /// What was dropped at the end of the journal when it was opened; the log has it too.
     pub fn torn_tail(&self) -> Option<&TornTail> {
         self.torn_tail.as_ref()
+    }
+}
+
+/// What of the store is gone while other parts of it are there, if anything is. A keyspace's rows are in
+/// its tables up to some batch, and in the journal from there on: a journal that was cut back to before
+/// what the tables have is not one that lost what was not synced.
+fn is_torn_apart(
+    lacks: &[Keyspace],
+    in_tables: Option<u64>,
+    torn_tail: Option<&TornTail>,
+    written: Option<u64>,
+) -> Option<String> {
+    // A crash may have come while it was made.
+    if !lacks.is_empty() && (in_tables.is_some() || written.is_some()) {
+        let names: Vec<_> = lacks.iter().map(|keyspace| keyspace.name()).collect();
+        return Some(format!("the keyspaces {names:?} are gone"));
+    }
+    match (torn_tail, in_tables, written) {
+        (Some(_), Some(in_tables), Some(written)) if in_tables > written => Some(format!(
+            "the journal ends with batch {written}, and the tables have up to {in_tables}"
+        )),
+        _ => None,
     }
 }
 
@@ -153,7 +205,8 @@ fn open_database(path: &Path, options: &StoreOptions) -> fjall::Result<Database>
         .open()
 }
 
-/// Whether a store on disk, or a picture of it, is still held by anybody.
+/// Whether a store on disk, or a picture of it, is still held by anybody. By default it never was.
+#[derive(Default)]
 pub struct InUse(Weak<[fjall::Keyspace; 7]>);
 
 impl InUse {
@@ -171,7 +224,7 @@ struct FjallView {
 impl ReadView for FjallView {
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         let keyspace = &self.keyspaces[keyspace as usize];
-        let value = self.snapshot.get(keyspace, key).map_err(store_fault)?;
+        let value = self.snapshot.get(keyspace, key).map_err(|error| errors::sort(&error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -187,7 +240,7 @@ impl ReadView for FjallView {
             .range::<&[u8], _>(keyspace, (Bound::Included(from), Bound::Excluded(to)))
             .take(most)
             .map(|guard| {
-                let (key, value) = guard.into_inner().map_err(store_fault)?;
+                let (key, value) = guard.into_inner().map_err(|error| errors::sort(&error))?;
                 Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
             })
             .collect()
@@ -218,16 +271,12 @@ impl Store for FjallStore {
     fn commit(&self, fill: &mut dyn FnMut(&mut dyn Batch)) -> Result<(), Fault> {
         let mut batch = FjallBatch { batch: self.database.batch(), keyspaces: &self.keyspaces };
         fill(&mut batch);
-        batch.batch.commit().map_err(store_fault)
+        batch.batch.commit().map_err(|error| self.fault(&error))
     }
 
     fn sync(&self) -> Result<(), Fault> {
-        self.database.persist(PersistMode::SyncData).map_err(store_fault)
+        self.database.persist(PersistMode::SyncData).map_err(|error| self.fault(&error))
     }
-}
-
-fn store_fault(error: fjall::Error) -> Fault {
-    Fault::Store(error.to_string())
 }
 
 type Tables = [OrdMap<Vec<u8>, Bytes>; 7];

@@ -1,6 +1,9 @@
 //! One fault after the other; after each, all servers serve again.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -28,9 +31,13 @@ enum Fault {
     Pair,
     /// Nobody hears anybody.
     Split,
+    /// A server is killed, and loses its data; while it has none nothing else goes wrong.
+    Wipe,
+    /// The same with a log that is damaged while the server does not run.
+    DamageLog,
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 14] = [
     Fault::Kill,
     Fault::KillLeader,
     Fault::KillTwo,
@@ -43,10 +50,14 @@ const FAULTS: [Fault; 12] = [
     Fault::OneWay,
     Fault::Pair,
     Fault::Split,
+    Fault::Wipe,
+    Fault::DamageLog,
 ];
 
 /// The longest time that a fault lasts.
 const LASTS_MAX_MS: usize = 4000;
+/// How long a server may take to vote again that lost its data.
+const REJOINS_MAX: Duration = Duration::from_secs(60);
 /// The longest time between two.
 const CALM_MAX_MS: usize = 1500;
 
@@ -99,9 +110,29 @@ pub(super) fn one(
             let ways = (0..servers).flat_map(|a| others(a, servers).map(move |b| (a, b)));
             cut(ensemble, &ways.collect::<Vec<_>>(), lasts, random);
         }
+        Fault::Wipe => {
+            ensemble.kill(at)?;
+            fs::remove_dir_all(ensemble.home(at).join("data"))?;
+            std::thread::sleep(lasts);
+            ensemble.start(at)?;
+        }
+        Fault::DamageLog => {
+            ensemble.kill(at)?;
+            damage_log(&ensemble.home(at).join("data/log"))?;
+            std::thread::sleep(lasts);
+            ensemble.start(at)?;
+        }
     }
     let ended = Instant::now();
     let leader = ensemble.wait()?;
+    if matches!(fault, Fault::Wipe | Fault::DamageLog) {
+        while !ensemble.all_vote(leader) {
+            if ended.elapsed() > REJOINS_MAX {
+                return Err(io::Error::other(format!("server {} does not vote again", at + 1)));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
     println!(
         "chaos: {fault:?} of server {} for {} ms, all serve {} ms later, server {} leads",
         at + 1,
@@ -118,6 +149,20 @@ fn kill(ensemble: &mut Ensemble, which: &[usize], lasts: Duration) -> io::Result
     which.iter().try_for_each(|at| ensemble.kill(*at))?;
     std::thread::sleep(lasts);
     which.iter().try_for_each(|at| ensemble.start(*at))
+}
+
+/// Changes a bit of the first record of the newest segment, which was durable long ago.
+fn damage_log(log: &Path) -> io::Result<()> {
+    const AT: u64 = 540;
+    let paths =
+        fs::read_dir(log)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let segments =
+        paths.into_iter().filter(|path| path.extension().is_some_and(|e| e == "segment"));
+    let newest = segments.max().ok_or(io::ErrorKind::NotFound)?;
+    let file = fs::OpenOptions::new().read(true).write(true).open(newest)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, AT)?;
+    file.write_all_at(&[byte[0] ^ 16], AT)
 }
 
 fn cut(ensemble: &Ensemble, ways: &[Way], lasts: Duration, random: &mut Random) {

@@ -1,6 +1,7 @@
 //! Chaos on real processes: three servers, clients that write, read and watch through all of them,
-//! and faults, drawn from a seed: `kill -9` of one, two or all, SIGSTOP, SIGTERM, and a network between
-//! the servers that is cut, in one direction or both.
+//! and faults, drawn from a seed: `kill -9` of one, two or all, SIGSTOP, SIGTERM, a network between
+//! the servers that is cut, in one direction or both, and a server that loses its data, or whose log is
+//! damaged, while the others have theirs.
 //!
 //! What is checked, always:
 //! * Each acknowledged write was carried out, once; of one without an answer it is found out by the

@@ -233,6 +233,19 @@ impl Ensemble {
         Some(mode.to_owned()).filter(|mode| mode != "looking")
     }
 
+    /// Whether all of the Vivariums vote, as the server `at` knows it.
+    pub fn all_vote(&self, at: usize) -> bool {
+        let Program::Vivarium(binary) = &self.program else { return true };
+        let mut command = Command::new(binary);
+        command.args(["member", "list", "--server"]).arg(self.clients[at].to_string());
+        command.arg("--data-dir").arg(self.home(at).join("data"));
+        let listed = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
+        listed.is_ok_and(|listed| {
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            listed.lines().filter(|line| line.trim_end().ends_with("votes")).count() == self.count()
+        })
+    }
+
     /// Who leads, if somebody says so.
     pub fn leader(&self) -> Option<usize> {
         (0..self.count()).find(|at| self.mode(*at).as_deref() == Some("leader"))

@@ -51,6 +51,12 @@ counts! {
     healings: "states that went bad and were replaced",
     /// Data lost.
     wipes: "servers that lost all their data",
+    /// Logs damaged.
+    logs_damaged: "servers whose logs were damaged",
+    /// Stores damaged.
+    stores_damaged: "states of which a row could not be read any more",
+    /// Damaged stores that were found.
+    stores_healed: "states that could not be read and were replaced",
     /// Taking part anew.
     rejoins: "servers that took part anew, with another id for raft",
     /// Cut off.

@@ -179,8 +179,10 @@ impl Ensemble {
 
     /// Whether all are complete, and no state has gone bad, or is to.
     pub fn is_sound(&self) -> bool {
-        let is_bad =
-            |id: &u64, server: &Server| self.corrupted.contains(id) || server.is_quarantined();
+        let is_bad = |id: &u64, server: &Server| {
+            let is_wrong = self.corrupted.contains(id) || server.is_quarantined();
+            is_wrong || server.has_damaged_store()
+        };
         self.is_complete()
             && self.doomed.is_empty()
             && !self.servers.iter().any(|(id, server)| is_bad(id, server))

@@ -24,6 +24,8 @@ pub enum Fall {
     Stop,
     /// With its power and all its data.
     Wiped,
+    /// Killed, and then its log is damaged.
+    LogDamaged,
     /// The same, by an operator, because it was removed from the ensemble.
     Removed,
 }
@@ -130,7 +132,11 @@ impl Faults {
                 trouble.well_since_ms = now_ms;
             }
             trouble.power_at_ms = None;
-            ensemble.server(*id).disk.limit_space(None);
+            let server = ensemble.server(*id);
+            server.disk.limit_space(None);
+            if !server.is_quarantined() {
+                server.mend_stores();
+            }
         }
         ensemble.network.heal(now_ms);
     }
@@ -229,7 +235,11 @@ impl Faults {
         let planted = self.planted;
         let is_sound = ensemble.is_sound() && self.is_in_touch(ensemble, now_ms);
         let server = ensemble.server(id);
-        match rng.below(25) {
+        match rng.below(29) {
+            25 | 26 if is_sound => return vec![(id, Fall::LogDamaged)],
+            27 | 28 if is_sound => {
+                counts.stores_damaged += u64::from(server.damage_store(rng));
+            }
             0..=2 => return vec![(id, Fall::Power)],
             3..=6 => {
                 server.disk.fail_from(rng.below(25));

@@ -20,6 +20,8 @@ pub struct Planted {
     pub reuse_boot: bool,
     /// A server that has lost its data takes part at once, as if it had never had any.
     pub vote_without_data: bool,
+    /// A server whose log is damaged goes on with the id for raft that it had, without what it promised.
+    pub vote_with_damaged_log: bool,
     /// A state that goes bad is always the leader's, or always a follower's, and no checker is told.
     pub corrupt: Option<Whose>,
     /// A server that starts again does not know any more that its state is of no use.
@@ -100,6 +102,7 @@ pub const OTHERS: &[Mutant] = &[
     },
     Mutant { name: "reuse_boot", plant: |planted| planted.reuse_boot = true },
     Mutant { name: "vote_without_data", plant: |planted| planted.vote_without_data = true },
+    Mutant { name: "vote_with_damaged_log", plant: |planted| planted.vote_with_damaged_log = true },
     Mutant { name: "corrupt_leader", plant: |planted| planted.corrupt = Some(Whose::Leader) },
     Mutant { name: "corrupt_follower", plant: |planted| planted.corrupt = Some(Whose::Follower) },
     Mutant { name: "forget_quarantine", plant: |planted| planted.forget_quarantine = true },

@@ -446,6 +446,9 @@ impl Sim {
                 self.counts.installs += 1;
                 self.ensemble.doomed.remove(&server);
                 self.counts.healings += u64::from(self.ensemble.corrupted.remove(&server));
+                let healed = self.ensemble.server(server);
+                self.counts.stores_healed += u64::from(healed.has_damaged_store());
+                healed.mend_stores();
                 self.happened(Event::Installed { server })
             }
             Did::Quarantined => {
@@ -509,6 +512,7 @@ impl Sim {
         self.faults.ended(id);
         self.ensemble.doomed.remove(&id);
         let server = self.ensemble.server(id);
+        let mut loses_data = false;
         let how = match fall {
             Fall::Power => {
                 self.counts.power += 1;
@@ -530,7 +534,20 @@ impl Sim {
                     }
                 }
             }
+            Fall::LogDamaged => {
+                server.crash(false, &mut self.rng);
+                match server.damage_log(&mut self.rng) {
+                    true => {
+                        self.counts.logs_damaged += 1;
+                        server.wipe(self.rng.next_u64() | 1);
+                        loses_data = true;
+                        "killed, and its log is damaged"
+                    }
+                    false => "killed",
+                }
+            }
             Fall::Wiped | Fall::Removed => {
+                loses_data = true;
                 match fall {
                     Fall::Removed => self.counts.removals += 1,
                     _ => self.counts.wipes += 1,
@@ -550,7 +567,7 @@ impl Sim {
         let power = matches!(fall, Fall::Power | Fall::Wiped | Fall::Removed);
         self.ensemble.down(id, power, self.now_ms, &mut self.rng);
         self.happened(Event::Crashed { server: id, how })?;
-        if matches!(fall, Fall::Wiped | Fall::Removed) {
+        if loses_data {
             self.ensemble.corrupted.remove(&id);
             self.first_index.remove(&id);
             self.happened(Event::Wiped { server: id })?;

@@ -16,10 +16,10 @@ use proto::Id;
 use replica::log::{Entry, Log, LogError, Options, Position, SimDisk, SimRng};
 use replica::raft::payload;
 use replica::{
-    Authenticator, BigReads, Input, Machine, Node, NodeConfig, PeerMessage, Policy, Quarantine,
-    Sasl,
+    Authenticator, BigReads, Input, Machine, Marked, Node, NodeConfig, PeerMessage, Policy,
+    Quarantine, Sasl,
 };
-use state::{Members, NoHooks, Settings, State};
+use state::{Fault, Members, NoHooks, Settings, State};
 
 use self::life::{ApplyClock, Around, Life, REAP_MS, TICK_MS};
 use super::membership;
@@ -160,11 +160,15 @@ impl Server {
         self.nonce
     }
 
-    /// It has lost its data; the process does not run.
+    /// It has lost its data, or gives it up because its log is damaged; the process does not run.
     pub fn wipe(&mut self, nonce: u64) {
+        let keeps_id = match self.has_damaged_log() {
+            true => self.planted.vote_with_damaged_log,
+            false => self.planted.vote_without_data,
+        };
         (self.disk, self.stores) = (SimDisk::new(), BTreeMap::from([(0, SimStore::default())]));
         (self.took_part, self.quarantine) = (false, None);
-        if !self.planted.vote_without_data {
+        if !keeps_id {
             (self.raft_id, self.nonce) = (None, nonce);
         }
     }
@@ -206,13 +210,24 @@ impl Server {
         self.boots += u64::from(self.boots == 0 || !self.planted.reuse_boot);
         let mut log = log;
         log.plant(self.planted.log);
-        let generation = replica::node::generation(&log);
-        let mut state = self.open_state(generation)?;
+        let generation = Marked::of(&log).generation;
         self.quarantine.take_if(|quarantine| quarantine.generation != generation);
         let quarantine = self.quarantine.clone().filter(|_| !self.planted.forget_quarantine);
-        let replayed = match &quarantine {
-            None => replay_committed(&mut state, &mut log)?,
-            Some(_) => Vec::new(),
+        // What the log does not name is of no use.
+        self.stores.retain(|known, _| *known == generation);
+        let opened = match &quarantine {
+            None => self.open_and_replay(generation, &mut log)?,
+            Some(_) => None,
+        };
+        let mut quarantine = quarantine;
+        if quarantine.is_none() && opened.is_none() {
+            let why = "simulated damage".to_owned();
+            quarantine = Some(Quarantine { generation, why });
+            self.quarantine.clone_from(&quarantine);
+        }
+        let (state, replayed) = match opened {
+            Some(opened) => opened,
+            None => (self.no_state()?, Vec::new()),
         };
         let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
         let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
@@ -232,7 +247,10 @@ impl Server {
         let me = (config.server, config.boot);
         let (first, last, applied) = (log.first_index(), log.last_index(), state.meta().applied);
         let vote = (log.hard_state().term, log.hard_state().vote);
-        let node = Node::new(log, state.meta(), sessions, config);
+        let node = match &quarantine {
+            None => Node::new(log, state.meta(), sessions, config),
+            Some(why) => Node::without_state(log, state.meta(), config, &why.why),
+        };
         let node = match node {
             Ok(node) => node.with_mutants(self.planted.node),
             Err(error) => return Err(wrong(&error)),
@@ -242,13 +260,9 @@ impl Server {
         let machine = machine.with_clock(clock.reader()).with_comparisons(COMPARED_EVERY);
         let published = Arc::clone(machine.published());
         let is_quarantined = quarantine.is_some();
-        let node = match quarantine {
-            None => node,
-            Some(Quarantine { why, .. }) => {
-                published.shut_down(&why);
-                node.in_quarantine(&why)
-            }
-        };
+        if let Some(Quarantine { why, .. }) = quarantine {
+            published.shut_down(&why);
+        }
         let source = machine.source().map_err(|fault| wrong(&fault))?;
         let (timeout_ms_min, timeout_ms_max) = self.sizes.timeouts_ms;
         let policy = Policy {
@@ -298,9 +312,78 @@ impl Server {
         })
     }
 
-    fn open_state(&mut self, generation: u64) -> Result<State, End> {
-        // What the log does not name is of no use.
-        self.stores.retain(|known, _| *known == generation);
+    /// The state that goes with a log, with all that is committed applied; `None` if it is damaged.
+    fn open_and_replay(
+        &mut self,
+        generation: u64,
+        log: &mut Log<SimDisk>,
+    ) -> Result<Option<(State, Entries)>, End> {
+        self.served(true);
+        let opened = (|| {
+            let Some(mut state) = self.open_state(generation)? else { return Ok(None) };
+            let replayed = replay_committed(&mut state, log)?;
+            Ok(replayed.map(|replayed| (state, replayed)))
+        })();
+        self.served(false);
+        opened
+    }
+
+    /// Whether it is the server that reads its stores.
+    fn served(&self, is_served: bool) {
+        self.stores.values().for_each(|store| store.served(is_served));
+    }
+
+    /// A row of its state cannot be read any more; false if there is none.
+    pub fn damage_store(&self, rng: &mut SimRng) -> bool {
+        self.stores.last_key_value().is_some_and(|(_, store)| store.damage(rng))
+    }
+
+    /// Whether a row of its state cannot be read.
+    pub fn has_damaged_store(&self) -> bool {
+        self.stores.values().any(SimStore::is_damaged)
+    }
+
+    /// Another state took the place of the one that could not be read; or it can be read again.
+    pub fn mend_stores(&self) {
+        self.stores.values().for_each(SimStore::mend);
+    }
+
+    /// A bit of its log is another, where that is found; the process does not run. False if no such bit
+    /// was found.
+    pub fn damage_log(&mut self, rng: &mut SimRng) -> bool {
+        let names = replica::log::Disk::list(&self.disk).unwrap_or_default();
+        for _ in 0..20 {
+            let Some(name) = names.get(rng.below(names.len() as u64) as usize) else { break };
+            let bytes = self.disk.content(name).map_or(0, |content| content.len() as u64);
+            let (at, bit) = (rng.below(bytes.clamp(1, 4096)), rng.below(8) as u8);
+            let copy = self.disk.fork();
+            copy.flip_bit(name, at, bit);
+            if let Err(LogError::Damaged(_)) = Log::open(copy, self.sizes.log.clone()) {
+                self.disk.flip_bit(name, at, bit);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether its log is known to be damaged: its process finds that when it starts.
+    pub fn has_damaged_log(&self) -> bool {
+        matches!(self.open_log_again(), Err(LogError::Damaged(_)))
+    }
+
+    fn open_log_again(&self) -> Result<(), LogError> {
+        Log::open(self.disk.fork(), self.sizes.log.clone()).map(|_| ())
+    }
+
+    /// What stands in for a state of no use.
+    fn no_state(&self) -> Result<State, End> {
+        let (store, hooks) = (Box::new(SimStore::default()), Box::new(NoHooks));
+        let none = Members::founders(&[]);
+        let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &none);
+        state.map_err(|fault| End::Wrong(format!("no state: {fault}")))
+    }
+
+    fn open_state(&mut self, generation: u64) -> Result<Option<State>, End> {
         let store = self.stores.get(&generation);
         let store = store.ok_or_else(|| End::Wrong(format!("no generation {generation}")))?;
         let (store, hooks) = (Box::new(store.clone()), Box::new(NoHooks));
@@ -308,10 +391,12 @@ impl Server {
         let voters = if self.nonce == 0 { &self.voters[..] } else { &[] };
         let state =
             State::open_or_found(store, hooks, self.sizes.cache_bytes, &Members::founders(voters));
-        let state =
-            state.map_err(|fault| End::Wrong(format!("the store does not open: {fault}")))?;
-        let state = state.with_gather_bytes(self.sizes.gather_bytes_max);
-        Ok(state.with_mutants(self.planted.state))
+        let state = match state {
+            Ok(state) => state.with_gather_bytes(self.sizes.gather_bytes_max),
+            Err(Fault::Damaged { .. }) => return Ok(None),
+            Err(fault) => return Err(End::Wrong(format!("the store does not open: {fault}"))),
+        };
+        Ok(Some(state.with_mutants(self.planted.state)))
     }
 
     fn open_log(&self) -> Result<(Log<SimDisk>, Option<bool>), LogError> {
@@ -475,6 +560,9 @@ impl Server {
         did: &mut Vec<Did>,
         sent: &mut Vec<(u64, PeerMessage)>,
     ) -> Result<(), End> {
+        if self.life.is_some() {
+            self.served(true);
+        }
         let Some(life) = &mut self.life else { return Ok(()) };
         let around = Around {
             now_ms,
@@ -485,7 +573,9 @@ impl Server {
             flush_ms: self.sizes.flush_ms,
             slow_entries: self.sizes.slow_entries,
         };
-        life.run(step, around, wires, rng, did, sent)
+        let done = life.run(step, around, wires, rng, did, sent);
+        self.served(false);
+        done
     }
 
     /// Whether a connection has nothing left to do, or to send.
@@ -499,23 +589,27 @@ impl Server {
     }
 }
 
+/// Committed entries: index, term, payload.
+type Entries = Vec<(u64, u64, Bytes)>;
+
 /// Applies what is known to be committed and is not in the store, as a server does before it talks to
-/// others (`server/src/serve.rs`).
-fn replay_committed(
-    state: &mut State,
-    log: &mut Log<SimDisk>,
-) -> Result<Vec<(u64, u64, Bytes)>, End> {
+/// others (`server/src/found.rs`); `None` where the state is damaged.
+fn replay_committed(state: &mut State, log: &mut Log<SimDisk>) -> Result<Option<Entries>, End> {
     let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no replay: {what}"));
     let at = Position { index: state.meta().applied, term: state.meta().term };
     log.reconcile(at).map_err(|error| wrong(&error))?;
     let (next, commit) = (at.index + 1, log.hard_state().commit);
     if commit < next {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     }
     let entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
     for entry in &entries {
-        state.apply(entry.index, entry.term, payload(entry)).map_err(|fault| wrong(&fault))?;
+        match state.apply(entry.index, entry.term, payload(entry)) {
+            Ok(_) => {}
+            Err(Fault::Damaged { .. }) => return Ok(None),
+            Err(fault) => return Err(wrong(&fault)),
+        }
     }
     let committed = |entry: &Entry| (entry.index, entry.term, payload(entry).clone());
-    Ok(entries.iter().map(committed).collect())
+    Ok(Some(entries.iter().map(committed).collect()))
 }

@@ -4,7 +4,7 @@
 //! simulated disk that tears, loses and flips.
 //!
 //! Invariants:
-//! * Names are relative to one directory, and at most one folder deep (`damaged/...`).
+//! * Names are those of files directly in one directory.
 //! * After `write_at` other readers see the bytes; only after `sync_data` do they survive power loss.
 //! * A new, renamed or removed name survives power loss only after `sync_dir`.
 
@@ -30,7 +30,7 @@ pub trait Disk: Send + 'static {
     /// What the disk answered; `NotFound` if there is no such file.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Creates a file, empty; one that exists is emptied. Its folder is created too.
+    /// Creates a file, empty; one that exists is emptied.
     ///
     /// # Errors
     /// What the disk answered.
@@ -146,11 +146,8 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        let path = self.path.join(name);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).open(self.path.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -27,17 +27,11 @@ pub struct Damage {
     pub offset: u64,
     /// What was expected and what was found.
     pub reason: String,
-    /// The copies that were kept, relative to the log's directory. Empty if copying failed.
-    pub kept: Vec<String>,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "segment {} at byte {}: {}", self.segment, self.offset, self.reason)?;
-        if !self.kept.is_empty() {
-            write!(f, "; copies kept: {}", self.kept.join(", "))?;
-        }
-        Ok(())
+        write!(f, "segment {} at byte {}: {}", self.segment, self.offset, self.reason)
     }
 }
 

@@ -308,23 +308,16 @@ impl<D: Disk> Log<D> {
         self.sync()
     }
 
-    /// Makes durable that the state is another snapshot's from now on, with this `marker`, while the
-    /// entries stay: those behind `at`, which the log must have, go on from it.
-    ///
-    /// Blocks on a [`Log::sync`], which covers all that is buffered as well.
-    ///
-    /// # Errors
-    /// [`LogError::Broken`], for good.
+    /// Buffers another `marker`, while the entries stay: as [`Log::marker`], it is kept until the next one,
+    /// or the next install. `at` is where it was put, for whoever reads it.
     ///
     /// # Panics
     /// If the log has no such position, or `marker` is longer than 64 KiB.
-    pub fn replace_marker(&mut self, at: Position, marker: &[u8]) -> Result<(), LogError> {
-        self.check_broken()?;
+    pub fn set_marker(&mut self, at: Position, marker: &[u8]) {
         assert!(marker.len() <= MARKER_BYTES_MAX, "a marker of {} bytes", marker.len());
         assert_eq!(self.term(at.index), Some(at.term), "the log goes on from {at:?}");
         self.batch.marker(Kind::Carried, at, marker);
         self.marker = Some(Marker::new(at, marker, Place::PENDING));
-        self.sync()
     }
 
     /// Makes everything buffered durable: one write, one sync, then the mark. Nothing is done if

@@ -1,4 +1,4 @@
-//! How a log begins: created, opened, or discarded.
+//! How a log begins: created, or opened.
 //!
 //! Invariants:
 //! * Creation is all or nothing: the segment, which makes a log of the directory, gets its name last.
@@ -6,7 +6,6 @@
 //!   is written and synced again before anything is built on it.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use tracing::warn;
 
@@ -26,7 +25,7 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// [`LogError::Missing`] if there is none, [`LogError::NewerVersion`] (nothing is touched),
-    /// [`LogError::Damaged`] (copies are kept in `damaged/`; the server must not vote), and
+    /// [`LogError::Damaged`] (nothing is touched; the server must not vote with it), and
     /// [`LogError::Io`].
     pub fn open(disk: D, options: Options) -> Result<(Self, Recovered), LogError> {
         options.check();
@@ -147,31 +146,6 @@ impl<D: Disk> Log<D> {
         log.rotate(0)?;
         log.write_mark()?;
         Ok(log)
-    }
-
-    /// Removes a log, damaged or not, but for what is in `damaged/`. For a server that will rejoin
-    /// under a new identity. A crash on the way leaves a damaged log, or none.
-    ///
-    /// # Errors
-    /// [`LogError::Io`]; it can be called again.
-    pub fn discard(disk: &D) -> Result<(), LogError> {
-        let mut names = disk.list().map_err(LogError::io("listing the log's directory"))?;
-        names.retain(|name| {
-            segment::parse_name(name).is_some() || segment::parse_spare_name(name).is_some()
-        });
-        // Newest first, and the mark at the end: what is left can never pass for a whole log.
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        for name in &names {
-            disk.remove(name).map_err(LogError::io(format!("removing {name}")))?;
-        }
-        disk.sync_dir().map_err(LogError::io("syncing the log's directory"))?;
-        match disk.remove(mark::NAME) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(LogError::io(format!("removing {}", mark::NAME))(error));
-            }
-            _ => {}
-        }
-        disk.sync_dir().map_err(LogError::io("syncing the log's directory"))
     }
 
     /// At open: makes durable what was read. It may be in memory only, even where the system calls it

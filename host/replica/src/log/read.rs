@@ -143,7 +143,7 @@ impl<D: Disk> Log<D> {
                 _ => {
                     let offset = u64::from(place.offset);
                     let reason = format!("entry {index}, whole before, does not verify any more");
-                    let damage = Damage { segment: id, offset, reason, kept: Vec::new() };
+                    let damage = Damage { segment: id, offset, reason };
                     tracing::error!(%damage, "the log is damaged");
                     return Err(LogError::Damaged(Box::new(damage)));
                 }

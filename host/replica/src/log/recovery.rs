@@ -7,13 +7,12 @@
 //! before it is durable).
 //!
 //! Invariants:
-//! * Nothing is changed here, but for copies of damaged files. The caller cuts, removes and syncs.
+//! * Nothing is changed here. The caller cuts, removes and syncs; what is damaged stays as it is.
 //! * Whatever the bytes are, there is no panic, and no entry that was not appended.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::disk::{Disk, DiskFile};
 use super::error::{Damage, LogError};
@@ -84,17 +83,10 @@ pub(super) fn recover<D: Disk>(disk: &D, names: &[String]) -> Result<Found<D::Fi
     if files.is_empty() && opened.as_ref().is_none_or(|(_, mark)| mark.segment == 0) {
         return Err(LogError::Missing);
     }
-    let log_id = opened.as_ref().map_or(0, |(_, mark)| mark.log_id);
-    let ids: Vec<u64> = files.keys().copied().collect();
     verify(&mut files, opened).map_err(|stop| match stop {
         Stop::Io(error) => error,
         Stop::Bad(Bad { segment, offset, reason }) => {
-            let mut names = vec![mark::NAME.to_owned()];
-            names.extend(ids.iter().filter(|id| **id >= segment).map(|id| segment::name(*id)));
-            let kept = keep(disk, log_id, &names);
-            let damage = Damage { segment, offset, reason, kept };
-            error!(%damage, "the log is damaged; this server must not vote with it");
-            LogError::Damaged(Box::new(damage))
+            LogError::Damaged(Box::new(Damage { segment, offset, reason }))
         }
     })
 }
@@ -431,37 +423,4 @@ fn scan(bytes: &[u8], from: usize, key: Key, sync_min: u64) -> Behind {
         at += step;
     }
     behind
-}
-
-/// Copies files into `damaged/`, once; returns the copies that are there.
-///
-/// The copies are evidence, not state: where one fails, the damage is reported all the same.
-fn keep<D: Disk>(disk: &D, log_id: u64, names: &[String]) -> Vec<String> {
-    let mut kept = Vec::new();
-    for name in names {
-        let to = format!("damaged/{log_id:016x}-{name}");
-        match copy(disk, name, &to) {
-            Ok(()) => kept.push(to),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => warn!(%error, name, "a damaged file could not be copied"),
-        }
-    }
-    kept
-}
-
-fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
-    let source = disk.open(from)?;
-    let bytes = source.bytes()?;
-    if disk.open(to).and_then(|copy| copy.bytes()).is_ok_and(|copied| copied == bytes) {
-        return Ok(());
-    }
-    let copy = disk.create(to)?;
-    let mut offset = 0;
-    while offset < bytes {
-        let mut chunk = vec![0; (bytes - offset).min(1 << 20) as usize];
-        source.read_at(offset, &mut chunk)?;
-        copy.write_at(offset, &chunk)?;
-        offset += chunk.len() as u64;
-    }
-    copy.sync_data()
 }

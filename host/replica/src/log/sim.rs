@@ -346,7 +346,7 @@ impl Disk for SimDisk {
     type File = SimFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.lock().names.keys().filter(|name| !name.contains('/')).cloned().collect())
+        Ok(self.lock().names.keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {

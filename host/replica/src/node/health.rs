@@ -17,7 +17,7 @@ use state::snapshot::Staged;
 use super::{Node, NodeError};
 use crate::digests::{Comparison, Digests, Verdict, Word, Wrong};
 use crate::input::{Quarantine, Work};
-use crate::log::{Disk, Position};
+use crate::log::Disk;
 use crate::outbox::Ticket;
 use crate::peer::PeerMessage;
 use crate::snapshots::SnapshotMessage;
@@ -75,12 +75,6 @@ struct Quarantined {
 }
 
 impl<D: Disk> Node<D> {
-    /// It starts with a state that an earlier start had found to be of no use.
-    pub fn in_quarantine(mut self, why: &str) -> Self {
-        self.quarantine(why.to_owned(), Vec::new());
-        self
-    }
-
     /// Whether the state is of no use.
     pub fn is_quarantined(&self) -> bool {
         self.health.quarantine.is_some()
@@ -359,16 +353,16 @@ impl<D: Disk> Node<D> {
         let Some((staged, generation)) = self.health.healed.take_if(is_known) else {
             return Ok(());
         };
-        let at = Position { index: staged.meta().applied, term: staged.meta().term };
-        if !self.raft.take_state(at, generation)? {
-            tracing::warn!(?at, "a state does not go with this server's log; asking for another");
+        let at = staged.meta().applied;
+        if !self.raft.take_state(staged.meta(), generation)? {
+            tracing::warn!(at, "a state does not go with this server's log; asking for another");
             return Ok(());
         }
         self.end_quarantine();
         // What the log has behind it is given to the Machine from there, as it has room.
-        self.backlog.install(if self.mutants.forget_to_catch_up { committed } else { at.index });
+        self.backlog.install(if self.mutants.forget_to_catch_up { committed } else { at });
         // Nothing before counts any more.
-        (self.applied, self.durable) = (at.index, at.index);
+        (self.applied, self.durable) = (at, at);
         work.install = Some(staged);
         Ok(())
     }

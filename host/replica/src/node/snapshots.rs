@@ -1,8 +1,9 @@
 //! Snapshots on their way, as the Node passes them on: between servers, the threads that read and stage
 //! them, and raft.
 
-use super::{Node, generation};
+use super::Node;
 use crate::log::Disk;
+use crate::marked::Marked;
 use crate::peer::PeerMessage;
 use crate::raft::RaftMessage;
 use crate::snapshots::{SnapshotMessage, StageDone, Whole};
@@ -10,8 +11,7 @@ use crate::snapshots::{SnapshotMessage, StageDone, Whole};
 impl<D: Disk> Node<D> {
     /// Raft may take a snapshot only when its state is here: it is asked for first.
     pub(super) fn offered(&mut self, message: RaftMessage) {
-        let (from, linked) = (message.from, &self.linked);
-        let generation = generation(self.raft.log());
+        let (from, generation, linked) = (message.from, self.generation(), &self.linked);
         if self.receiver.offered(message, generation, |id| linked.contains(&id), self.ticks) {
             let server = self.server(from);
             tracing::info!(server, "too far behind; a snapshot is on its way");
@@ -20,7 +20,7 @@ impl<D: Disk> Node<D> {
 
     /// Which generation of the state it is, by the log.
     pub fn generation(&self) -> u64 {
-        generation(self.raft.log())
+        Marked::of(self.raft.log()).generation
     }
 
     pub(super) fn hear_of_snapshot(&mut self, from: u64, message: SnapshotMessage) {

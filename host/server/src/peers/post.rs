@@ -3,8 +3,9 @@
 //! Invariants:
 //! * A server is who answers where it is known to be: one that calls with the same id, but is another
 //!   process, is refused, since two that vote for one could acknowledge what gets lost.
-//! * An ensemble is founded only by servers that all had no data when they started, and that name the
-//!   same servers. One that lost its data, or is new, takes part with an id for raft that it is given.
+//! * An ensemble is founded only by servers that all had no data when they started, that never had any
+//!   as far as they know, and that name the same servers. One that lost its data, or is new, takes part
+//!   with an id for raft that it is given.
 //! * What is told of a caller is told once, not with each of its calls.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +19,9 @@ use replica::Input;
 use serde::{Deserialize, Serialize};
 use state::Members;
 
-use super::PATIENCE;
 use super::frames::{decode, encode, frame, read_frame};
 use super::wire::{Secured, Wire};
+use super::{Has, PATIENCE};
 use crate::mailbox::Mailbox;
 
 /// Those that found an ensemble, as a configuration has them, in order.
@@ -43,7 +44,7 @@ pub(super) struct Hello {
     pub(super) to: u32,
     /// Which ensemble's data the caller has; 0 if it does not know yet.
     pub(super) cluster: u64,
-    /// Those that found the ensemble with the caller, if it has no data.
+    /// Those that found the ensemble with the caller, if it has no data and never had any.
     pub(super) founders: Founders,
     /// Set if the caller has no data, and takes no part before it knows that it may: a random number
     /// of its own.
@@ -66,6 +67,8 @@ pub(super) struct Welcome {
     pub(super) may_found: bool,
     /// Whether the caller, if it has no data, is one of the ensemble's servers.
     pub(super) is_member: bool,
+    /// Whether this server takes part.
+    pub(super) takes_part: bool,
 }
 
 /// What the answers to calls depend on.
@@ -78,8 +81,8 @@ pub(super) struct Post {
     pub(super) founders: Founders,
     /// With nobody among them, those that the configuration names are let in.
     pub(super) members: RwLock<Arc<Members>>,
-    /// The random number of a server that had no data when it started.
-    pub(super) began_empty: Option<u64>,
+    /// What it began with.
+    pub(super) has: Has,
     /// Whether it had a restored snapshot, which the others are to get.
     pub(super) restored: bool,
     /// Whether it takes part by now.
@@ -172,7 +175,9 @@ impl Post {
 
     fn welcome(&self, refused: Option<String>) -> Welcome {
         let (boot, raft_id) = (self.boot, self.raft_id.load(Ordering::Relaxed));
-        Welcome { boot, refused, raft_id, admitted: None, may_found: false, is_member: false }
+        let takes_part = self.takes_part.load(Ordering::Relaxed);
+        let (admitted, may_found, is_member) = (None, false, false);
+        Welcome { boot, refused, raft_id, admitted, may_found, is_member, takes_part }
     }
 
     fn decide(&self, hello: &Hello) -> Welcome {
@@ -182,7 +187,7 @@ impl Post {
             took_part.insert(from);
         }
         // One that this server has founded its ensemble without is to be added.
-        let may_found = self.began_empty.is_some()
+        let may_found = self.has == Has::Nothing
             && !self.restored
             && hello.founders == self.founders
             && !took_part.contains(&from);
@@ -228,6 +233,7 @@ impl Post {
         } else if is_empty
             && !self.takes_part.load(Ordering::Relaxed)
             && hello.founders != self.founders
+            && [&hello.founders, &self.founders].iter().all(|f| **f != Founders::default())
         {
             let (ours, theirs) = (&self.founders, &hello.founders);
             Some(format!("expected an ensemble of the servers {ours}, got one of {theirs}"))

@@ -1,4 +1,5 @@
-//! The tail of the store's journal: how much of it is whole, and cutting off the rest.
+//! The store's journals: whether they are whole, how much of the newest one is, and cutting off the
+//! rest.
 //!
 //! The journal is not synced with every batch, so that after a power loss any page of its last part
 //! may be missing. The store itself drops a tail that ends in the middle of a batch; a batch whose
@@ -8,7 +9,9 @@
 //!
 //! Invariants:
 //! * Nothing is written here but by [`cut`], which keeps a copy of what it takes away.
-//! * Only the newest journal may be torn: the store syncs one before it begins the next.
+//! * Only the newest journal may be torn: the store syncs one before it begins the next. fjall itself
+//!   reads any journal up to where it makes no sense, and takes what is behind for not written.
+//! * Batches are numbered upwards. fjall's checksums leave the numbers out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -40,12 +43,48 @@ pub struct TornTail {
     pub kept: Option<PathBuf>,
 }
 
-/// Looks for a torn tail, changing nothing. A journal is allocated in advance: zeros are no tail.
-pub(super) fn look(store: &Path) -> io::Result<Option<TornTail>> {
-    let Some(journal) = newest(store)? else { return Ok(None) };
-    let mut reader = BufReader::with_capacity(BUFFER_BYTES, File::open(&journal)?);
-    let whole_bytes = whole_batches(&mut reader)?;
-    let mut file = reader.into_inner();
+/// What the journals hold.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What is behind the last whole batch of the newest one.
+    pub(super) torn_tail: Option<TornTail>,
+    /// The number of the last whole batch.
+    pub(super) seqno: Option<u64>,
+    /// What cannot have come from a crash.
+    pub(super) damage: Option<String>,
+}
+
+/// How far apart the numbers of two batches can be: a few are taken between them.
+const SEQNO_STEP_MAX: u64 = 1 << 32;
+
+/// Reads all journals, changing nothing. They are allocated in advance: zeros are no tail.
+pub(super) fn look(store: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
+    for journal in journals(store)? {
+        if let Some(TornTail { journal, whole_bytes, .. }) = found.torn_tail.take() {
+            let journal = journal.display();
+            let why = format!(
+                "{journal} does not verify from byte {whole_bytes} on, and is not the last"
+            );
+            found.damage.get_or_insert(why);
+        }
+        let mut reader = BufReader::with_capacity(BUFFER_BYTES, File::open(&journal)?);
+        let whole = whole_batches(&mut reader)?;
+        for seqno in whole.seqnos {
+            let before = found.seqno.replace(seqno);
+            if before.is_some_and(|b| seqno <= b || seqno - b > SEQNO_STEP_MAX) {
+                let before = before.unwrap_or_default();
+                let why = format!("{}: batch {seqno} follows batch {before}", journal.display());
+                found.damage.get_or_insert(why);
+            }
+        }
+        found.torn_tail = tail(journal, whole.bytes, reader.into_inner())?;
+    }
+    Ok(found)
+}
+
+/// What is behind the last whole batch of a journal, but zeros.
+fn tail(journal: PathBuf, whole_bytes: u64, mut file: File) -> io::Result<Option<TornTail>> {
     file.seek(SeekFrom::Start(whole_bytes))?;
     let (mut at, mut end) = (whole_bytes, whole_bytes);
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -88,33 +127,40 @@ pub(super) fn cut(tail: &mut TornTail, lock: &Path, damaged: &Path) -> io::Resul
     Ok(())
 }
 
-/// The journal with the highest number; `None` if there is none.
-fn newest(store: &Path) -> io::Result<Option<PathBuf>> {
+/// The journals, oldest first.
+fn journals(store: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(store) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut found: Option<(u64, PathBuf)> = None;
+    let mut found: Vec<(u64, PathBuf)> = Vec::new();
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let number = name.and_then(|name| name.strip_suffix(".jnl")?.parse().ok());
-        if let Some(number) = number
-            && found.as_ref().is_none_or(|(highest, _)| number > *highest)
-        {
-            found = Some((number, path));
-        }
+        found.extend(number.map(|number| (number, path)));
     }
-    Ok(found.map(|(_, path)| path))
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Where the last batch ends that is whole, as is every one before it.
-fn whole_batches(reader: &mut impl Read) -> io::Result<u64> {
-    let mut whole = 0;
+/// The batches of a journal that are whole, as is every one before them.
+#[derive(Default)]
+struct Whole {
+    /// Where they end.
+    bytes: u64,
+    seqnos: Vec<u64>,
+}
+
+fn whole_batches(reader: &mut impl Read) -> io::Result<Whole> {
+    let mut whole = Whole::default();
     loop {
         match batch(reader) {
-            Ok(Some(bytes)) => whole += bytes,
+            Ok(Some((bytes, seqno))) => {
+                whole.bytes += bytes;
+                whole.seqnos.push(seqno);
+            }
             Ok(None) => return Ok(whole),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(whole),
             Err(error) => return Err(error),
@@ -122,13 +168,13 @@ fn whole_batches(reader: &mut impl Read) -> io::Result<u64> {
     }
 }
 
-/// Reads one batch and gives its length; `None` if it is none, or not whole.
-fn batch(reader: &mut impl Read) -> io::Result<Option<u64>> {
+/// Reads one batch and gives its length and its number; `None` if it is none, or not whole.
+fn batch(reader: &mut impl Read) -> io::Result<Option<(u64, u64)>> {
     let (tag, start) = (array::<1>(reader)?, array::<{ 4 + 8 }>(reader)?);
     if tag != [START] {
         return Ok(None);
     }
-    let [a, b, c, d, ..] = start;
+    let [a, b, c, d, seqno @ ..] = start;
     let mut length = 1 + start.len() as u64;
     let mut hash = Xxh3::new();
     for _ in 0..u32::from_le_bytes([a, b, c, d]) {
@@ -156,7 +202,7 @@ fn batch(reader: &mut impl Read) -> io::Result<Option<u64>> {
     let (tag, checksum, trailer) = (array::<1>(reader)?, array::<8>(reader)?, array::<4>(reader)?);
     let is_whole = tag == [END] && checksum == hash.digest().to_le_bytes() && trailer == TRAILER;
     length += 1 + 8 + TRAILER.len() as u64;
-    Ok(is_whole.then_some(length))
+    Ok(is_whole.then_some((length, u64::from_le_bytes(seqno))))
 }
 
 fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {

@@ -32,7 +32,9 @@ impl Checker for Quarantine {
         match event {
             Event::Quarantined { server } => {
                 counts.quarantines += 1;
-                if !known.ensemble.corrupted.contains(server) {
+                let is_damaged =
+                    known.ensemble.servers.get(server).is_some_and(Server::has_damaged_store);
+                if !known.ensemble.corrupted.contains(server) && !is_damaged {
                     return Err(format!(
                         "server {server} is in quarantine, and its state is right"
                     ));

@@ -22,7 +22,7 @@ use replica::{
     Authenticator, BigReads, Connection, Input, Machine, Node, Now, Outbox, PeerMessage, Policy,
     Published, Quarantine, Read, Work,
 };
-use state::{Flush, Store};
+use state::{Fault, Flush, Store};
 
 use crate::sim::store::SimStore;
 use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
@@ -210,9 +210,21 @@ impl Life {
 
     fn take_flush(&mut self, begin: bool) -> Result<(), End> {
         let flush = self.machine.take_flush(begin);
-        let flush = flush.map_err(|fault| End::Broken(fault.to_string()))?;
+        let flush = self.ask(flush)?.flatten();
         self.flushes.extend(flush.map(|flush| (flush, false)));
         Ok(())
+    }
+
+    /// What the store answered: damage is for the Node.
+    fn ask<T>(&mut self, answer: Result<T, Fault>) -> Result<Option<T>, End> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(fault @ Fault::Damaged { .. }) => {
+                self.inbox.push_back(Input::Damaged(fault.to_string()));
+                Ok(None)
+            }
+            Err(fault) => Err(End::Broken(fault.to_string())),
+        }
     }
 
     /// A client came.
@@ -360,6 +372,8 @@ impl Life {
             }
             Step::Tick => {
                 self.next_tick_ms = now_ms + TICK_MS;
+                let damage = self.published.take_damage().map(Input::Damaged);
+                damage.into_iter().for_each(|damage| self.node.step(damage));
                 self.node
                     .tick(now_ms - self.started_ms)
                     .map_err(|error| End::Broken(error.to_string()))?;
@@ -372,7 +386,7 @@ impl Life {
                 self.next_reap_ms = now_ms + REAP_MS;
                 let view = self.published.view();
                 let reaped = self.node.reap(&view, 20);
-                reaped.map_err(|fault| End::Broken(fault.to_string()))?;
+                self.ask(reaped)?;
                 self.flush_due = true;
             }
             Step::Flush => {
@@ -427,9 +441,12 @@ impl Life {
                 self.take_flush(true)?;
             }
             Step::WriteFlush => {
-                let Some((flush, written)) = self.flushes.front_mut() else { return Ok(()) };
-                flush.run().map_err(|fault| End::Broken(fault.to_string()))?;
-                *written = true;
+                let Some((flush, _)) = self.flushes.front() else { return Ok(()) };
+                let written = flush.run();
+                match self.ask(written)? {
+                    Some(()) => self.flushes.front_mut().expect("it is there").1 = true,
+                    None => drop(self.flushes.pop_front()),
+                }
             }
             Step::SyncStore => {
                 let Some((flush, _)) = self.flushes.pop_front() else { return Ok(()) };
@@ -444,8 +461,9 @@ impl Life {
                     stores.insert(generation, store.clone());
                     Ok(Box::new(store) as Box<dyn Store>)
                 };
-                let done = job.run(make).map_err(|fault| End::Broken(fault.to_string()))?;
-                self.inbox.push_back(done);
+                let done = job.run(make);
+                let done = self.ask(done)?;
+                self.inbox.extend(done);
             }
         }
         Ok(())

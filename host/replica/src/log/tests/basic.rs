@@ -211,10 +211,11 @@ fn a_marker_is_replaced_and_the_entries_stay() {
     let mut log = create(&disk);
     log.append(&entries(2, 30, 1, 300));
     let at = Position { index: 20, term: 1 };
-    log.replace_marker(at, b"generation-1").unwrap();
+    log.set_marker(at, b"generation-1");
     log.append(&entries(31, 60, 1, 300));
     log.sync().unwrap();
-    log.replace_marker(Position { index: 40, term: 1 }, b"generation-2").unwrap();
+    log.set_marker(Position { index: 40, term: 1 }, b"generation-2");
+    log.sync().unwrap();
     drop(log);
     let (log, _) = open(&disk);
     let marker = log.marker().unwrap();
@@ -233,22 +234,6 @@ fn a_state_must_fit_its_log() {
         let LogError::Mismatch(mismatch) = error else { panic!("{error}") };
         assert_eq!((mismatch.applied_index, mismatch.last_index), (index, 9));
     }
-}
-
-#[test]
-fn a_discarded_log_can_be_created_anew() {
-    let disk = SimDisk::new();
-    let mut log = create(&disk);
-    log.append(&entries(2, 40, 1, 300));
-    log.sync().unwrap();
-    let old = log.log_id();
-    drop(log);
-    Log::discard(&disk).unwrap();
-    assert_eq!(disk.list().unwrap(), Vec::<String>::new());
-    assert_eq!(Log::open(disk.clone(), options()).unwrap_err(), LogError::Missing);
-    let log = Log::create(disk, options(), 50, 2).unwrap();
-    assert_eq!(log.first_index(), 51);
-    assert_ne!(log.log_id(), old, "two logs never share an id");
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Checked {
                 let index = trimmed + rng.below(commit.min(last).saturating_sub(trimmed) + 1);
                 return self.trim(index);
             }
-            97 => return self.replace_marker(rng),
+            97 => self.set_marker(rng),
             _ => return self.install(rng),
         }
         Ok(())
@@ -132,17 +132,14 @@ impl Checked {
         Ok(())
     }
 
-    fn replace_marker(&mut self, rng: &mut SimRng) -> Result<(), LogError> {
+    fn set_marker(&mut self, rng: &mut SimRng) {
         let mut model = self.now().clone();
         let index = model.trimmed.index + rng.below(model.last() - model.trimmed.index + 1);
         let term = self.log.term(index).expect("an index of the log");
         let (at, bytes) = (Position { index, term }, Bytes::from(vec![7; rng.below(100) as usize]));
-        let replaced = self.log.replace_marker(at, &bytes);
+        self.log.set_marker(at, &bytes);
         model.marker = Some((at, bytes));
         self.states.push(model);
-        replaced?;
-        self.durable();
-        Ok(())
     }
 
     /// Syncs; what was buffered must survive from now on.
