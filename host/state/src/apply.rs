@@ -51,6 +51,9 @@ pub(crate) const FORMAT_KEY: &[u8] = b"format";
 /// The log index and term at which every ensemble is born; the first entry has the next index.
 pub const BIRTH: (u64, u64) = (1, 1);
 
+/// The attach generation of a session that was just made.
+pub const FIRST_GENERATION: u32 = 1;
+
 /// A session as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
@@ -506,15 +509,16 @@ impl State {
             Command::ContinueClose { session } => {
                 session::go_on_closing(txn, sessions, quotas, hooks, session)
             }
-            Command::Write { session, generation, identities: set, op } => {
+            Command::Write { session, generation, is_local, identities: set, op } => {
                 let fenced = session::check(sessions, session, generation);
                 if let Err(code) = fenced
+                    && !is_local
                     && !(self.mutants.unfenced && code == proto::ErrorCode::SessionMoved)
                 {
                     return Ok(Answer::Reply(Err(code)));
                 }
                 let identities = identities.get(set as usize).map_or(&[][..], Vec::as_slice);
-                let mut cx = Context { session, identities, quotas, hooks };
+                let mut cx = Context { session, is_local, identities, quotas, hooks };
                 answer(match op {
                     Op::Reconfig(asked) => {
                         ops::reconfig(txn, Some(&cx), &mut meta.members, present, &asked)

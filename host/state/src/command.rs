@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use proto::ServerSpec;
+use proto::{CreateMode, ServerSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -103,6 +103,10 @@ pub enum Command {
         identities: u32,
         /// What it asks for.
         op: Op,
+        /// Whether the session is known to the server alone from which the command comes. That server
+        /// has seen to it that it lives, and that nothing comes of an earlier attach.
+        #[serde(default)]
+        is_local: bool,
     },
     /// Deletes a container or a TTL node, if it still may be.
     Reap {
@@ -249,6 +253,24 @@ pub enum SettingChange {
     SuperDigest(Option<String>),
     /// [`Settings::apply_version`].
     ApplyVersion(u32),
+}
+
+impl Op {
+    /// Whether it asks for an ephemeral, which a local session cannot have.
+    pub fn makes_ephemerals(&self) -> bool {
+        match self {
+            Self::Create { flags, .. } => {
+                CreateMode::from_flags(*flags).is_some_and(CreateMode::is_ephemeral)
+            }
+            Self::Multi(ops) => ops.iter().any(Self::makes_ephemerals),
+            Self::Delete { .. }
+            | Self::SetData { .. }
+            | Self::SetAcl { .. }
+            | Self::Check { .. }
+            | Self::Reconfig(_)
+            | Self::Refused(_) => false,
+        }
+    }
 }
 
 impl Default for Settings {

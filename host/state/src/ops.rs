@@ -43,6 +43,8 @@ impl From<Fault> for Stop {
 /// Who asks, and what the operation works on besides the transaction.
 pub(crate) struct Context<'a> {
     pub(crate) session: i64,
+    /// Whether the session is one that cannot have ephemerals.
+    pub(crate) is_local: bool,
     pub(crate) identities: &'a [Id],
     pub(crate) quotas: &'a mut QuotaPaths,
     pub(crate) hooks: &'a mut dyn Hooks,

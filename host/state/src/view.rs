@@ -220,6 +220,21 @@ impl View {
         Ok(rows)
     }
 
+    /// The session with this id, if there is one.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store fails or the row is damaged.
+    pub fn session(&self, id: i64) -> Result<Option<SessionRow>, Fault> {
+        let Some(row) = self.rows.get(Keyspace::Sessions, &keys::number(id))? else {
+            return Ok(None);
+        };
+        let damaged = |_| Fault::Damaged {
+            keyspace: "sessions",
+            why: "a session's row cannot be decoded".to_owned(),
+        };
+        rmp_serde::from_slice(&row).map(Some).map_err(damaged)
+    }
+
     /// Up to `most` containers and TTL nodes that may be deleted at `time_ms`.
     ///
     /// # Errors

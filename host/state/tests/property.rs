@@ -173,6 +173,7 @@ impl Generator {
             _ => Command::Write {
                 session,
                 generation,
+                is_local: self.rng.one_in(6),
                 identities: self.rng.below(3) as u32,
                 op: self.op(view, false),
             },

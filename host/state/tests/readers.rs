@@ -20,7 +20,7 @@ fn entry(sequence: u64, command: Command) -> Vec<u8> {
 }
 
 fn write(op: Op) -> Command {
-    Command::Write { session: 1, generation: 1, identities: 0, op }
+    Command::Write { session: 1, generation: 1, is_local: false, identities: 0, op }
 }
 
 /// Reads as fast as it can, of a few views at a time; the oldest of them goes first, most often the

@@ -3,8 +3,8 @@
 //! A script is a list of commands and what they gave; `UPDATE_GOLDENFILES=1` writes the latter
 //! anew, to be read before it is committed. Every log entry a command makes is one line with its
 //! zxid (epoch.counter) and answer, then its changes, indented. The commands are those of
-//! [`Runner::run_command`]; all that write take `as=SESSION`, `generation=N`, `ids=SCHEME:ID,...`,
-//! and `server=N boot=N seq=N` where the origin's numbering is the point.
+//! [`Runner::run_command`]; all that write take `as=SESSION`, `generation=N`, `local=true`,
+//! `ids=SCHEME:ID,...`, and `server=N boot=N seq=N` where the origin's numbering is the point.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -298,7 +298,8 @@ impl Runner {
         let session = words.key("as", 1)?;
         let generation = words.key("generation", 1)?;
         if let Some(op) = op(words)? {
-            let command = Command::Write { session, generation, identities: 0, op };
+            let is_local = words.key("local", false)?;
+            let command = Command::Write { session, generation, is_local, identities: 0, op };
             return self.submit(words, command);
         }
         let view = self.state.view();
@@ -380,7 +381,7 @@ impl Runner {
             let path = format!("{prefix}{i:05}");
             let (kind, data, acl) = (CreateKind::Create, None, acl.clone());
             let op = Op::Create { kind, path, data, acl, flags: 1, ttl_ms: -1 };
-            Command::Write { session, generation: 1, identities: 0, op }
+            Command::Write { session, generation: 1, is_local: false, identities: 0, op }
         });
         let (first, commands) = (self.sequence + 1, commands.collect());
         self.sequence += count;

@@ -31,6 +31,9 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
     if (mode.is_ttl() && !CreateMode::ttl_fits(new.ttl_ms)) || (!mode.is_ttl() && new.ttl_ms >= 0) {
         return Err(ErrorCode::BadArguments.into());
     }
+    if cx.is_local && mode.is_ephemeral() {
+        return Err(ErrorCode::EphemeralOnLocalSession.into());
+    }
     let parent_bytes = raw_parent(&new.path)?.len();
     let acl = match access::is_open(&new.acl) {
         true => None,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proto::ErrorCode;
 
-use crate::apply::SessionRow;
+use crate::apply::{FIRST_GENERATION, SessionRow};
 use crate::change::{Answer, Change};
 use crate::fault::Fault;
 use crate::hooks::Hooks;
@@ -49,10 +49,11 @@ pub(crate) fn open(
     if sessions.contains_key(&session) {
         return Ok(Answer::NoSession);
     }
-    let row = SessionRow { password, timeout_ms, generation: 1, closing: false };
+    let generation = FIRST_GENERATION;
+    let row = SessionRow { password, timeout_ms, generation, closing: false };
     put(txn, sessions, session, Some(row))?;
-    txn.changes.push(Change::SessionAttached { session, timeout_ms, generation: 1 });
-    Ok(Answer::Attached { timeout_ms, generation: 1 })
+    txn.changes.push(Change::SessionAttached { session, timeout_ms, generation });
+    Ok(Answer::Attached { timeout_ms, generation })
 }
 
 pub(crate) fn attach(
