@@ -23,12 +23,14 @@ use proto::{
     ClientInfo, ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Id, OpCode, Perms, Reply,
     ReplyHeader, Request, RequestHeader, WatchEvent,
 };
+use state::apply::FIRST_GENERATION;
 use state::{Command, access};
 
 use crate::input::Input;
 use crate::mutants::ConnectionMutants;
 use crate::operator::{self, Decision, OperatorReply};
-use crate::outbox::{Event, Outbox, Say, Ticket, Waits};
+use crate::outbox::{Attached, Event, Outbox, Say, Ticket, Waits};
+use crate::own_sessions::{Admission, Asks, Closing};
 use crate::publish::Published;
 use crate::reads::{Asked, Read, watch_op};
 use crate::saving::{Saving, SnapshotHeader};
@@ -77,6 +79,10 @@ pub struct Policy {
     pub sasl_failures_allowed: bool,
     /// Whether there are other servers.
     pub ensemble: bool,
+    /// Whether a new session is known to its server alone.
+    pub local_sessions: bool,
+    /// Whether all servers are to know such a session when it makes an ephemeral.
+    pub upgrades_sessions: bool,
     /// Whether reads show whatever anybody was told before, on whichever server.
     pub linearizable: bool,
     /// Whether `reconfig` is switched on.
@@ -120,6 +126,8 @@ pub struct Connection {
     sasl: Option<Box<dyn Sasl>>,
     connecting: bool,
     closing: bool,
+    /// Whether it may only read: there is no leader.
+    read_only: bool,
     /// The last linearizable read that took a slot and for which the Node was not asked yet.
     unasked: Option<Ticket>,
     /// What was asked and not begun yet, by xid.
@@ -153,6 +161,7 @@ impl Connection {
             sasl: None,
             connecting: true,
             closing: false,
+            read_only: false,
             unasked: None,
             queue: VecDeque::new(),
             saying: VecDeque::new(),
@@ -189,9 +198,14 @@ impl Connection {
         self.queue.len() + inner.in_hand()
     }
 
-    /// The session, its attach generation and its timeout in ms, once it is there.
-    pub fn session(&self) -> Option<(i64, u32, i32)> {
+    /// The session, once it is there.
+    pub fn session(&self) -> Option<Attached> {
         self.outbox.inner.lock().attached
+    }
+
+    /// Whether it may only read.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Takes the first packet. `new_session` gives the id and password of a session to make.
@@ -224,19 +238,49 @@ impl Connection {
         }
         let Policy { timeout_ms_min, timeout_ms_max, .. } = *self.policy;
         let timeout_ms = request.timeout_ms.min(timeout_ms_max).max(timeout_ms_min);
-        let read_only = request.read_only.map(|_| false);
-        let (command, session, password) = if request.session_id == 0 {
-            let (session, password) = new_session();
-            (Command::OpenSession { session, password, timeout_ms }, session, password)
-        } else {
-            let session = request.session_id;
-            let Ok(password) = <[u8; PASSWORD_BYTES]>::try_from(&request.password[..]) else {
-                self.outbox.push(Say::Refused { read_only });
+        let asks = Asks {
+            session: request.session_id,
+            password: <[u8; PASSWORD_BYTES]>::try_from(&request.password[..]).ok(),
+            timeout_ms,
+            accepts_read_only: request.read_only == Some(true),
+            is_local: self.policy.local_sessions,
+        };
+        let mut new_session = Some(new_session);
+        let mut make = || new_session.take().map_or((0, [0; PASSWORD_BYTES]), |make| make());
+        let admission = self.published.admit(&self.outbox, &asks, &mut make);
+        let told = |read_only| request.read_only.map(|_| read_only);
+        let (command, session, password) = match (admission, asks.password) {
+            (Admission::Here { attached, password, read_only: only }, _) => {
+                self.read_only = only;
+                let (session, timeout_ms) = (attached.session, attached.timeout_ms);
+                let read_only = told(only);
+                self.outbox.push(Say::Connected { session, timeout_ms, password, read_only });
+                return Ok(());
+            }
+            (Admission::Elsewhere, _) => {
                 self.outbox.push(Say::Close);
                 return Ok(());
-            };
-            (Command::AttachSession { session, password, timeout_ms }, session, password)
+            }
+            (Admission::Refused { read_only }, _) => {
+                self.outbox.push(Say::Refused { read_only: told(read_only) });
+                self.outbox.push(Say::Close);
+                return Ok(());
+            }
+            (Admission::ByCommand, _) if asks.session == 0 => {
+                let (session, password) = make();
+                (Command::OpenSession { session, password, timeout_ms }, session, password)
+            }
+            (Admission::ByCommand, Some(password)) => {
+                let session = asks.session;
+                (Command::AttachSession { session, password, timeout_ms }, session, password)
+            }
+            (Admission::ByCommand, None) => {
+                self.outbox.push(Say::Refused { read_only: told(false) });
+                self.outbox.push(Say::Close);
+                return Ok(());
+            }
         };
+        let read_only = told(false);
         let ticket = self.outbox.push_pending(Waits::Connect { session, password, read_only });
         inputs.push(Input::Command { command, ticket: Some(ticket) });
         Ok(())
@@ -295,7 +339,7 @@ impl Connection {
             if self.closing {
                 return None;
             }
-            let (session, generation, _) = attached?;
+            let Attached { session, generation, is_own, .. } = attached?;
             let (xid, asked) = self.queue.pop_front()?;
             if self.must_authenticate(&asked) {
                 self.reply(xid, 0, Err(ErrorCode::SessionClosedRequireSaslAuth));
@@ -308,14 +352,29 @@ impl Connection {
                 Behind::Writes => !self.mutants.stale_read,
             };
             let request = match asked {
+                Sorted::Write(_) | Sorted::Other(Request::Sync { .. }) if self.read_only => {
+                    let zxid = self.published.view().zxid;
+                    self.reply(xid, zxid, Err(ErrorCode::NotReadOnly));
+                    continue;
+                }
                 write @ Sorted::Write(_) if is_behind => {
                     self.queue.push_front((xid, write));
                     return None;
                 }
+                Sorted::Write(op)
+                    if is_own && self.policy.upgrades_sessions && op.makes_ephemerals() =>
+                {
+                    self.upgrade(session, inputs)?;
+                    self.queue.push_front((xid, Sorted::Write(op)));
+                    continue;
+                }
                 Sorted::Write(op) => {
+                    let is_local = is_own;
                     let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
-                    inputs.push(Input::Write { session, generation, identities, op, ticket });
+                    let write =
+                        Input::Write { session, generation, is_local, identities, op, ticket };
+                    inputs.push(write);
                     continue;
                 }
                 // What this server shows may be older than what another has acknowledged.
@@ -367,6 +426,15 @@ impl Connection {
                         return read;
                     }
                 }
+                Request::CloseSession if is_own => {
+                    let zxid = self.published.view().zxid;
+                    let result = match self.published.close(session, &self.outbox) {
+                        Closing::Closed => Ok(Reply::Empty),
+                        Closing::NotHere => Err(ErrorCode::NotReadOnly),
+                    };
+                    self.reply(xid, zxid, result);
+                    self.hang_up();
+                }
                 Request::CloseSession => {
                     self.closing = true;
                     let ticket = self.outbox.push_pending(Waits::Close { xid });
@@ -387,7 +455,22 @@ impl Connection {
     /// that anyway.
     fn must_catch_up(&self, request: &Request) -> bool {
         let syncs = matches!(request, Request::Sync { .. });
-        self.policy.ensemble && (syncs || self.policy.linearizable && may_wait(request))
+        self.policy.ensemble
+            && !self.read_only
+            && (syncs || self.policy.linearizable && may_wait(request))
+    }
+
+    /// Has all servers know the local session; its writes from here on are those of one that they know.
+    /// `None` if the session is not this connection's any more.
+    fn upgrade(&mut self, session: i64, inputs: &mut Vec<Input>) -> Option<()> {
+        let (password, timeout_ms) = self.published.upgrade(session, &self.outbox)?;
+        let ticket = Some(self.outbox.push_pending(Waits::Upgrade));
+        let command = Command::OpenSession { session, password, timeout_ms };
+        inputs.push(Input::Command { command, ticket });
+        let generation = FIRST_GENERATION;
+        let attached = Attached { session, generation, timeout_ms, is_own: false };
+        self.outbox.inner.lock().attached = Some(attached);
+        Some(())
     }
 
     fn asks(&self, session: i64, xid: i32, request: Request) -> Asked {
@@ -450,6 +533,10 @@ impl Connection {
         }
         let reply = match operator::decide(&name, &body, &view.settings, &view.members) {
             Decision::Reply(reply) => reply,
+            Decision::Command(_) if self.read_only => {
+                self.reply(xid, view.zxid, Err(ErrorCode::NotReadOnly));
+                return None;
+            }
             Decision::Command(command) => {
                 tracing::info!(name, remote = %self.remote, "an operator's change");
                 let ticket = Some(self.outbox.push_pending(Waits::Operator { xid }));
@@ -549,6 +636,7 @@ impl Connection {
             let Some(say) = self.saying.pop_front() else { return Drained::Open };
             match say {
                 Say::Close => return Drained::Close,
+                Say::Nothing => continue,
                 Say::Event(Event { kind, path, zxid, acl, .. }) => {
                     let shown = skip_acl || self.mutants.show_private_events;
                     if !shown && !access::allowed(&acl, Perms::READ, &self.identities) {

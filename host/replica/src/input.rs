@@ -22,6 +22,8 @@ pub enum Input {
         session: i64,
         /// The session's attach generation.
         generation: u32,
+        /// Whether this server alone knows the session.
+        is_local: bool,
         /// Who the client is.
         identities: Arc<Vec<Id>>,
         /// What it asks for.

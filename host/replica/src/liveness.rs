@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::outbox::Outbox;
+use crate::own_sessions::Reach;
 use crate::standstill::Looks;
 
 struct Alive {
@@ -82,8 +83,8 @@ impl Liveness {
 
     /// The connections of this server that are to find another one: it has heard of no leader for more
     /// than two thirds of their sessions' timeouts. Each is named once.
-    pub(crate) fn cut_off(&mut self, silent_ms: i64) -> Vec<Arc<Outbox>> {
-        let late = self.sessions.values_mut().filter(|alive| silent_ms * 3 > alive.timeout_ms * 2);
+    pub(crate) fn cut_off(&mut self, reach: Reach) -> Vec<Arc<Outbox>> {
+        let late = self.sessions.values_mut().filter(|alive| reach.is_cut_off(alive.timeout_ms));
         late.filter_map(|alive| alive.outbox.take()).collect()
     }
 
@@ -109,11 +110,12 @@ mod tests {
         liveness.attached(1, 1, 3000, Some(Outbox::new(1, Box::new(|| {}))));
         liveness.attached(2, 1, 9000, Some(Outbox::new(2, Box::new(|| {}))));
         liveness.attached(3, 1, 3000, None);
+        let silent = |silent_ms| Reach { silent_ms, read_only: false };
         let ids = |gone: Vec<Arc<Outbox>>| gone.iter().map(|outbox| outbox.id).collect::<Vec<_>>();
-        assert_eq!(ids(liveness.cut_off(2000)), [0; 0], "not yet");
-        assert_eq!(ids(liveness.cut_off(2001)), [1]);
-        assert_eq!(ids(liveness.cut_off(6000)), [0; 0], "once");
-        assert_eq!(ids(liveness.cut_off(6001)), [2]);
+        assert_eq!(ids(liveness.cut_off(silent(2000))), [0; 0], "not yet");
+        assert_eq!(ids(liveness.cut_off(silent(2001))), [1]);
+        assert_eq!(ids(liveness.cut_off(silent(6000))), [0; 0], "once");
+        assert_eq!(ids(liveness.cut_off(silent(6001))), [2]);
     }
 
     #[test]

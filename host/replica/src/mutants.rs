@@ -60,6 +60,10 @@ pub struct MachineMutants {
     pub read_unapplied: bool,
     /// Clients are served though the state is of no use.
     pub serve_in_quarantine: bool,
+    /// A server that knows a leader again keeps the clients that it took to read only.
+    pub keep_read_only_clients: bool,
+    /// What comes of a local session's earlier connection is taken.
+    pub forget_to_fence: bool,
 }
 
 /// Bugs of a connection.

@@ -38,6 +38,7 @@ use crate::log::{Disk, Entry, Log, LogError, Position};
 use crate::marked::{self, Marked};
 use crate::mutants::NodeMutants;
 use crate::outbox::Ticket;
+use crate::own_sessions::Reach;
 use crate::packing::{Item, Queued, pack};
 use crate::peer::{Missing, PeerMessage};
 use crate::proposals::Proposals;
@@ -76,6 +77,9 @@ pub struct NodeConfig {
     pub cluster_id: u64,
     /// The cluster settings to found the ensemble with.
     pub settings: Settings,
+    /// For how long no leader may be heard of before the server is read-only, in milliseconds; `None` if
+    /// it never is.
+    pub read_only_after_ms: Option<i64>,
     /// Where the servers are found, as far as the configuration says.
     pub servers: BTreeMap<u32, ServerSpec>,
     /// The log is trimmed when it is longer than this, in bytes.
@@ -116,6 +120,7 @@ pub struct Node<D: Disk> {
     lines: Lines,
     reads: ReadIndex,
     cut_off: CutOff,
+    reach: Reach,
     clocks: Clocks,
     backlog: Backlog,
     /// The leader and the term when it was last looked at.
@@ -215,6 +220,7 @@ impl<D: Disk> Node<D> {
             lines: Lines::default(),
             reads: ReadIndex::new((config.server, config.boot)),
             cut_off: CutOff::default(),
+            reach: Reach::default(),
             clocks: Clocks::default(),
             backlog: Backlog::new(applied),
             led: (0, 0),
@@ -271,9 +277,9 @@ impl<D: Disk> Node<D> {
         match input {
             Input::Write { ticket, .. } | Input::Reads(ticket) if self.lets_go(Some(&ticket)) => {}
             Input::Command { ticket, .. } if self.lets_go(ticket.as_ref()) => {}
-            Input::Write { session, generation, identities, op, mut ticket } => {
+            Input::Write { session, generation, is_local, identities, op, mut ticket } => {
                 ticket.after_read &= !self.mutants.pack_past_reads;
-                let write = Queued::Write { session, generation, identities, op };
+                let write = Queued::Write { session, generation, is_local, identities, op };
                 self.queue.push_back((write, Some(ticket)));
             }
             Input::Command { command, ticket } => {
@@ -366,6 +372,11 @@ impl<D: Disk> Node<D> {
         self.raft.hears_leader()
     }
 
+    /// How this server stands to its ensemble, as of the last tick.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
     /// Whether this server leads.
     pub fn leads(&self) -> bool {
         self.raft.is_leader()
@@ -415,6 +426,8 @@ impl<D: Disk> Node<D> {
                 number.into_iter().for_each(|number| self.proposals.applied(number));
                 self.moved = self.ticks;
                 self.clocks.reached(meta.time_ms);
+                // Their connections have ended, and who was heard from on them is known no longer.
+                self.tell_heard();
                 self.know_sessions(sessions);
                 if self.decides() {
                     self.take_over();
@@ -453,11 +466,13 @@ impl<D: Disk> Node<D> {
             }
         }
         let mut silent_ms = self.cut_off.silent_ms(now_ms, self.raft.hears_leader());
+        let mut read_only = self.config.read_only_after_ms.is_some_and(|ms| silent_ms > ms);
         if self.is_removed() {
-            // It will never hear of one.
-            silent_ms = i64::MAX / 3;
+            // It will never hear of one, and its state is no state of the ensemble.
+            (silent_ms, read_only) = (i64::MAX / 3, false);
         }
-        for outbox in self.liveness.cut_off(silent_ms) {
+        self.reach = Reach { silent_ms, read_only: read_only && !self.is_quarantined() };
+        for outbox in self.liveness.cut_off(self.reach) {
             tracing::info!(silent_ms, "no leader is heard of: a client is let go, to move");
             outbox.kill();
         }
@@ -470,12 +485,8 @@ impl<D: Disk> Node<D> {
                 let generation = Some(generation);
                 self.decide(Command::CloseSession { session, generation });
             }
-        } else if self.led.0 != 0 && !self.leads() && self.ticks.is_multiple_of(HEARD_TICKS) {
-            let mut heard = self.liveness.take_heard();
-            if self.mutants.forget_to_report {
-                heard.clear();
-            }
-            self.outgoing.push((self.led.0, PeerMessage::Heard(heard)));
+        } else if self.ticks.is_multiple_of(HEARD_TICKS) {
+            self.tell_heard();
         }
         // What a leader has proposed cannot be lost while it leads.
         let stalled = self.ticks.wrapping_sub(self.moved) >= STALLED_TICKS;
@@ -487,6 +498,18 @@ impl<D: Disk> Node<D> {
         self.tick_health();
         self.outgoing.extend(self.receiver.tick(self.raft.committed(), self.ticks));
         self.trim()
+    }
+
+    /// Tells another server that leads whom this one has heard from since it last did.
+    fn tell_heard(&mut self) {
+        if self.led.0 == 0 || self.leads() {
+            return;
+        }
+        let mut heard = self.liveness.take_heard();
+        if self.mutants.forget_to_report {
+            heard.clear();
+        }
+        self.outgoing.push((self.led.0, PeerMessage::Heard(heard)));
     }
 
     /// Forgets the log's beginning, when more than enough is kept: never what the store might lose,

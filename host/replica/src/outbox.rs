@@ -51,6 +51,8 @@ pub(crate) enum Say {
     Event(Event),
     /// Nothing comes after this.
     Close,
+    /// What no client asked for is done.
+    Nothing,
 }
 
 /// A watch event.
@@ -70,6 +72,19 @@ impl Event {
     }
 }
 
+/// The session of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attached {
+    /// Its id.
+    pub session: i64,
+    /// Its attach generation.
+    pub generation: u32,
+    /// Its timeout.
+    pub timeout_ms: i32,
+    /// Whether this server counts it by itself (`own_sessions.rs`).
+    pub is_own: bool,
+}
+
 /// What a pending slot waits for.
 #[derive(Debug)]
 pub(crate) enum Waits {
@@ -81,6 +96,8 @@ pub(crate) enum Waits {
     Operator { xid: i32 },
     /// A session.
     Connect { session: i64, password: [u8; PASSWORD_BYTES], read_only: Option<bool> },
+    /// That all servers know the local session. No client asked for that.
+    Upgrade,
 }
 
 #[derive(Debug)]
@@ -117,7 +134,7 @@ pub(crate) struct Inner {
     /// Events that go after the last slot.
     pub(crate) after: Vec<Event>,
     pub(crate) event_bytes: usize,
-    /// How many slots are pending.
+    /// How many slots of clients' requests are pending.
     pub(crate) pending: usize,
     /// The last slot that was taken for a command.
     last_command: u64,
@@ -131,8 +148,8 @@ pub(crate) struct Inner {
     pub(crate) reading: Option<u64>,
     /// Whether an event came for which the watch of a read asked that was not answered yet.
     pub(crate) tentative: bool,
-    /// The session, its attach generation and its timeout in ms, once there is one.
-    pub(crate) attached: Option<(i64, u32, i32)>,
+    /// The session, once there is one.
+    pub(crate) attached: Option<Attached>,
     /// The connection is to end at once.
     pub(crate) dead: bool,
 }
@@ -144,6 +161,8 @@ pub struct Outbox {
     pub(crate) inner: Mutex<Inner>,
     /// Whether the client said anything since the Node last looked.
     heard: AtomicBool,
+    /// Whether no write of its session, a local one, is to be taken any more.
+    fenced: AtomicBool,
     /// Whether `wake` was called since the connection last looked.
     woken: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -162,6 +181,7 @@ impl Outbox {
             id,
             inner: Mutex::default(),
             heard: AtomicBool::new(true),
+            fenced: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             wake,
         })
@@ -175,6 +195,16 @@ impl Outbox {
     /// Whether the client said anything since the last call.
     pub fn take_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// No write of its session, a local one, is to be taken any more.
+    pub(crate) fn fence(&self) {
+        self.fenced.store(true, Ordering::Release);
+    }
+
+    /// Whether that is so.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
     }
 
     /// Ends the connection at once.
@@ -203,7 +233,7 @@ impl Outbox {
     /// Takes the next slot for a command.
     pub(crate) fn push_pending(self: &Arc<Self>, waits: Waits) -> Ticket {
         let mut inner = self.inner.lock();
-        inner.pending += 1;
+        inner.pending += usize::from(!matches!(waits, Waits::Upgrade));
         let number = inner.add(State::Pending(waits));
         let after_read = inner.waiting.back().is_some_and(|read| read.number > inner.last_command);
         inner.last_command = number;
@@ -288,6 +318,11 @@ impl Outbox {
         }
     }
 
+    /// Whether the connection has its session.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.inner.lock().attached.is_some()
+    }
+
     /// Whether the connection is to end at once.
     pub(crate) fn is_dead(&self) -> bool {
         self.inner.lock().dead
@@ -362,7 +397,7 @@ impl Ticket {
         let State::Pending(waits) = std::mem::replace(&mut slot.state, State::Taken) else {
             return false;
         };
-        inner.pending -= 1;
+        inner.pending -= usize::from(!matches!(waits, Waits::Upgrade));
         let passed = inner.waiting.front().is_some_and(|read| read.number < self.number);
         assert!(
             !passed || inner.dead,
@@ -381,7 +416,7 @@ impl Ticket {
                 Waits::Connect { session, password, read_only },
                 Answer::Attached { timeout_ms, generation },
             ) => {
-                inner.attached = Some((session, generation, timeout_ms));
+                inner.attached = Some(Attached { session, generation, timeout_ms, is_own: false });
                 Say::Connected { session, timeout_ms, password, read_only }
             }
             (Waits::Connect { read_only, .. }, _) => {
@@ -403,8 +438,9 @@ impl Ticket {
                 let result = Ok(Reply::Operator(reply.into()));
                 Say::Reply { xid, zxid, result, charge: None }
             }
+            (Waits::Upgrade, Answer::Attached { .. }) => Say::Nothing,
             // A command without effect: its outcome is unknown here, so the connection ends.
-            (Waits::Write { .. } | Waits::Operator { .. }, _) => Say::Close,
+            (Waits::Write { .. } | Waits::Operator { .. } | Waits::Upgrade, _) => Say::Close,
         };
         if let Some(slot) = inner.slot(self.number) {
             slot.state = State::Decided(say);

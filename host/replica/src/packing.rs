@@ -4,6 +4,7 @@
 //! * The commands of a connection keep their order.
 //! * A command goes into a later entry than its connection's command before it, if a read waits
 //!   between the two: that read's view is the one after the earlier entry (`waiting.rs`).
+//! * A write of a local session that is fenced (`own_sessions.rs`) is dropped.
 //! * Writes of other connections do not wait for that. A command that is not a write (a session's
 //!   start and end, an operator's change) stays behind all that came before it.
 
@@ -19,7 +20,7 @@ use crate::outbox::Ticket;
 
 /// Something to propose.
 pub(crate) enum Queued {
-    Write { session: i64, generation: u32, identities: Arc<Vec<Id>>, op: Op },
+    Write { session: i64, generation: u32, is_local: bool, identities: Arc<Vec<Id>>, op: Op },
     Command(Command),
 }
 
@@ -65,6 +66,10 @@ pub(crate) fn pack(
     let mut left = VecDeque::new();
     let mut bytes = 0;
     while let Some((queued, ticket)) = queue.pop_front() {
+        let is_fenced = || ticket.as_ref().is_some_and(|ticket| ticket.outbox.is_fenced());
+        if matches!(queued, Queued::Write { is_local: true, .. }) && is_fenced() {
+            continue;
+        }
         let size = queued.bytes();
         if bytes > 0 && bytes + size > ROUND_BYTES_MAX {
             queue.push_front((queued, ticket));
@@ -143,7 +148,7 @@ mod tests {
         ticket.after_read = after_read;
         let op = Op::SetData { path: name.into(), data: Some(vec![0; bytes].into()), version: -1 };
         let identities = Arc::default();
-        let write = Queued::Write { session: 1, generation: 1, identities, op };
+        let write = Queued::Write { session: 1, generation: 1, is_local: false, identities, op };
         (write, Some(ticket))
     }
 

@@ -98,14 +98,14 @@ impl Proposals {
             bytes += queued.bytes();
             let command = match queued {
                 Queued::Command(command) => command,
-                Queued::Write { session, generation, identities: who, op } => {
+                Queued::Write { session, generation, is_local, identities: who, op } => {
                     let set = *known.entry(Arc::as_ptr(&who) as usize).or_insert_with(|| {
                         let set = who.iter().map(|id| (id.scheme.clone(), id.id.clone()));
                         identities.push(set.collect());
                         sets.push(Arc::clone(&who));
                         identities.len() as u32 - 1
                     });
-                    Command::Write { session, generation, identities: set, op }
+                    Command::Write { session, generation, is_local, identities: set, op }
                 }
             };
             match ticket {

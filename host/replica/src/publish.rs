@@ -5,7 +5,8 @@
 //! A read that waits for nothing takes its view, its slot and its watch under the shared side. So a
 //! watch is registered before or after an entry as a whole, together with the view that is read.
 //! Under the exclusive side there are look-ups in memory only: no store is read, nothing is encoded,
-//! nobody is woken. Locks are taken in this order: the view, the watches, an outbox.
+//! nobody is woken. Locks are taken in this order: the view, the watches, the sessions that this server
+//! counts by itself, an outbox.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,13 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
+use proto::connect::PASSWORD_BYTES;
 use proto::{Acl, EventType};
 use state::snapshot::Source;
 use state::{Answer, Change, Outcome, View};
 
 use crate::input::Report;
 use crate::mutants::MachineMutants;
-use crate::outbox::{Event, Outbox, Ticket};
+use crate::outbox::{Attached, Event, Outbox, Ticket};
+use crate::own_sessions::{Admission, Asks, Closing, OwnSessions, Reach};
 use crate::watches::{Hears, Table, WatchTable};
 
 /// What the connections of a server see.
@@ -28,6 +31,8 @@ pub struct Published {
     watches: Mutex<WatchTable>,
     /// The connection of each session that is served here.
     sessions: Mutex<HashMap<i64, Arc<Outbox>>>,
+    /// Those that this server counts by itself.
+    own: Mutex<OwnSessions>,
     /// Clients that wait for the end of a close that takes several entries.
     closing: Mutex<HashMap<i64, Ticket>>,
     /// The store as it was when it was last made durable, for operators who save a snapshot.
@@ -53,6 +58,7 @@ impl Published {
             view: RwLock::new(view),
             watches: Mutex::new(WatchTable::with_mutants(mutants)),
             sessions: Mutex::default(),
+            own: Mutex::new(OwnSessions::with_mutants(mutants)),
             closing: Mutex::default(),
             durable: Mutex::default(),
             shut: Mutex::default(),
@@ -162,13 +168,66 @@ impl Published {
         let reads = outbox.forget_reads();
         drop(watches);
         drop(reads);
+        self.own.lock().waits_no_more(outbox);
         let attached = outbox.inner.lock().attached;
-        if let Some((session, _, _)) = attached {
+        if let Some(Attached { session, .. }) = attached {
             let mut sessions = self.sessions.lock();
             if sessions.get(&session).is_some_and(|known| known.id == outbox.id) {
                 sessions.remove(&session);
             }
         }
+    }
+
+    /// How this server stands to its ensemble, as its Node has found with a tick at `now_ms`, by a clock
+    /// that is never set: see [`Reach`].
+    pub fn look(&self, now_ms: i64, reach: Reach) {
+        self.own.lock().look(now_ms, reach);
+    }
+
+    /// Whether the server is read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.own.lock().is_read_only()
+    }
+
+    /// How many sessions no other server knows.
+    pub fn local_sessions(&self) -> usize {
+        self.own.lock().local()
+    }
+
+    /// Gives a connection its session, if that is for this server alone to do.
+    pub(crate) fn admit(
+        &self,
+        outbox: &Arc<Outbox>,
+        asks: &Asks,
+        make: impl FnOnce() -> (i64, [u8; PASSWORD_BYTES]),
+    ) -> Admission {
+        let view = self.view();
+        let mut own = self.own.lock();
+        let admission = own.admit(&view, outbox, asks, make).unwrap_or_else(|fault| {
+            tracing::error!(%fault, "a session cannot be read; its client is let go");
+            self.found_damage(fault.to_string());
+            Admission::Elsewhere
+        });
+        if let Admission::Here { attached, .. } = &admission {
+            outbox.inner.lock().attached = Some(*attached);
+            let before = self.sessions.lock().insert(attached.session, Arc::clone(outbox));
+            before.iter().for_each(|before| before.kill());
+        }
+        admission
+    }
+
+    /// See [`OwnSessions::upgrade`].
+    pub(crate) fn upgrade(
+        &self,
+        session: i64,
+        outbox: &Outbox,
+    ) -> Option<([u8; PASSWORD_BYTES], i32)> {
+        self.own.lock().upgrade(session, outbox)
+    }
+
+    /// See [`OwnSessions::close`].
+    pub(crate) fn close(&self, session: i64, outbox: &Outbox) -> Closing {
+        self.own.lock().close(session, outbox)
     }
 
     /// Publishes what one entry did. `waiting` are the commands of this server (`me`) whose answers
@@ -315,12 +374,18 @@ impl Published {
                 if let Some(outbox) = outbox.as_ref().filter(|_| self.shut.lock().is_some()) {
                     outbox.inner.lock().dead = true;
                 }
+                let mut own = self.own.lock();
+                own.decided(*session);
+                outbox.iter().for_each(|outbox| own.waits_no_more(outbox));
                 let mut sessions = self.sessions.lock();
                 let before = match &outbox {
                     Some(outbox) => sessions.insert(*session, Arc::clone(outbox)),
                     None => sessions.remove(session),
                 };
-                if let Some(before) = before {
+                drop(own);
+                // One whose local session was made known to all goes on.
+                let id = outbox.as_ref().map(|outbox| outbox.id);
+                if let Some(before) = before.filter(|before| Some(before.id) != id) {
                     before.inner.lock().dead = true;
                     wake.push(before);
                 }
@@ -330,6 +395,7 @@ impl Published {
             Change::SessionClosing { .. } => {}
             Change::SessionClosed { session } => {
                 reports.push(Report::Closed(*session));
+                self.own.lock().decided(*session);
                 let asked = self.closing.lock().remove(session);
                 if let Some(asked) = &asked {
                     asked.fill(zxid, Answer::Done);

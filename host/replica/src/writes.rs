@@ -126,6 +126,8 @@ mod tests {
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
             ensemble: false,
+            local_sessions: false,
+            upgrades_sessions: false,
             linearizable: false,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".into()],

@@ -31,6 +31,7 @@ impl Server {
             cluster_id: 1,
             settings: Settings::default(),
             servers: BTreeMap::new(),
+            read_only_after_ms: None,
             log_keep_bytes: 1 << 30,
             knows: state::APPLY_VERSION,
         };

@@ -3,7 +3,8 @@
 //! The prefix of a command says who does it. Nothing happens by itself:
 //!
 //! * `connect [timeout=MS] [auth] [linearizable]`, `attach SESSION` open a connection and give its packet to the
-//!   server; `leave` ends it.
+//!   server; `leave` ends it. Both take `local [upgrades]` (new sessions are local there), `accepts` (a
+//!   server that is read-only), `wrong` (password).
 //! * Requests go out and are taken by the server: `create PATH [DATA] [mode=e|s|es] [acl=private]`,
 //!   `set`, `delete`, `get PATH [watch]`, `exists`, `ls`, `addwatch PATH [recursive]`, `setwatches`,
 //!   `sync`, `ping`, `close`, `multi "..." "..."`, `many PREFIX COUNT` (that many ephemerals).
@@ -12,6 +13,8 @@
 //!   the next.
 //! * `drain` shows what a session is told. `go` is commit, apply and drain of all, until nothing
 //!   moves.
+//! * `cut-off MS [read-only]` has the server believe that it has heard of no leader for so long; `reach`
+//!   ends that.
 //! * `tick MS` moves the Node's clock on, and ticks. `restart` loses power: what is not synced is gone.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,8 +36,8 @@ use proto::{
 use replica::connection::Drained;
 use replica::log::{Log, LogError, Options, SimDisk};
 use replica::{
-    Authenticator, Connection, Input, Machine, Node, NodeConfig, Now, Outbox, Policy, Read, Sasl,
-    Work,
+    Authenticator, Connection, Input, Machine, Node, NodeConfig, Now, Outbox, Policy, Reach, Read,
+    Sasl, Work,
 };
 use state::{MemoryStore, NoHooks, Settings, State};
 
@@ -78,6 +81,7 @@ struct Runner {
     connections: u64,
     sessions: i64,
     now_ms: i64,
+    reach: Reach,
 }
 
 fn start(disk: &SimDisk, store: &MemoryStore, boot: u64) -> (Node<SimDisk>, Machine) {
@@ -101,6 +105,7 @@ fn start(disk: &SimDisk, store: &MemoryStore, boot: u64) -> (Node<SimDisk>, Mach
         cluster_id: 1,
         settings,
         servers: BTreeMap::new(),
+        read_only_after_ms: None,
         log_keep_bytes: 1 << 30,
         knows: state::APPLY_VERSION,
     };
@@ -292,6 +297,7 @@ impl Runner {
             connections: 0,
             sessions: 0,
             now_ms: 0,
+            reach: Reach::default(),
         };
         runner.settle().expect("a new server starts");
         runner
@@ -343,7 +349,11 @@ impl Runner {
 
     fn connect(&mut self, name: &str, session: i64, words: &mut Words) -> Result<(), Failure> {
         let before = self.clients.values().find(|client| client.session == session && session != 0);
-        let password = before.map_or([0; 16], |client| client.password);
+        // As they are made below.
+        let mut password = [session as u8; 16];
+        if words.flag("wrong") {
+            password[0] ^= 1;
+        }
         let last_zxid = before.map_or(0, |client| client.last_zxid);
         self.connections += 1;
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -354,6 +364,8 @@ impl Runner {
             required_schemes: Vec::new(),
             sasl_failures_allowed: false,
             ensemble: linearizable,
+            local_sessions: words.flag("local"),
+            upgrades_sessions: words.flag("upgrades"),
             linearizable,
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
@@ -373,7 +385,7 @@ impl Runner {
             timeout_ms,
             session_id: session,
             password: Bytes::copy_from_slice(&password),
-            read_only: Some(false),
+            read_only: Some(words.flag("accepts")),
         };
         let mut frame = BytesMut::new();
         request.encode(&mut frame);
@@ -439,14 +451,15 @@ impl Runner {
         let mut out = String::new();
         while let Some(frame) = next_frame(&mut bytes, 1 << 24)? {
             if std::mem::take(&mut client.connecting) {
-                let ConnectResponse { timeout_ms, session_id, password, .. } =
+                let ConnectResponse { timeout_ms, session_id, password, read_only } =
                     ConnectResponse::decode(frame)?;
+                let read_only = if read_only == Some(true) { ", read-only" } else { "" };
                 if timeout_ms == 0 {
-                    writeln!(out, "no such session")?;
+                    writeln!(out, "no such session{read_only}")?;
                     continue;
                 }
                 (client.session, client.password) = (session_id, password);
-                writeln!(out, "session {session_id}, {timeout_ms} ms")?;
+                writeln!(out, "session {session_id}, {timeout_ms} ms{read_only}")?;
                 continue;
             }
             let mut reader = Reader::new(frame);
@@ -547,12 +560,23 @@ impl Runner {
             "tick" => {
                 // So many milliseconds pass, with a tick every 50 and one at the end.
                 let end_ms = self.now_ms + words.next()?.parse::<i64>()?;
-                while self.now_ms + 50 < end_ms {
-                    self.now_ms += 50;
+                loop {
+                    self.now_ms = end_ms.min(self.now_ms + 50);
                     self.node.tick(self.now_ms)?;
+                    self.machine.published().look(self.now_ms, self.reach);
+                    if self.now_ms == end_ms {
+                        break;
+                    }
                 }
-                self.now_ms = end_ms;
-                self.node.tick(self.now_ms)?;
+            }
+            "cut-off" => {
+                let silent_ms = words.next()?.parse()?;
+                self.reach = Reach { silent_ms, read_only: words.flag("read-only") };
+                self.machine.published().look(self.now_ms, self.reach);
+            }
+            "reach" => {
+                self.reach = Reach::default();
+                self.machine.published().look(self.now_ms, self.reach);
             }
             "restart" => {
                 self.disk.crash(1);

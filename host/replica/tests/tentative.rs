@@ -62,9 +62,10 @@ impl Server {
             self.sequence += 1;
             let (command, ticket) = match input {
                 Input::Command { command, ticket } => (command, ticket),
-                Input::Write { session, generation, op, ticket, .. } => {
-                    (Command::Write { session, generation, identities: 0, op }, Some(ticket))
-                }
+                Input::Write { session, generation, is_local, op, ticket, .. } => (
+                    Command::Write { session, generation, is_local, identities: 0, op },
+                    Some(ticket),
+                ),
                 other => panic!("not a command: {other:?}"),
             };
             work.expect.extend(ticket.map(|ticket| (self.sequence, ticket)));

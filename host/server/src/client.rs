@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use proto::frame::next_frame;
 use proto::{Id, four_letter as words};
 use replica::connection::Drained;
-use replica::{Authenticator, Connection, Input, Outbox, Policy, Published, Read};
+use replica::{Attached, Authenticator, Connection, Input, Outbox, Policy, Published, Read};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -279,8 +279,8 @@ impl Task<'_> {
             }
             let session = self.connection.session();
             let attached = session.is_some();
-            let patience = session.map_or(STALLED_MAX, |(_, _, timeout_ms)| {
-                Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default())
+            let patience = session.map_or(STALLED_MAX, |attached| {
+                Duration::from_millis(u64::try_from(attached.timeout_ms).unwrap_or_default())
             });
             if self.output.is_empty() {
                 stalled_since = tokio::time::Instant::now();
@@ -484,14 +484,14 @@ impl Task<'_> {
         server.outstanding.fetch_add(outstanding_change, Ordering::Relaxed);
         let answered = stats.received - outstanding as u64;
         let session = self.connection.session();
-        let who = (self.remote, session.map_or(0, |(session, ..)| session));
+        let who = (self.remote, session.map_or(0, |attached| attached.session));
         self.waiting.answered(answered, who, |count, us| server.answered(count, us));
         self.counted = (stats.received, stats.sent);
         let mut told = self.told.lock();
         told.queued = outstanding;
         told.received += received;
         told.sent += sent;
-        if let Some((session, _, timeout_ms)) = session {
+        if let Some(Attached { session, timeout_ms, .. }) = session {
             (told.session, told.timeout_ms) = (session, timeout_ms);
         }
         (told.last_op, told.last_xid) = (stats.last_op, stats.last_xid);

@@ -52,7 +52,8 @@ pub struct Config {
     pub tick_time_ms: u64,
     /// `"local"` or `"linearizable"`. Default `"local"`.
     pub reads: Reads,
-    /// Without a quorum, serve reads to clients that accept a read-only server. Default false.
+    /// Without a leader for 2 s, or a tick if that is longer, serve reads to clients that accept a
+    /// read-only server. Default false.
     pub read_only_mode: bool,
     /// `[listen]`
     pub listen: Listen,
@@ -171,6 +172,11 @@ impl Config {
         shown.tls.hide_secrets();
         shown.ensemble.tls.iter_mut().for_each(PeerTls::hide_secrets);
         toml::to_string(&shown).expect("every field is a value that TOML can hold")
+    }
+
+    /// Whether there are other servers.
+    pub fn is_ensemble(&self) -> bool {
+        !self.ensemble.servers.is_empty()
     }
 
     /// Lower bound of a session's timeout, milliseconds.

@@ -62,7 +62,7 @@ impl Answers {
         // Writing to a string does not fail.
         let _ = match word {
             "ruok" => write!(out, "imok"),
-            "isro" => write!(out, "rw"),
+            "isro" => write!(out, "{}", Part::takes(&self.part)),
             "srvr" => self.server(&mut out, clients, false),
             "stat" => self.server(&mut out, clients, true),
             "cons" => connections(&mut out, clients),
@@ -107,6 +107,9 @@ impl Answers {
         let view = clients.published.view();
         let stats = &clients.stats;
         version(out)?;
+        if Part::takes(&self.part) == "ro" {
+            writeln!(out, "READ-ONLY mode; serving only read-only clients")?;
+        }
         if with_clients {
             writeln!(out, "Clients:")?;
             for told in stats.connections() {
@@ -211,7 +214,7 @@ fn monitor(out: &mut String, clients: &Clients) -> std::fmt::Result {
         ("ephemerals_count", view.counts.ephemerals),
         ("approximate_data_size", view.counts.bytes),
         ("global_sessions", sessions as u64),
-        ("local_sessions", 0),
+        ("local_sessions", clients.published.local_sessions() as u64),
         ("open_file_descriptor_count", descriptors),
         ("connection_rejected", stats.rejected.load(Ordering::Relaxed)),
     ];

@@ -29,6 +29,10 @@ use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
 
+/// The shortest time without a leader after which a server is read-only, in milliseconds: it is a tick
+/// if that is longer, as in ZooKeeper (`QuorumPeer.run`). No election takes as long.
+const READ_ONLY_AFTER_MS_MIN: u64 = 2000;
+
 /// Makes what takes part in transactions, for each state that is opened.
 pub type MakeHooks = dyn Fn() -> Box<dyn Hooks>;
 
@@ -187,6 +191,10 @@ fn start_replica(
         cluster_id: number(cluster_id) | 1,
         settings: seed(config),
         servers: located(config),
+        read_only_after_ms: config.read_only_mode.then(|| {
+            let ms = config.tick_time_ms.max(READ_ONLY_AFTER_MS_MIN);
+            i64::try_from(ms).unwrap_or(i64::MAX)
+        }),
         log_keep_bytes: config.storage.log_retain_bytes,
         knows: opened.state.knows(),
     };
@@ -281,7 +289,9 @@ fn policy(config: &Config) -> Policy {
         timeout_ms_max: ms(config.max_session_timeout_ms()),
         required_schemes,
         sasl_failures_allowed: config.auth.sasl.allow_failed_clients,
-        ensemble: !config.ensemble.servers.is_empty(),
+        ensemble: config.is_ensemble(),
+        local_sessions: config.is_ensemble() && config.sessions.local,
+        upgrades_sessions: config.sessions.local_upgrading,
         linearizable: config.reads == Reads::Linearizable,
         reconfig_enabled: config.ensemble.reconfig_enabled,
         acl_schemes: config.auth.providers.iter().map(|p| p.scheme().to_owned()).collect(),

@@ -64,6 +64,8 @@ pub(crate) enum Part {
     Standalone,
     /// It knows no leader.
     Looking,
+    /// It has known none for long, and serves those who are content with that.
+    ReadOnly,
     /// It follows one.
     Follower,
     /// It follows one, and does not vote.
@@ -78,6 +80,7 @@ impl Part {
     fn in_ensemble(node: &Node<RealDisk>) -> Self {
         match (node.leads(), node.leader().0) {
             _ if node.is_removed() => Self::Removed,
+            _ if node.reach().read_only => Self::ReadOnly,
             (true, _) => Self::Leader,
             (false, 0) => Self::Looking,
             (false, _) if node.observes() => Self::Observer,
@@ -90,6 +93,15 @@ impl Part {
         part.load(Ordering::Relaxed) != Self::Removed as u8
     }
 
+    /// What it takes from its clients, as the word `isro` says it: everything, reads, or nothing.
+    pub(crate) fn takes(part: &AtomicU8) -> &'static str {
+        match Self::of(part) {
+            "read-only" => "ro",
+            "looking" | "removed" => "null",
+            _ => "rw",
+        }
+    }
+
     /// What ZooKeeper calls it.
     pub(crate) fn of(part: &AtomicU8) -> &'static str {
         match part.load(Ordering::Relaxed) {
@@ -97,6 +109,7 @@ impl Part {
             part if part == Self::Leader as u8 => "leader",
             part if part == Self::Follower as u8 => "follower",
             part if part == Self::Observer as u8 => "observer",
+            part if part == Self::ReadOnly as u8 => "read-only",
             part if part == Self::Removed as u8 => "removed",
             _ => "looking",
         }
@@ -283,9 +296,9 @@ impl NodeThread {
                 next_tick = now + TICK;
                 let damage = self.published.take_damage().map(Input::Damaged);
                 damage.into_iter().for_each(|damage| self.node.step(damage));
-                self.node
-                    .tick(milliseconds(started.elapsed()))
-                    .unwrap_or_else(|error| node_broken(&error));
+                let now_ms = milliseconds(started.elapsed());
+                self.node.tick(now_ms).unwrap_or_else(|error| node_broken(&error));
+                self.published.look(now_ms, self.node.reach());
             }
             if now >= next_reap {
                 next_reap = now + self.reaping.every;

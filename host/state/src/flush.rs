@@ -259,7 +259,16 @@ mod tests {
                 let (kind, path) = (crate::command::CreateKind::Create, format!("/n{made}"));
                 let acl = vec![(31, "world".to_owned(), "anyone".to_owned())];
                 let op = Op::Create { kind, path, data: None, acl, flags: 0, ttl_ms: -1 };
-                apply(&mut state, Command::Write { session: 5, generation: 1, is_local: false, identities: 0, op });
+                apply(
+                    &mut state,
+                    Command::Write {
+                        session: 5,
+                        generation: 1,
+                        is_local: false,
+                        identities: 0,
+                        op,
+                    },
+                );
             }
             is_over.store(true, Ordering::Relaxed);
         });

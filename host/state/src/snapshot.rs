@@ -260,7 +260,13 @@ mod tests {
             let data = Some(Bytes::from(vec![at; if at % 3 == 0 { 5000 } else { 10 }]));
             let acl = vec![(i32::from(at % 5) + 1, "ip".to_owned(), format!("10.0.0.{at}"))];
             let op = Op::Create { kind, path: format!("/n{at}"), data, acl, flags, ttl_ms: -1 };
-            commands.push(Command::Write { session: 5, generation: 1, is_local: false, identities: 0, op });
+            commands.push(Command::Write {
+                session: 5,
+                generation: 1,
+                is_local: false,
+                identities: 0,
+                op,
+            });
         }
         let store = Box::new(MemoryStore::default());
         let mut state = State::open(store, Box::new(NoHooks), 1 << 20).expect("it opens");

@@ -54,7 +54,13 @@ fn entries() -> Vec<Vec<u8>> {
                         let bytes = [3, 80, 900, 3000, 15_000][random(&mut seed, 5)];
                         let exists = random(&mut seed, 2) == 0;
                         let op = write(&mut seed, format!("/k{key}"), bytes, exists);
-                        Command::Write { session: 1, generation: 1, is_local: false, identities: 0, op }
+                        Command::Write {
+                            session: 1,
+                            generation: 1,
+                            is_local: false,
+                            identities: 0,
+                            op,
+                        }
                     })
                     .collect(),
             };

@@ -253,19 +253,22 @@ impl Client {
         self.deaf_until_ms = 0;
         self.last_heard_ms = world.now_ms;
         self.last_sent_ms = world.now_ms;
+        let accepts = self.id % 3 == 1;
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: self.last_zxid,
             timeout_ms: 1000 + world.rng.below(3500) as i32,
             session_id: self.session,
             password: Bytes::copy_from_slice(&self.password),
-            read_only: (!self.id.is_multiple_of(3)).then_some(false),
+            // Some are of the time before there were servers that are read-only.
+            read_only: (!self.id.is_multiple_of(3)).then_some(accepts),
         };
         let mut wire = Wire { server, ..Wire::default() };
         request.encode(&mut wire.up);
         world.wires.insert(conn, wire);
         let (client, session, reader) = (self.id, self.session, self.reader);
-        let known = Connection { client, server, session, reader, ..Connection::default() };
+        let known =
+            Connection { client, server, session, reader, accepts, ..Connection::default() };
         world.connections.all.insert(conn, known);
         world.events.push(Event::Opened { conn, client, server, session });
         if self.session == 0 {

@@ -113,6 +113,14 @@ counts! {
     moves: "sessions that moved",
     /// Attached on another server than before.
     across: "sessions that moved to another server",
+    /// Read-only connections.
+    reads_only: "connections to servers that were read-only",
+    /// Local sessions.
+    locals: "sessions known to one server",
+    /// The same.
+    locals_again: "sessions known to one server that came back to it",
+    /// Upgrades.
+    upgrades: "sessions known to one server that all were told of",
     /// Fenced writes.
     fenced: "writes of an earlier connection fenced",
     /// Clients that do not read.

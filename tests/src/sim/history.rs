@@ -16,6 +16,14 @@ pub enum Event {
     Sent { conn: u64, number: usize },
     /// The server gave a connection its session.
     Attached { conn: u64, session: i64, generation: u32 },
+    /// The same; only this server knows the session.
+    AttachedLocally { conn: u64, session: i64 },
+    /// All servers are to know it from now on.
+    Upgraded { conn: u64, session: i64 },
+    /// A server that is read-only gave a connection its session, to read.
+    Reads { conn: u64, server: u64, session: i64 },
+    /// It has said something to it, though it knows a leader.
+    ReadsOn { conn: u64, server: u64 },
     /// The client was told so.
     Connected { conn: u64, session: i64 },
     /// The client was told that its session is gone.
@@ -104,8 +112,16 @@ pub struct Connection {
     pub server: u64,
     /// Its session, once that is known.
     pub session: i64,
-    /// The session's attach generation, as the server has it.
+    /// The session's attach generation, as the server has it and all servers know it.
     pub generation: Option<u32>,
+    /// The generation of a session that only its server knows, or knew at first.
+    pub local: Option<u32>,
+    /// How many writes are of that.
+    pub local_writes: usize,
+    /// Whether the client accepts a server that is read-only.
+    pub accepts: bool,
+    /// Whether it is one.
+    pub reads_only: bool,
     /// Whether the client may read what is private.
     pub reader: bool,
     /// What was sent, in order; pings are not counted.
@@ -123,8 +139,17 @@ pub struct Connection {
 pub struct Connections {
     /// By their number.
     pub all: BTreeMap<u64, Connection>,
-    /// By session and generation.
+    /// By session and generation; see [`LOCAL`].
+    ///
+    /// [`LOCAL`]: super::model::LOCAL
     pub attached: BTreeMap<(i64, u32), u64>,
+}
+
+impl Connection {
+    /// How many writes went out before those of this generation.
+    pub fn writes_before(&self, generation: u32) -> usize {
+        if self.local == Some(generation) { 0 } else { self.local_writes }
+    }
 }
 
 impl Connections {
@@ -149,6 +174,18 @@ impl std::fmt::Display for Event {
             Self::Sent { conn, number } => write!(f, "connection {conn}: request {number}"),
             Self::Attached { conn, session, generation } => {
                 write!(f, "connection {conn}: attached to {session:#x}, generation {generation}")
+            }
+            Self::AttachedLocally { conn, session } => {
+                write!(f, "connection {conn}: attached to {session:#x}, which is local")
+            }
+            Self::Upgraded { conn, session } => {
+                write!(f, "connection {conn}: all are to know {session:#x}")
+            }
+            Self::Reads { conn, server, session } => {
+                write!(f, "connection {conn}: reads from server {server} as {session:#x}")
+            }
+            Self::ReadsOn { conn, server } => {
+                write!(f, "connection {conn}: server {server} says something to one that reads")
             }
             Self::Connected { conn, session } => {
                 write!(f, "connection {conn}: the client has session {session:#x}")

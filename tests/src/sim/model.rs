@@ -18,10 +18,14 @@ use proto::{
 use state::command::CreateKind;
 use state::{Batch, Command, Group, Op};
 
+use super::history::Connection;
 use super::membership::{CONFIG, Membership};
 
 /// The digest id of those who may read what is private.
 pub const READER: &str = "reader:hash";
+
+/// In a generation: the session is local to its server, and this is how often it was attached there.
+pub const LOCAL: u32 = 1 << 31;
 
 /// How many ephemerals of a closing session one command deletes.
 const EPHEMERALS_PER_COMMAND: usize = 2000;
@@ -129,7 +133,7 @@ pub struct Snapshot {
 pub struct Model {
     /// The sessions now.
     pub sessions: BTreeMap<i64, Session>,
-    /// Every write of a session's generation, in the log's order.
+    /// Every write of a session's generation, in the log's order; see [`LOCAL`].
     pub writes: BTreeMap<(i64, u32), Vec<Done>>,
     /// What changed, by zxid.
     pub changes: Vec<(i64, Vec<Changed>)>,
@@ -150,6 +154,8 @@ pub struct Model {
     time_ms: i64,
     /// The boot of each server, and the last command that was taken from it.
     origins: BTreeMap<u32, (u64, u64)>,
+    /// The last generation of each local session from which there was a write.
+    locals: BTreeMap<i64, u32>,
 }
 
 /// The parent of a path; the root for the root.
@@ -200,6 +206,7 @@ impl Default for Model {
             zxid: 0,
             time_ms: 0,
             origins: BTreeMap::new(),
+            locals: BTreeMap::new(),
         }
     }
 }
@@ -208,6 +215,16 @@ impl Model {
     /// The last entry.
     pub fn index(&self) -> u64 {
         self.snapshots.last().map_or(1, |snapshot| snapshot.index)
+    }
+
+    /// What became of the write that was sent as number `n` of its connection's, if it is in the log.
+    pub fn done(&self, connection: &Connection, n: usize) -> Option<&Done> {
+        let of = |generation| self.writes.get(&(connection.session, generation));
+        match (n.checked_sub(connection.local_writes), connection.local) {
+            (None, Some(local)) => of(local)?.get(n),
+            (None, None) => None,
+            (Some(n), _) => of(connection.generation?)?.get(n),
+        }
     }
 
     /// The tree after entry `index`, if the log had got so far.
@@ -352,14 +369,29 @@ impl Model {
                     self.remove(path, changes);
                 }
             }
-            Command::Write { session, generation, identities: set, op } => {
+            Command::Write { session, generation, is_local: true, identities: set, op } => {
+                let set = group.identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
+                let reader = set.iter().any(|(_, id)| id == READER);
+                let last = self.locals.entry(*session).or_default();
+                if *last > *generation {
+                    return Err(format!(
+                        "{op:?} of local session {session:#x}, attach {generation}, after one of \
+                         attach {last}"
+                    ));
+                }
+                *last = *generation;
+                let result = self.write((*session, true), reader, op, changes);
+                let done = Done { op: op.clone(), index, zxid: self.zxid, result };
+                self.writes.entry((*session, *generation | LOCAL)).or_default().push(done);
+            }
+            Command::Write { session, generation, is_local: false, identities: set, op } => {
                 let set = group.identities.get(*set as usize).map_or(&[][..], Vec::as_slice);
                 let reader = set.iter().any(|(_, id)| id == READER);
                 let result = match self.sessions.get(session) {
                     None => Err(ErrorCode::SessionExpired),
                     Some(row) if row.closing => Err(ErrorCode::SessionExpired),
                     Some(row) if row.generation != *generation => Err(ErrorCode::SessionMoved),
-                    Some(_) => self.write(*session, reader, op, changes),
+                    Some(_) => self.write((*session, false), reader, op, changes),
                 };
                 let done = Done { op: op.clone(), index, zxid: self.zxid, result };
                 self.writes.entry((*session, *generation)).or_default().push(done);
@@ -386,7 +418,7 @@ impl Model {
 
     fn write(
         &mut self,
-        session: i64,
+        session: (i64, bool),
         reader: bool,
         op: &Op,
         changes: &mut Vec<Changed>,
@@ -437,7 +469,7 @@ impl Model {
 
     fn single(
         &mut self,
-        session: i64,
+        (session, is_local): (i64, bool),
         reader: bool,
         op: &Op,
         changes: &mut Vec<Changed>,
@@ -450,6 +482,9 @@ impl Model {
         match op {
             Op::Create { kind, path, data, acl, flags, ttl_ms } => {
                 let mode = CreateMode::from_flags(*flags).ok_or(ErrorCode::BadArguments)?;
+                if is_local && mode.is_ephemeral() {
+                    return Err(ErrorCode::EphemeralOnLocalSession);
+                }
                 let above = parent(path).to_owned();
                 let mut over = (**self.tree.get(&above).ok_or(ErrorCode::NoNode)?).clone();
                 let path = match mode.is_sequential() {

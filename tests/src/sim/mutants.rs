@@ -77,6 +77,8 @@ pub const ALL: &[Mutant] = mutants![
     machine.keep_clients_over_snapshot,
     machine.read_unapplied,
     machine.serve_in_quarantine,
+    machine.keep_read_only_clients,
+    machine.forget_to_fence,
     connection.stale_read,
     connection.late_view,
     connection.watch_after_read,

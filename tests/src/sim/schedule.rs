@@ -12,7 +12,7 @@ use super::counts::Counts;
 use super::ensemble::{Ensemble, Turn};
 use super::faults::{Fall, Faults};
 use super::history::{Connections, Event};
-use super::model::Model;
+use super::model::{LOCAL, Model};
 use super::mutants::Planted;
 use super::reference::Reference;
 use super::server::{Did, End, Step};
@@ -427,6 +427,31 @@ impl Sim {
                 (connection.session, connection.generation) = (session, Some(generation));
                 self.happened(Event::Attached { conn, session, generation })
             }
+            Did::AttachedLocally { conn, session, generation } => {
+                let local = generation | LOCAL;
+                let moved = self.connections.attached.insert((session, local), conn);
+                debug_assert!(moved.is_none(), "an attach has one connection");
+                self.counts.locals += 1;
+                self.counts.locals_again += u64::from(generation > 1);
+                let connection = self.connections.get_mut(conn);
+                (connection.session, connection.local) = (session, Some(local));
+                connection.local_writes = usize::MAX;
+                self.happened(Event::AttachedLocally { conn, session })
+            }
+            Did::Upgraded { conn, session, generation, local_writes } => {
+                self.counts.upgrades += 1;
+                self.connections.attached.insert((session, generation), conn);
+                let connection = self.connections.get_mut(conn);
+                (connection.generation, connection.local_writes) = (Some(generation), local_writes);
+                self.happened(Event::Upgraded { conn, session })
+            }
+            Did::Reads { conn, session } => {
+                self.counts.reads_only += 1;
+                let connection = self.connections.get_mut(conn);
+                (connection.session, connection.reads_only) = (session, true);
+                self.happened(Event::Reads { conn, server, session })
+            }
+            Did::ReadsOn { conn } => self.happened(Event::ReadsOn { conn, server }),
             Did::Heard { conn } => self.happened(Event::Heard { conn }),
             Did::Told(sessions) => self.happened(Event::Told { server, sessions }),
             Did::HungUp { conn, cut_off } => self.happened(Event::HungUp { conn, cut_off }),

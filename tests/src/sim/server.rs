@@ -84,6 +84,10 @@ struct Sizes {
     flush_ms: i64,
     timeouts_ms: (i32, i32),
     election_ticks: usize,
+    /// After how long without a leader it is read-only, if ever.
+    read_only_after_ms: Option<i64>,
+    /// Whether new sessions are known here only, and whether all are to know those that need it.
+    local_sessions: (bool, bool),
     /// How likely an entry takes long to apply, in percent.
     slow_entries: u64,
 }
@@ -103,6 +107,8 @@ impl Sizes {
             // No two are the same, so that they do not ask for votes together for ever.
             election_ticks: 8 + 3 * id as usize + rng.below(3) as usize,
             slow_entries: [0, 0, 1, 10][rng.below(4) as usize],
+            read_only_after_ms: [None, Some(500), Some(2000)][rng.below(3) as usize],
+            local_sessions: (rng.chance(25), rng.chance(60)),
         }
     }
 }
@@ -241,6 +247,7 @@ impl Server {
             cluster_id: 7 + self.id,
             settings: Settings::default(),
             servers: membership::located(&self.voters),
+            read_only_after_ms: self.sizes.read_only_after_ms,
             log_keep_bytes: self.sizes.log_keep_bytes,
             knows: state::APPLY_VERSION,
         };
@@ -271,6 +278,8 @@ impl Server {
             required_schemes: Vec::new(),
             sasl_failures_allowed: true,
             ensemble: self.voters.len() > 1,
+            local_sessions: self.voters.len() > 1 && self.sizes.local_sessions.0,
+            upgrades_sessions: self.sizes.local_sessions.1,
             linearizable: reads_are_linearizable(self.id),
             reconfig_enabled: false,
             acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
@@ -497,6 +506,11 @@ impl Server {
     /// The raft id of the leader and the term, as this server has them.
     pub fn leader(&self) -> Option<(u64, u64)> {
         self.life.as_ref().map(|life| life.node.leader())
+    }
+
+    /// Whether it knew a leader at its last tick.
+    pub fn hears_leader(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.led_ticks > 0)
     }
 
     /// The term in which it leads, if it does.

@@ -27,6 +27,8 @@ pub(crate) fn policy(timeout_ms_max: i32) -> Policy {
         required_schemes: Vec::new(),
         sasl_failures_allowed: false,
         ensemble: false,
+        local_sessions: false,
+        upgrades_sessions: false,
         linearizable: false,
         reconfig_enabled: false,
         acl_schemes: Vec::new(),

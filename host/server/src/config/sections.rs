@@ -34,7 +34,8 @@ pub struct Sessions {
     /// Upper bound of a session's timeout, milliseconds. Default: 20 ticks.
     #[serde(with = "ms_opt")]
     pub max_timeout_ms: Option<u64>,
-    /// Sessions known to one server only, without ephemerals. Default false.
+    /// New sessions are known to this server only: cheaper, without ephemerals, and gone when it
+    /// stops. Default false.
     pub local: bool,
     /// A local session that creates an ephemeral becomes a global one. Default false.
     pub local_upgrading: bool,

@@ -12,12 +12,14 @@ use super::access::Provider;
 pub(super) fn find(config: &Config) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut add = |key: &str, reason: &str| found.push((key.to_owned(), reason.to_owned()));
-    if config.sessions.local {
+    if config.sessions.local && !config.is_ensemble() {
         add(
             "sessions.local",
-            "local sessions are not supported: every session is a global one, which may also have \
-             ephemerals; remove it",
+            "there is no other server that would not know of a session: each may have ephemerals",
         );
+    }
+    if config.sessions.local_upgrading && !config.sessions.local {
+        add("sessions.local-upgrading", "there are no local sessions; set sessions.local too");
     }
     if config.ensemble.servers.len() > 1 {
         add(
@@ -82,6 +84,6 @@ mod tests {
         ];
         assert_eq!(keys(&config), expected);
         let shown = config.without_effect()[0].to_string();
-        assert!(shown.starts_with("configuration: sessions.local: local sessions"), "{shown}");
+        assert!(shown.starts_with("configuration: sessions.local: there is no other"), "{shown}");
     }
 }

@@ -1,7 +1,7 @@
 //! Every reply says what is so: a write's what its command did, a read's what the tree held as of the
 //! zxid that stands in the reply.
 
-use proto::Request;
+use proto::{ErrorCode, Request};
 
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
@@ -28,10 +28,17 @@ impl Checker for Answers {
         counts.replies += 1;
         let connection = known.connections.get(*conn);
         let asked = &connection.sent[*number];
+        let changes = asked.is_write || matches!(asked.request, Request::Sync { .. });
+        if connection.reads_only && changes {
+            return match result {
+                Err(ErrorCode::NotReadOnly) => Ok(()),
+                other => {
+                    Err(format!("a read-only server answers {:?} by {other:?}", asked.request))
+                }
+            };
+        }
         if asked.is_write {
-            let generation = connection.generation.ok_or("a reply before a session")?;
-            let done = known.model.writes.get(&(connection.session, generation));
-            let done = done.and_then(|done| done.get(asked.writes_before));
+            let done = known.model.done(connection, asked.writes_before);
             let done = done.ok_or_else(|| format!("{:?} is not in the log", asked.request))?;
             if (done.zxid, &done.result) != (*zxid, result) {
                 return Err(format!(
@@ -47,6 +54,8 @@ impl Checker for Answers {
         if matches!(asked.request, Request::CloseSession | Request::Auth { .. }) {
             return match result {
                 Ok(_) => Ok(()),
+                // A session that others know is not for it to close.
+                Err(ErrorCode::NotReadOnly) if connection.reads_only => Ok(()),
                 Err(code) => Err(format!("{:?} was refused: {code:?}", asked.request)),
             };
         }

@@ -40,8 +40,10 @@ impl Checker for ExactlyOnce {
             let conn = known.connections.attached.get(key).ok_or_else(|| {
                 format!("entry {index}: a write of {session:#x}.{generation}, which nobody has")
             })?;
-            let sent = known.connections.get(*conn).sent.iter().filter(|asked| asked.is_write);
-            let sent: Vec<&Request> = sent.map(|asked| &asked.request).collect();
+            let connection = known.connections.get(*conn);
+            let sent = connection.sent.iter().filter(|asked| asked.is_write);
+            let before = connection.writes_before(generation);
+            let sent: Vec<&Request> = sent.map(|asked| &asked.request).skip(before).collect();
             for (at, done) in done.iter().enumerate().skip(seen) {
                 let same = sent.get(at).is_some_and(|request| is_same(request, &done.op));
                 if !same {

@@ -7,7 +7,7 @@
 //! timeout by that measure, in its term. And what one server hears its leader must come to know, as
 //! long as nothing is wrong with either or with the way between them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proto::Request;
 
@@ -46,6 +46,8 @@ pub(super) struct Expiry {
     heard: BTreeMap<i64, VecDeque<(i64, u64)>>,
     timeouts_ms: BTreeMap<i64, i64>,
     ended: BTreeMap<i64, u64>,
+    /// Those that one server alone knew, at first at least.
+    local: BTreeSet<i64>,
     /// Those whose close takes several entries, and since when.
     closing: BTreeMap<i64, i64>,
 }
@@ -112,6 +114,13 @@ impl Checker for Expiry {
                     self.closed(*closed, (*index, *term), known, counts)?;
                 }
             }
+            Event::AttachedLocally { session, .. } | Event::Reads { session, .. } => {
+                if !known.model.sessions.contains_key(session) {
+                    self.local.insert(*session);
+                }
+            }
+            // Others never knew of those, or do not yet.
+            Event::Refused { session, .. } if self.local.contains(session) => {}
             Event::Refused { session, .. } if !self.ended.contains_key(session) => {
                 return Err(format!("session {session:#x} was refused, but it has not ended"));
             }

@@ -55,9 +55,11 @@ impl Checker for HangUps {
                 }
                 let installs = self.installs.get(&connection.server).copied().unwrap_or_default();
                 let row = known.model.sessions.get(&connection.session);
-                let is_its = row.is_some_and(|row| {
-                    !row.closing && Some(row.generation) == connection.generation
-                });
+                // A local session may have been silent for too long before all knew it.
+                let is_its = connection.local.is_none()
+                    && row.is_some_and(|row| {
+                        !row.closing && Some(row.generation) == connection.generation
+                    });
                 if is_its && !cut_off && self.attached.get(conn) == Some(&installs) {
                     let (server, session) = (connection.server, connection.session);
                     return Err(format!(

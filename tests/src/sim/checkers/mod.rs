@@ -11,6 +11,7 @@ mod expiry;
 mod hang_ups;
 mod one_leader;
 mod quarantine;
+mod read_only;
 mod real_time;
 mod session_order;
 mod tree;
@@ -77,6 +78,7 @@ pub fn all(ids: &[u64]) -> Vec<Box<dyn Checker>> {
         Box::new(tree::WholeTree::default()),
         Box::new(answers::Answers),
         Box::new(real_time::RealTime::default()),
+        Box::new(read_only::ReadOnly),
         Box::new(session_order::SessionOrder::default()),
         Box::new(watch_order::WatchOrder::default()),
         Box::new(watches::Watches::default()),

@@ -51,9 +51,14 @@ impl Checker for RealTime {
                 for (key, done) in &known.model.writes {
                     let looked = self.looked.insert(*key, done.len()).unwrap_or_default();
                     let conn = known.connections.attached.get(key);
+                    let before =
+                        conn.map_or(0, |conn| known.connections.get(*conn).writes_before(key.1));
                     let sent = conn.and_then(|conn| self.writes.get(conn));
                     for (at, done) in done.iter().enumerate().skip(looked) {
-                        let seen = sent.and_then(|sent| sent.get(at)).copied().unwrap_or_default();
+                        let seen = sent
+                            .and_then(|sent| sent.get(before + at))
+                            .copied()
+                            .unwrap_or_default();
                         if done.zxid <= seen {
                             return Err(format!(
                                 "entry {index}: {:?} has {}, but {} was seen before it was sent",
@@ -69,6 +74,8 @@ impl Checker for RealTime {
                 let shows = matches!(result, Ok(_) | Err(ErrorCode::NoNode | ErrorCode::NoAuth));
                 if let Some(seen) = self.reads.remove(&(*conn, *number))
                     && shows
+                    // Whoever accepts a read-only server accepts old states.
+                    && !known.connections.get(*conn).reads_only
                     && *zxid < seen
                 {
                     return Err(format!(

@@ -42,20 +42,16 @@ impl Checker for SessionOrder {
             return Err(format!("session {session:#x} saw {last}, then {}", Zxid(zxid)));
         }
         *seen = zxid;
-        let (Event::Replied { number, .. }, Some(generation)) = (event, connection.generation)
-        else {
-            return Ok(());
-        };
+        let Event::Replied { number, .. } = event else { return Ok(()) };
         let asked = &connection.sent[*number];
-        let done = known.model.writes.get(&(connection.session, generation));
-        let done = done.map_or(&[][..], Vec::as_slice);
-        if asked.is_write {
+        if asked.is_write || connection.reads_only {
             return Ok(());
         }
+        let done = |n| known.model.done(connection, n);
         let before = asked.writes_before;
         if let Some(last) = before.checked_sub(1) {
             counts.reads_behind += 1;
-            match done.get(last) {
+            match done(last) {
                 Some(write) if write.zxid <= zxid => {}
                 other => {
                     return Err(format!(
@@ -69,7 +65,7 @@ impl Checker for SessionOrder {
         if before < connection.writes {
             counts.reads_before += 1;
         }
-        if let Some(write) = done.get(before)
+        if let Some(write) = done(before)
             && write.zxid <= zxid
         {
             return Err(format!(

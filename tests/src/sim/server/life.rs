@@ -104,6 +104,8 @@ pub(super) struct Client {
     pub(super) drain_due: bool,
     /// A read that has taken its view.
     pub(super) reading: Option<Read>,
+    /// How many writes of a session went out that only this server knows.
+    pub(super) local_writes: usize,
     /// When the client last took a byte, or there was none to take.
     pub(super) stalled_since_ms: i64,
     pub(super) told: bool,
@@ -151,6 +153,14 @@ pub enum Step {
 pub enum Did {
     /// A connection has its session.
     Attached { conn: u64, session: i64, generation: u32 },
+    /// The same; only this server knows the session.
+    AttachedLocally { conn: u64, session: i64, generation: u32 },
+    /// All servers are to know it, with the writes that come after so many.
+    Upgraded { conn: u64, session: i64, generation: u32, local_writes: usize },
+    /// A connection has its session, and may only read.
+    Reads { conn: u64, session: i64 },
+    /// It was said something, though the server knows a leader.
+    ReadsOn { conn: u64 },
     /// A packet was taken from a connection.
     Heard { conn: u64 },
     /// A connection was told to end.
@@ -251,6 +261,7 @@ impl Life {
             advance_due: false,
             drain_due: false,
             reading: None,
+            local_writes: 0,
             stalled_since_ms: 0,
             told: false,
         };
@@ -377,6 +388,7 @@ impl Life {
                 self.node
                     .tick(now_ms - self.started_ms)
                     .map_err(|error| End::Broken(error.to_string()))?;
+                self.published.look(now_ms - self.started_ms, self.node.reach());
                 self.flush_due = true;
                 self.led_ticks = if self.node.hears_leader() { self.led_ticks + 1 } else { 0 };
                 did.push(Did::Ticked);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use proto::frame::{FRAME_BYTES_MAX_DEFAULT, next_frame};
-use replica::Read;
 use replica::connection::Drained;
 use replica::log::SimRng;
+use replica::{Attached, Input, Read};
 
 use super::life::{Client, Did, Life, OUT_BYTES_MAX, OUTSTANDING_MAX};
 use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
@@ -19,7 +19,8 @@ impl Client {
     }
 
     pub(super) fn patience_ms(&self) -> i64 {
-        self.connection.session().map_or(30_000, |(_, _, timeout_ms)| i64::from(timeout_ms))
+        let session = self.connection.session();
+        session.map_or(30_000, |attached| i64::from(attached.timeout_ms))
     }
 }
 
@@ -70,6 +71,15 @@ impl Life {
             }
             break;
         }
+        if let (false, Some(Attached { session, generation, is_own: true, .. })) =
+            (client.told, client.connection.session())
+        {
+            client.told = true;
+            did.push(match client.connection.is_read_only() {
+                true => Did::Reads { conn, session },
+                false => Did::AttachedLocally { conn, session, generation },
+            });
+        }
         if heard {
             client.connection.outbox().hear();
             did.push(Did::Heard { conn });
@@ -82,12 +92,21 @@ impl Life {
 
     pub(super) fn advance(&mut self, conn: u64, did: &mut Vec<Did>) {
         let Some(client) = self.connections.get_mut(&conn) else { return };
-        if let (false, Some((session, generation, _))) = (client.told, client.connection.session())
-        {
+        let before = client.connection.session();
+        if let (false, Some(Attached { session, generation, .. })) = (client.told, before) {
             client.told = true;
             did.push(Did::Attached { conn, session, generation });
         }
         client.reading = client.connection.advance(&mut client.inputs);
+        let local = |input: &&Input| matches!(input, Input::Write { is_local: true, .. });
+        client.local_writes += client.inputs.iter().filter(local).count();
+        if let Some(Attached { session, generation, is_own: false, .. }) =
+            client.connection.session()
+            && before.is_some_and(|before| before.is_own)
+        {
+            let local_writes = client.local_writes;
+            did.push(Did::Upgraded { conn, session, generation, local_writes });
+        }
         self.inbox.extend(client.inputs.drain(..));
         (client.advance_due, client.drain_due) = (client.reading.is_some(), true);
     }
@@ -107,6 +126,10 @@ impl Life {
         // One that closed its session before is told so, and gone: it has nothing left to be let go of.
         if self.is_shut && drained == Drained::Open && client.output.len() > before {
             did.push(Did::Served { conn });
+        }
+        let is_open = drained == Drained::Open;
+        if client.connection.is_read_only() && self.led_ticks > 0 && is_open {
+            did.push(Did::ReadsOn { conn });
         }
         client.outstanding = client.connection.outstanding();
         if drained == Drained::Close {
