@@ -41,6 +41,24 @@ impl Client {
         Self::attach_after(address, timeout_ms, session_id, password, 0)
     }
 
+    /// The same, of somebody who is content with a server that is read-only.
+    pub(crate) fn attach_to_read(
+        address: SocketAddr,
+        timeout_ms: i32,
+        session_id: i64,
+        password: Bytes,
+    ) -> std::io::Result<(Self, ConnectResponse)> {
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: 0,
+            timeout_ms,
+            session_id,
+            password,
+            read_only: Some(true),
+        };
+        Self::begin(address, &request)
+    }
+
     /// The same, of somebody who has seen this zxid.
     pub(crate) fn attach_after(
         address: SocketAddr,
@@ -49,7 +67,6 @@ impl Client {
         password: Bytes,
         last_zxid_seen: i64,
     ) -> std::io::Result<(Self, ConnectResponse)> {
-        let mut client = Self::open(address)?;
         let (protocol_version, read_only) = (0, Some(false));
         let request = ConnectRequest {
             protocol_version,
@@ -59,6 +76,14 @@ impl Client {
             password,
             read_only,
         };
+        Self::begin(address, &request)
+    }
+
+    fn begin(
+        address: SocketAddr,
+        request: &ConnectRequest,
+    ) -> std::io::Result<(Self, ConnectResponse)> {
+        let mut client = Self::open(address)?;
         let mut out = BytesMut::new();
         request.encode(&mut out);
         client.stream.write_all(&out)?;

@@ -262,26 +262,16 @@ def main():
         print(f"kazoo: recorded {len(passed)} of {len(outcomes)} tests in {expected_path.name}, {seconds:.0f} s")
         return 0
 
-    # What is known to be missing here is named in a file, with its reason, and shown each time.
-    not_yet_path = HERE / f"not-yet-{args.cluster_size}.txt"
-    not_yet = set(read_list(not_yet_path)) if args.bin and not_yet_path.exists() else set()
-    for name in sorted(not_yet & set(missing)):
-        print(f"kazoo: not yet: {name}")
-    missing = [name for name in missing if name not in not_yet]
-    # An entry that no longer holds would hide the day on which the test breaks again.
-    stale = sorted(not_yet & set(passed)) if not args.keyword else []
-    for name in stale:
-        print(f"kazoo: passes now, so take it out of {not_yet_path.name}: {name}")
     for name in missing:
         print(f"kazoo: MISSING {name}: real ZooKeeper passes it, here: {outcomes.get(name, 'not run')}")
     extra = sorted(n for n, o in outcomes.items() if o == "passed" and n not in set(wanted))
     for name in extra:
         print(f"kazoo: passes here and not on a real ZooKeeper: {name}")
     print(f"kazoo: {len(passed)} of {len(wanted)}, {seconds:.0f} s")
-    print(f"{len(passed) - len(stale)} passed, {len(missing) + len(stale)} failed")
-    if not missing and not stale and args.out is None:
+    print(f"{len(passed)} passed, {len(missing)} failed")
+    if not missing and args.out is None:
         shutil.rmtree(out)
-    return 1 if missing or stale or not wanted else 0
+    return 1 if missing or not wanted else 0
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ pub(crate) enum Notice {
         server: String,
         /// The session.
         session: i64,
+        /// Whether the server is read-only: it has no leader.
+        read_only: bool,
     },
     /// Servers answer, but none takes the session yet; they are tried until the timeout.
     Waiting(String),

@@ -35,6 +35,10 @@ use crate::remote::{Notice, Options, Session};
 
 pub(crate) use self::verbs::overview;
 
+/// What is said of a server that is read-only.
+const READ_ONLY: &str =
+    "the server is read-only: it has no leader, takes no changes, and may not have the latest ones";
+
 /// How long leaving may take; a session that was not closed ends by its timeout.
 const CLOSE_MAX: Duration = Duration::from_secs(3);
 
@@ -70,10 +74,17 @@ fn once(runtime: &Runtime, options: Options, words: &[String]) -> Result<(), Pro
     }
     let target = options.target.clone();
     runtime.block_on(async {
-        let waiting = |notice| {
-            if let Notice::Waiting(why) = notice {
+        let accepts = options.read_only;
+        let waiting = move |notice| match notice {
+            Notice::Waiting(why) if accepts => {
                 command::note(&format!("{why} Trying until --timeout is over"));
             }
+            Notice::Waiting(why) => command::note(&format!(
+                "{why} Trying until --timeout is over; --read-only is content with a server that has \
+                 no leader, if it is set to serve then"
+            )),
+            Notice::Connected { read_only: true, .. } => command::note(READ_ONLY),
+            _ => {}
         };
         let session = Session::open(options, Box::new(waiting)).await?;
         let mut out = BufWriter::new(std::io::stdout());

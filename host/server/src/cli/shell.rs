@@ -32,7 +32,7 @@ Examples:
 pub(super) struct ShellArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// Be content with a server that has no quorum; it takes no changes.
+    /// Be content with a server that has no leader: it takes no changes, and may not have the latest.
     #[arg(long, short = 'r')]
     read_only: bool,
     /// A verb and its arguments; without one, the interactive shell.

@@ -59,6 +59,8 @@ struct Task {
     calls: mpsc::Receiver<Call>,
     status: Arc<Mutex<Status>>,
     password: [u8; PASSWORD_BYTES],
+    /// Whether a server that is not read-only has taken the session.
+    is_known: bool,
     timeout: Duration,
     zxid: i64,
     xid: i32,
@@ -96,6 +98,7 @@ pub(super) async fn start(
         calls,
         status: Arc::clone(&status),
         password: [0; PASSWORD_BYTES],
+        is_known: false,
         zxid: 0,
         xid: 0,
         watches: Watches::default(),
@@ -150,7 +153,8 @@ impl Task {
         let tls = self.options.tls.clone();
         loop {
             let mut link = dial(server, tls.as_ref()).await.map_err(Refused::Unreachable)?;
-            let session_id = self.status.lock().session;
+            // One that a read-only server made is not known to others.
+            let session_id = if self.is_known { self.status.lock().session } else { 0 };
             let timeout_ms = i32::try_from(self.options.timeout.as_millis()).unwrap_or(i32::MAX);
             let request = ConnectRequest {
                 protocol_version: 0,
@@ -168,12 +172,14 @@ impl Task {
             if response.timeout_ms <= 0 {
                 (self.notify)(Notice::Expired);
                 self.status.lock().session = 0;
+                self.is_known = false;
                 self.password = [0; PASSWORD_BYTES];
                 self.watches = Watches::default();
                 continue;
             }
             self.timeout = Duration::from_millis(u64::from(response.timeout_ms.unsigned_abs()));
             self.password = response.password;
+            self.is_known |= response.read_only != Some(true);
             *self.status.lock() = Status {
                 server: server.to_owned(),
                 session: response.session_id,
@@ -212,11 +218,8 @@ impl Task {
 
     async fn run(mut self, mut link: Link) {
         loop {
-            let (server, session) = {
-                let status = self.status.lock();
-                (status.server.clone(), status.session)
-            };
-            (self.notify)(Notice::Connected { server, session });
+            let Status { server, session, read_only, .. } = self.status.lock().clone();
+            (self.notify)(Notice::Connected { server, session, read_only });
             let end = self.serve(link).await;
             self.status.lock().connected = false;
             let why = match end {

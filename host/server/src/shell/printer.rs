@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use rustyline::ExternalPrinter;
 
-use super::watching;
+use super::{READ_ONLY, watching};
 use crate::remote::{Notice, Target};
 
 /// How many messages may wait for the terminal; more are only counted.
@@ -69,8 +69,11 @@ impl Printer {
         match notice {
             Notice::Event(event) if self.watches() => self.say(watching::shown(event, target)),
             Notice::Event(_) => {}
-            Notice::Connected { server, session } => {
+            Notice::Connected { server, session, read_only } => {
                 self.say(format!("Connected to {server}, session {session:#x}\n"));
+                if *read_only {
+                    self.say(format!("{READ_ONLY}\n"));
+                }
             }
             Notice::Waiting(why) => self.say(format!("{why}; trying again\n")),
             Notice::Lost(why) => self.say(format!("Disconnected: {why}; trying again\n")),

@@ -80,7 +80,7 @@ fn answer(code: i32, path: &str) -> String {
         Some(ErrorCode::QuotaExceeded) => format!("Quota has exceeded : {path}"),
         Some(ErrorCode::NoWatcher) => format!("KeeperErrorCode = No such watcher for {path}"),
         Some(ErrorCode::NotReadOnly) => {
-            "the server is read-only: it has no quorum, and takes no changes".to_owned()
+            "the server is read-only: it has no leader, and takes no changes".to_owned()
         }
         Some(ErrorCode::AuthFailed) => "the credentials were refused; the session has ended".into(),
         Some(ErrorCode::ReconfigDisabled) => "KeeperErrorCode = Reconfig is disabled".to_owned(),
