@@ -62,7 +62,7 @@ fn a_server_that_is_cut_off_lets_those_read_who_accept_it() {
     assert_eq!(response.read_only, Some(false));
     done(&mut reads, &set("/a", "one"));
 
-    others.map(|other| ensemble.kill(other));
+    others.iter().for_each(|other| ensemble.kill(*other));
     let cut_off = Instant::now();
     wait_for(&ensemble, at, "ro");
     assert!(cut_off.elapsed() > AFTER - Duration::from_millis(100), "{:?}", cut_off.elapsed());

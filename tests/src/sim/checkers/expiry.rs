@@ -114,10 +114,10 @@ impl Checker for Expiry {
                     self.closed(*closed, (*index, *term), known, counts)?;
                 }
             }
-            Event::AttachedLocally { session, .. } | Event::Reads { session, .. } => {
-                if !known.model.sessions.contains_key(session) {
-                    self.local.insert(*session);
-                }
+            Event::AttachedLocally { session, .. } | Event::Reads { session, .. }
+                if !known.model.sessions.contains_key(session) =>
+            {
+                self.local.insert(*session);
             }
             // Others never knew of those, or do not yet.
             Event::Refused { session, .. } if self.local.contains(session) => {}
