@@ -215,7 +215,7 @@ impl Connection {
     pub fn connect(
         &mut self,
         payload: Bytes,
-        new_session: impl FnOnce() -> (i64, [u8; PASSWORD_BYTES]),
+        mut new_session: impl FnMut() -> (i64, [u8; PASSWORD_BYTES]),
         inputs: &mut Vec<Input>,
     ) -> Result<(), DecodeError> {
         let request = ConnectRequest::decode(payload)?;
@@ -245,9 +245,7 @@ impl Connection {
             accepts_read_only: request.read_only == Some(true),
             is_local: self.policy.local_sessions,
         };
-        let mut new_session = Some(new_session);
-        let mut make = || new_session.take().map_or((0, [0; PASSWORD_BYTES]), |make| make());
-        let admission = self.published.admit(&self.outbox, &asks, &mut make);
+        let admission = self.published.admit(&self.outbox, &asks, &mut new_session);
         let told = |read_only| request.read_only.map(|_| read_only);
         let (command, session, password) = match (admission, asks.password) {
             (Admission::Here { attached, password, read_only: only }, _) => {
@@ -267,7 +265,7 @@ impl Connection {
                 return Ok(());
             }
             (Admission::ByCommand, _) if asks.session == 0 => {
-                let (session, password) = make();
+                let (session, password) = new_session();
                 (Command::OpenSession { session, password, timeout_ms }, session, password)
             }
             (Admission::ByCommand, Some(password)) => {

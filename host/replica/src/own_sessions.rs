@@ -125,7 +125,7 @@ impl OwnSessions {
         view: &View,
         outbox: &Arc<Outbox>,
         asks: &Asks,
-        make: impl FnOnce() -> (i64, [u8; PASSWORD_BYTES]),
+        make: &mut dyn FnMut() -> (i64, [u8; PASSWORD_BYTES]),
     ) -> Result<Admission, state::Fault> {
         let read_only = self.reach.read_only;
         if read_only && !(asks.accepts_read_only && view.cluster_id != 0) {
@@ -209,7 +209,9 @@ impl OwnSessions {
         self.sessions.retain(|session, own| {
             let lives = !own.has_expired(now_ms, grace_ms);
             if !lives {
-                tracing::info!(session = format_args!("{session:#x}"), "a session expired");
+                if own.kind != Kind::Visiting {
+                    tracing::info!(session = format_args!("{session:#x}"), "a session expired");
+                }
                 own.end(self.mutants.forget_to_fence);
             } else if !own.read_only && reach.is_cut_off(own.timeout_ms.into()) {
                 own.leave();

@@ -199,9 +199,13 @@ impl Published {
         &self,
         outbox: &Arc<Outbox>,
         asks: &Asks,
-        make: impl FnOnce() -> (i64, [u8; PASSWORD_BYTES]),
+        make: &mut dyn FnMut() -> (i64, [u8; PASSWORD_BYTES]),
     ) -> Admission {
-        let view = self.view();
+        // So that whoever lets all clients go, because of the state, finds this one too.
+        let view = self.view.read();
+        if self.shut.lock().is_some() {
+            return Admission::Elsewhere;
+        }
         let mut own = self.own.lock();
         let admission = own.admit(&view, outbox, asks, make).unwrap_or_else(|fault| {
             tracing::error!(%fault, "a session cannot be read; its client is let go");
