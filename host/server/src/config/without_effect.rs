@@ -21,13 +21,6 @@ pub(super) fn find(config: &Config) -> Vec<(String, String)> {
     if config.sessions.local_upgrading && !config.sessions.local {
         add("sessions.local-upgrading", "there are no local sessions; set sessions.local too");
     }
-    if config.ensemble.servers.len() > 1 {
-        add(
-            "ensemble.servers",
-            "ensembles are new: their list of servers is fixed, and servers talk without TLS; do not \
-             keep what you cannot lose in one yet",
-        );
-    }
     if config.nodes.emulate_353_ttl {
         add(
             "nodes.emulate-353-ttl",
