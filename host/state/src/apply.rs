@@ -11,22 +11,25 @@
 //! * A fault never advances the applied index; the caller stops the server, or waits for a newer program
 //!   if that is what it takes.
 
+mod birth;
+mod meta;
 mod rebirth;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use proto::{Id, Perms, Reply};
+use proto::{Id, Reply};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
+use self::birth::birth;
+pub(crate) use self::meta::{FORMAT_KEY, META_KEY, encode_meta};
+pub use self::meta::{Meta, STORE_FORMAT};
 use crate::acls::{self, AclTable};
 use crate::alive::AliveViews;
 use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
-use crate::command::{Batch, Command, Op, SettingChange, Settings};
+use crate::command::{Batch, Command, Op, SettingChange};
 use crate::fault::Fault;
 use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering, PINNED_BYTES_MAX};
 use crate::hooks::{Hooks, NoHooks};
@@ -41,12 +44,6 @@ use crate::snapshot::{Source, Staged};
 use crate::store::{ReadView, Store, Write};
 use crate::txn::{self, Changed, Txn};
 use crate::view::{Counts, View};
-use crate::znode::{Data, Owner, RowHash, Znode};
-
-/// The format of the store that this program writes.
-pub const STORE_FORMAT: u32 = 1;
-pub(crate) const META_KEY: &[u8] = b"meta";
-pub(crate) const FORMAT_KEY: &[u8] = b"format";
 
 /// The log index and term at which every ensemble is born; the first entry has the next index.
 pub const BIRTH: (u64, u64) = (1, 1);
@@ -65,70 +62,6 @@ pub struct SessionRow {
     pub generation: u32,
     /// Whether it is closing: it takes no more commands.
     pub closing: bool,
-}
-
-/// What stands beside the tree, in the same batch as every entry's effects.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Meta {
-    /// The last applied log index.
-    pub applied: u64,
-    /// Its term.
-    pub term: u64,
-    /// The last zxid.
-    pub zxid: i64,
-    /// The time of the last batch, in milliseconds since the epoch.
-    pub time_ms: i64,
-    /// The state digest.
-    pub digest: u128,
-    /// The history digest.
-    pub history: u128,
-    /// The servers.
-    pub members: Arc<Members>,
-    /// Names the ensemble; 0 before its first command.
-    pub cluster_id: u64,
-    settings: Settings,
-    counts: (u64, u64, u64),
-    next_acl: u32,
-    /// For each server: its boot, and the last command taken from it.
-    origins: BTreeMap<u32, (u64, u64)>,
-}
-
-impl Meta {
-    /// That of the state in a store; none in an empty one.
-    ///
-    /// # Errors
-    /// [`Fault::Newer`] if a newer program wrote it, any other [`Fault`] if the store fails.
-    pub fn read(store: &dyn Store) -> Result<Option<Self>, Fault> {
-        let view = store.view();
-        let Some(format) = view.get(Keyspace::Meta, FORMAT_KEY)? else { return Ok(None) };
-        let found = format.first_chunk::<4>().map_or(u32::MAX, |f| u32::from_be_bytes(*f));
-        if found > STORE_FORMAT {
-            return Err(Fault::Newer { what: "the store", found, known: STORE_FORMAT });
-        }
-        Self::of(view.as_ref()).map(Some)
-    }
-
-    fn of(view: &dyn ReadView) -> Result<Self, Fault> {
-        let row = view.get(Keyspace::Meta, META_KEY)?;
-        let meta = row.and_then(|row| rmp_serde::from_slice(&row).ok());
-        meta.ok_or_else(|| damaged_meta("it cannot be decoded"))
-    }
-
-    /// The boot of a server whose commands are taken, 0 if there is none.
-    pub fn boot_of(&self, server: u32) -> u64 {
-        self.origins.get(&server).map_or(0, |(boot, _)| *boot)
-    }
-
-    /// How many znodes there are.
-    pub fn znodes(&self) -> u64 {
-        self.counts.0
-    }
-
-    /// The number of the last command that was taken from this start of a server.
-    pub fn taken_from(&self, (server, boot): (u32, u64)) -> Option<u64> {
-        let (known, number) = self.origins.get(&server)?;
-        (*known == boot).then_some(*number)
-    }
 }
 
 /// What applying one entry produced. Identical on every replica.
@@ -622,14 +555,6 @@ fn history(before: u128, entry: &[u8], digest: u128) -> u128 {
     hasher.digest128()
 }
 
-pub(crate) fn encode_meta(meta: &Meta) -> Bytes {
-    Bytes::from(rmp_serde::to_vec(meta).expect("the meta row can always be encoded"))
-}
-
-fn damaged_meta(why: &str) -> Fault {
-    Fault::Damaged { keyspace: "meta", why: why.to_owned() }
-}
-
 fn make_view(
     meta: &Meta,
     rows: Rows,
@@ -651,63 +576,4 @@ fn make_view(
         known,
         acls,
     }
-}
-
-/// Writes the tree that every ensemble begins with: the system's znodes, all of zxid 0.
-fn birth(store: &dyn Store, acls: &AclTable, founders: &Members) -> Result<Meta, Fault> {
-    let mut digest = 0u128;
-    let mut bytes = 0;
-    let mut nodes = Vec::new();
-    let tree = [
-        ("/", 1, acls::OPEN, 0),
-        ("/zookeeper", 2, acls::OPEN, 0),
-        ("/zookeeper/config", 0, acls::READ_ONLY, -1),
-        ("/zookeeper/quota", 0, acls::OPEN, 0),
-    ];
-    for (path, children, acl_id, aversion) in tree {
-        let node = Znode {
-            czxid: 0,
-            mzxid: 0,
-            pzxid: 0,
-            ctime: 0,
-            mtime: 0,
-            version: 0,
-            creates: 0,
-            aversion,
-            children,
-            owner: Owner::Persistent,
-            acl_id,
-            acl: acls.get(acl_id).unwrap_or_else(|| [proto::Acl::world(Perms::ALL)].into()),
-            data: Data::Inline(Some(Bytes::new())),
-            data_hash: xxhash_rust::xxh3::xxh3_128(&[]),
-            row_hash: RowHash::default(),
-        };
-        digest = digest.wrapping_add(txn::node_hash(path, &node));
-        bytes += path.len() as u64;
-        let mut row = Vec::new();
-        node.encode(&mut row);
-        nodes.push((keys::node(path), row));
-    }
-    // With nobody, it is nothing that anything could follow on: a snapshot must come.
-    let (applied, term) = if founders.voters.is_empty() { (0, 0) } else { BIRTH };
-    let meta = Meta {
-        applied,
-        term,
-        zxid: 0,
-        time_ms: 0,
-        digest,
-        history: 0,
-        members: Arc::new(founders.clone()),
-        cluster_id: 0,
-        settings: Settings::default(),
-        counts: (4, bytes, 0),
-        next_acl: acls::FIRST_FREE,
-        origins: BTreeMap::new(),
-    };
-    store.commit(&mut |batch| {
-        nodes.iter().for_each(|(key, row)| batch.put(Keyspace::Nodes, key, Some(row)));
-        batch.put(Keyspace::Meta, META_KEY, Some(&encode_meta(&meta)));
-        batch.put(Keyspace::Meta, FORMAT_KEY, Some(&STORE_FORMAT.to_be_bytes()));
-    })?;
-    Ok(meta)
 }
