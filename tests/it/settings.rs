@@ -43,7 +43,8 @@ fn a_change_is_shown_takes_effect_and_survives_a_kill() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path());
     let shown = stdout(operator(&server, dir.path(), &[]));
-    let born = "enforce-quota = false\nskip-acl = false\nsuper-digest = none\nttl-nodes = true\n";
+    let born = "apply-version = 1\nenforce-quota = false\nskip-acl = false\nsuper-digest = none\n\
+                ttl-nodes = true\n";
     assert_eq!(shown, born);
     assert!(shell(&server, &["create", "-t", "60000", "/ttl"]).status.success());
 
