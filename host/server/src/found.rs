@@ -221,6 +221,8 @@ pub(crate) fn open_with(
                 Err(fault @ Fault::Damaged { .. }) => {
                     return Ok(Opened::BadState(fault.to_string()));
                 }
+                // The Machine meets it again, and waits.
+                Err(Fault::Newer { .. }) => return Ok(Opened::State(Box::new(state))),
                 Err(fault) => return Err(fault.into()),
             }
         }
