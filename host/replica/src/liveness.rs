@@ -22,6 +22,8 @@ struct Alive {
 #[derive(Default)]
 pub(crate) struct Liveness {
     sessions: BTreeMap<i64, Alive>,
+    /// Those that were heard from before their connections were let go, and whom nobody was told of.
+    left: Vec<(i64, u32)>,
     looks: Looks,
 }
 
@@ -78,14 +80,22 @@ impl Liveness {
             .sessions
             .iter()
             .filter(|(_, alive)| alive.outbox.as_ref().is_some_and(|outbox| outbox.take_heard()));
-        heard.map(|(session, alive)| (*session, alive.generation)).collect()
+        let heard = heard.map(|(session, alive)| (*session, alive.generation));
+        std::mem::take(&mut self.left).into_iter().chain(heard).collect()
     }
 
     /// The connections of this server that are to find another one: it has heard of no leader for more
     /// than two thirds of their sessions' timeouts. Each is named once.
     pub(crate) fn cut_off(&mut self, reach: Reach) -> Vec<Arc<Outbox>> {
-        let late = self.sessions.values_mut().filter(|alive| reach.is_cut_off(alive.timeout_ms));
-        late.filter_map(|alive| alive.outbox.take()).collect()
+        let mut gone = Vec::new();
+        for (session, alive) in &mut self.sessions {
+            let outbox = alive.outbox.take_if(|_| reach.is_cut_off(alive.timeout_ms));
+            if outbox.as_ref().is_some_and(|outbox| outbox.take_heard()) {
+                self.left.push((*session, alive.generation));
+            }
+            gone.extend(outbox);
+        }
+        gone
     }
 
     /// Every session has its full timeout again.
@@ -116,6 +126,9 @@ mod tests {
         assert_eq!(ids(liveness.cut_off(silent(2001))), [1]);
         assert_eq!(ids(liveness.cut_off(silent(6000))), [0; 0], "once");
         assert_eq!(ids(liveness.cut_off(silent(6001))), [2]);
+        // They were heard from all the same, and the leader is to know.
+        assert_eq!(liveness.take_heard(), [(1, 1), (2, 1)]);
+        assert_eq!(liveness.take_heard(), [], "once");
     }
 
     #[test]

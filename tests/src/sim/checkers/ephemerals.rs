@@ -116,15 +116,19 @@ fn made<'r>(request: &'r Request, reply: &'r Reply) -> Vec<&'r String> {
             vec![path]
         }
         (Request::Multi(ops), Reply::Multi(results)) => {
-            let both = ops.iter().zip(results);
-            let made = both.filter_map(|(op, result)| match (op, result) {
-                (
-                    proto::MultiOp::Create(new),
-                    MultiResult::Create(path) | MultiResult::Create2(path, _),
-                ) if is_ephemeral(new.flags) => Some(path),
-                _ => None,
-            });
-            made.collect()
+            let mut made = Vec::new();
+            for (op, result) in ops.iter().zip(results) {
+                match (op, result) {
+                    (
+                        proto::MultiOp::Create(new),
+                        MultiResult::Create(path) | MultiResult::Create2(path, _),
+                    ) if is_ephemeral(new.flags) => made.push(path),
+                    // What it deletes again may come again in it, of nobody's session.
+                    (proto::MultiOp::Delete { path, .. }, _) => made.retain(|made| *made != path),
+                    _ => {}
+                }
+            }
+            made
         }
         _ => Vec::new(),
     }
