@@ -414,10 +414,11 @@ impl<D: Disk> Node<D> {
                 }
             }
             Report::Digests { index, digests } => self.compare(index, digests),
-            Report::Damaged(why) => self.quarantine(why, Vec::new()),
+            Report::Damaged(why) => self.found_damage(why),
             Report::Waits(why) => self.wait_for_newer(&why),
             Report::Replaces(boot) => self.proposals.replace(boot),
             Report::Installed { meta, sessions } => {
+                self.installed();
                 self.members = Arc::clone(&meta.members);
                 self.applied = meta.applied;
                 self.durable = self.durable.max(meta.applied);

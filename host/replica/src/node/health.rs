@@ -46,6 +46,8 @@ pub(super) struct Health {
     is_copy: bool,
     /// Whether the state that is to take its place is such a copy.
     comes_as_copy: bool,
+    /// Whether another state is given to the Machine: what it says until it has it is of the old one.
+    installs: bool,
     doubt: Option<Doubt>,
     quarantine: Option<Quarantined>,
     /// What the Machine is to be told, and whoever keeps the state.
@@ -128,7 +130,7 @@ impl<D: Disk> Node<D> {
 
     /// The state has these digests after this entry.
     pub(super) fn compare(&mut self, index: u64, digests: Digests) {
-        if self.is_quarantined() {
+        if self.is_quarantined() || self.health.installs {
             return;
         }
         self.health.compared = index;
@@ -137,6 +139,18 @@ impl<D: Disk> Node<D> {
         self.health.comparison.hear(self.config.raft_id, word);
         self.say(word);
         self.judge();
+    }
+
+    /// The Machine found something damaged in its state.
+    pub(super) fn found_damage(&mut self, why: String) {
+        if !self.health.installs {
+            self.quarantine(why, Vec::new());
+        }
+    }
+
+    /// The Machine has the state that it was given.
+    pub(super) fn installed(&mut self) {
+        self.health.installs = false;
     }
 
     /// Another server has said something of its state.
@@ -363,6 +377,7 @@ impl<D: Disk> Node<D> {
         self.backlog.install(if self.mutants.forget_to_catch_up { committed } else { at });
         // Nothing before counts any more.
         (self.applied, self.durable) = (at, at);
+        self.health.installs = true;
         work.install = Some(staged);
         Ok(())
     }

@@ -127,8 +127,8 @@ impl Life {
         if self.is_shut && drained == Drained::Open && client.output.len() > before {
             did.push(Did::Served { conn });
         }
-        let is_open = drained == Drained::Open;
-        if client.connection.is_read_only() && self.led_ticks > 0 && is_open {
+        let says = drained == Drained::Open && client.output.len() > before;
+        if client.connection.is_read_only() && self.led_ticks > 0 && says {
             did.push(Did::ReadsOn { conn });
         }
         client.outstanding = client.connection.outstanding();
