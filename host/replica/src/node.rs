@@ -513,15 +513,15 @@ impl<D: Disk> Node<D> {
         self.outgoing.push((self.led.0, PeerMessage::Heard(heard)));
     }
 
-    /// Forgets the log's beginning, when more than enough is kept: never what the store might lose,
-    /// nor, up to a bound, what goes on from a snapshot that is on its way to another server.
+    /// Forgets the log's beginning, when more than enough is kept: never what the store might lose, or
+    /// what follows on what another server could be given, nor, up to a bound, what goes on from a snapshot that is on its way to another server.
     fn trim(&mut self) -> Result<(), NodeError> {
         if self.is_quarantined() {
             return Ok(());
         }
         let keep = self.config.log_keep_bytes;
         let mut index = match self.mutants.trim_past_durable {
-            false => self.durable.min(self.applied),
+            false => self.durable.min(self.applied).min(self.raft.offers().newest()),
             true => self.applied,
         };
         let log = self.raft.log();

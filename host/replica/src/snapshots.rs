@@ -173,6 +173,13 @@ impl Offers {
     /// wrong: there may be nobody to ask.
     pub(crate) fn put(&mut self, source: Arc<Source>) {
         let applied = source.meta().applied;
+        let ticks = self.ticks;
+        let has_to_do =
+            |(_, since): &mut (Arc<Source>, u32)| ticks.wrapping_sub(*since) >= CONFIRM_TICKS;
+        // It would keep newer ones out for as long as nobody says anything of it.
+        if let Some((unconfirmed, _)) = self.unconfirmed.take_if(has_to_do) {
+            self.latest = Some(unconfirmed);
+        }
         let newest = self.latest.as_ref().map(|known| known.meta().applied);
         if newest.is_none() || newest < Some(applied) && applied <= self.confirmed {
             self.latest = Some(source);
@@ -188,6 +195,14 @@ impl Offers {
         if let Some((source, _)) = self.unconfirmed.take_if(is_right) {
             self.latest = Some(source);
         }
+    }
+
+    /// The last entry that is in the newest picture there is: a server that has none of the log behind it
+    /// could be given nothing.
+    pub(crate) fn newest(&self) -> u64 {
+        let unconfirmed = self.unconfirmed.as_ref().map(|(source, _)| source);
+        let all = [self.latest.as_ref(), unconfirmed].into_iter().flatten();
+        all.map(|source| source.meta().applied).max().unwrap_or(0)
     }
 
     /// Whether a majority is known to have had the state as of `index`.
