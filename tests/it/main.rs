@@ -14,6 +14,7 @@ mod local_ensemble;
 mod local_sessions;
 mod logging;
 mod members;
+mod operator;
 mod peers;
 mod process;
 mod pty;

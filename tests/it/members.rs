@@ -1,17 +1,14 @@
 //! Servers join an ensemble and leave it, while clients write.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use proto::{Reply, Request};
 use tests::real::ensemble::{Ensemble, Program};
 
 use crate::client::{Client, create};
+use crate::operator::{operator, wait_for};
 use crate::process::binary;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Five servers, of which the first has a configuration of an ensemble of one.
 fn lay_out() -> Ensemble {
@@ -23,17 +20,8 @@ fn lay_out() -> Ensemble {
     ensemble
 }
 
-/// What `vivarium member` prints and how it ends, as the operator of the server `at`.
 fn member(ensemble: &Ensemble, at: usize, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(binary());
-    command.arg("member").args(arguments).arg("--server").arg(ensemble.clients[at].to_string());
-    command.arg("--data-dir").arg(ensemble.home(at).join("data"));
-    let output = command.output().expect("it runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr)),
-    }
+    operator(ensemble, at, "member", arguments)
 }
 
 /// Adds the server `at`, with what is known of its addresses.
@@ -42,14 +30,6 @@ fn add(ensemble: &Ensemble, at: usize, more: &[&str]) -> Result<String, String> 
     let client = ensemble.clients[at].to_string();
     let known = ["add", &id, "--peer", &peer, "--client", &client];
     member(ensemble, 0, &[&known[..], more].concat())
-}
-
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Writes until it is told to stop; no write fails. How many there were.

@@ -4,17 +4,17 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proto::{Reply, Request};
 use replica::peer::PEER_FORMAT;
 use tests::real::ensemble::{Ensemble, Program};
 
 use crate::client::{Client, create};
+use crate::operator::{PATIENCE, operator, wait_for};
 use crate::process::{Server, binary, free_address};
 
 const SERVERS: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
 /// In which servers try again so often that what is said each time would be said often.
 const WHILE: Duration = Duration::from_secs(2);
 
@@ -40,14 +40,6 @@ fn done(address: SocketAddr, request: &Request) -> Option<Reply> {
 fn lines(ensemble: &Ensemble, at: usize, words: &[&str]) -> usize {
     let log = ensemble.log(at);
     log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
-}
-
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A frame as servers send them to each other.
@@ -170,11 +162,7 @@ fn settings_of_the_files_that_differ_are_told_and_do_not_hold() {
     // The founder's settings hold: whoever that was.
     let holds: Vec<String> = (0..SERVERS)
         .map(|at| {
-            let mut command = Command::new(binary());
-            command.arg("settings").arg("--server").arg(ensemble.clients[at].to_string());
-            command.arg("--data-dir").arg(ensemble.home(at).join("data"));
-            let output = command.output().expect("it runs");
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let said = operator(&ensemble, at, "settings", &[]).expect("they are shown");
             said.lines().find(|line| line.starts_with("ttl-nodes")).unwrap_or(&said).to_owned()
         })
         .collect();

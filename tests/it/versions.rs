@@ -1,46 +1,17 @@
 //! Servers of several versions of the program in one ensemble.
 
-use std::process::Command;
-use std::time::{Duration, Instant};
-
 use proto::ErrorCode;
 use tests::real::ensemble::{Ensemble, Program};
 
 use crate::client::{Client, create};
 use crate::ensemble::done;
+use crate::operator::{operator, wait_for};
 use crate::process::binary;
 
 const SERVERS: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What `vivarium` prints and how it ends, as the operator of the server `at`.
-fn operator(
-    ensemble: &Ensemble,
-    at: usize,
-    verb: &str,
-    arguments: &[&str],
-) -> Result<String, String> {
-    let mut command = Command::new(binary());
-    command.arg(verb).arg("--server").arg(ensemble.clients[at].to_string());
-    command.arg("--data-dir").arg(ensemble.home(at).join("data")).args(arguments);
-    let output = command.output().expect("it runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr)),
-    }
-}
 
 fn settings(ensemble: &Ensemble, at: usize, arguments: &[&str]) -> Result<String, String> {
     operator(ensemble, at, "settings", arguments)
-}
-
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Has a server be of a program that knows this apply version.

@@ -128,6 +128,8 @@ pub enum Report {
     Closing(i64),
     /// The servers of the ensemble are others: what stands beside the tree now.
     Members(Box<Meta>),
+    /// It takes the state that it was given: what it said before is of another one.
+    LeftState,
     /// It goes on with the state of a snapshot.
     Installed {
         /// What stands beside the tree.

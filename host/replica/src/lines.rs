@@ -44,15 +44,6 @@ pub(crate) struct Entry {
     load: Load,
 }
 
-/// What the leader alone knows, and puts down where a command's outcome depends on it.
-pub(crate) trait Leading {
-    /// The servers that can be reached.
-    fn present(&self) -> Vec<u32>;
-
-    /// The newest apply version that every voter knows, 0 if that is not known of one of them.
-    fn supported(&self) -> u32;
-}
-
 fn reconfigures(command: &Command) -> bool {
     matches!(command, Command::Reconfig(_) | Command::Write { op: Op::Reconfig(_), .. })
 }
@@ -63,14 +54,20 @@ fn raises_version(command: &Command) -> bool {
 }
 
 impl Entry {
-    /// The bytes of the entry.
-    pub(crate) fn encode(&self, time_ms: i64, leading: &impl Leading) -> Vec<u8> {
+    /// The bytes of the entry. What the leader alone knows is put down where an outcome depends on it: the
+    /// servers that are `present`, and the apply version that is `supported`.
+    pub(crate) fn encode(
+        &self,
+        time_ms: i64,
+        present: impl FnOnce() -> Vec<u32>,
+        supported: impl FnOnce() -> u32,
+    ) -> Vec<u8> {
         let groups: Vec<&Group> = self.groups.iter().map(Arc::as_ref).collect();
         let any = |is_one: fn(&Command) -> bool| {
             groups.iter().any(|group| group.commands.iter().any(is_one))
         };
-        let present = if any(reconfigures) { leading.present() } else { Vec::new() };
-        let supported = if any(raises_version) { leading.supported() } else { 0 };
+        let present = if any(reconfigures) { present() } else { Vec::new() };
+        let supported = if any(raises_version) { supported() } else { 0 };
         let expected = self.load.bytes + ENTRY_HEAD_BYTES;
         Batch::encode_of(time_ms, groups, &present, supported, expected)
     }

@@ -162,6 +162,7 @@ impl Machine {
 
     fn do_work(&mut self, work: Work, reports: &mut Vec<Report>) -> Result<(), Fault> {
         if let Some(staged) = work.install {
+            reports.push(Report::LeftState);
             self.install(staged, reports)?;
         }
         if let Some(quarantine) = work.quarantine {

@@ -138,6 +138,8 @@ pub struct Node<D: Disk> {
     health: Health,
     /// The state of a snapshot that raft takes now, and its generation.
     staged: Option<(Staged, u64)>,
+    /// Whether the Machine is given another state: what it says until it takes that is of the old one.
+    installs: bool,
     /// Work on stores, not given out yet.
     jobs: Vec<SnapshotJob>,
     /// Messages for other servers, not given out yet.
@@ -232,6 +234,7 @@ impl<D: Disk> Node<D> {
             receiver: Receiver::default(),
             health: Health::default(),
             staged: None,
+            installs: false,
             jobs: Vec::new(),
             outgoing: Vec::new(),
             ticks: 0,
@@ -310,7 +313,6 @@ impl<D: Disk> Node<D> {
                     self.proposals.send_afresh();
                 }
                 self.receiver.ask_now(self.ticks);
-                self.say_what_it_knows(peer);
                 self.say_again();
             }
             Input::Unlinked(peer) => {
@@ -392,7 +394,11 @@ impl<D: Disk> Node<D> {
     }
 
     fn report(&mut self, report: Report) {
+        if self.installs && !matches!(report, Report::LeftState) {
+            return;
+        }
         match report {
+            Report::LeftState => self.installs = false,
             Report::Applied { index, own, time_ms, commands, took_ms } => {
                 self.applied = index;
                 self.clocks.reached(time_ms);
@@ -414,11 +420,10 @@ impl<D: Disk> Node<D> {
                 }
             }
             Report::Digests { index, digests } => self.compare(index, digests),
-            Report::Damaged(why) => self.found_damage(why),
+            Report::Damaged(why) => self.quarantine(why, Vec::new()),
             Report::Waits(why) => self.wait_for_newer(&why),
             Report::Replaces(boot) => self.proposals.replace(boot),
             Report::Installed { meta, sessions } => {
-                self.installed();
                 self.members = Arc::clone(&meta.members);
                 self.applied = meta.applied;
                 self.durable = self.durable.max(meta.applied);
@@ -609,6 +614,7 @@ impl<D: Disk> Node<D> {
             if !proposes {
                 work.snapshots.append(&mut self.jobs);
                 self.heal(&mut work)?;
+                self.installs |= work.install.is_some();
                 return Ok(work);
             }
         }

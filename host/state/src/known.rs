@@ -10,6 +10,7 @@
 //!   what an older one has may have been deleted before it was gone over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fastbloom::AtomicBloomFilter;
 use parking_lot::RwLock;
@@ -45,20 +46,26 @@ enum Filling {
 
 struct Filter {
     paths: AtomicBloomFilter,
-    /// How many paths may still be put in.
-    room: usize,
+    /// How many paths were put in, and how many may be.
+    count: AtomicUsize,
+    most: usize,
 }
 
 impl Filter {
     fn for_znodes(znodes: u64) -> Self {
-        let room = 4 * znodes as usize + (256 << 10);
-        let paths = AtomicBloomFilter::with_num_bits(BITS * room).hashes(5);
-        Self { paths, room }
+        let most = 4 * znodes as usize + (256 << 10);
+        let paths = AtomicBloomFilter::with_num_bits(BITS * most).hashes(5);
+        Self { paths, count: AtomicUsize::new(0), most }
     }
 
-    fn put(&mut self, hash: u64) {
-        let was_there = self.paths.insert_hash(hash);
-        self.room = self.room.saturating_sub(usize::from(!was_there));
+    fn put(&self, hash: u64) {
+        if !self.paths.insert_hash(hash) {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.most
     }
 }
 
@@ -71,16 +78,16 @@ impl Known {
         }
     }
 
-    /// Puts in the paths that are about to be written to a store, which then has so many znodes.
+    /// Puts in the paths that are about to be written to a store, which then has so many znodes. Who
+    /// reads meanwhile does not wait.
     pub(crate) fn put(&self, hashes: impl Iterator<Item = u64>, znodes: u64) {
-        let mut filling = self.0.write();
-        if let Filling::Upto(filter, ..) | Filling::Since(filter, _) = &mut *filling {
+        if let Filling::Upto(filter, ..) | Filling::Since(filter, _) = &*self.0.read() {
             hashes.for_each(|hash| filter.put(hash));
-            if filter.room > 0 {
+            if !filter.is_full() {
                 return;
             }
         }
-        *filling = match znodes {
+        *self.0.write() = match znodes {
             0..ZNODES_MAX => Filling::Upto(Filter::for_znodes(znodes), vec![0], 0),
             _ => Filling::Nothing,
         };
@@ -97,16 +104,17 @@ impl Known {
         written: usize,
     ) -> Result<(), Fault> {
         for _ in 0..1 + ROWS_FOR_EACH * written / PAGE_ROWS {
-            let from = match &*self.0.read() {
-                Filling::Upto(_, from, _) => from.clone(),
+            let rows = match &*self.0.read() {
+                Filling::Upto(filter, from, _) => {
+                    let rows = store.range(Keyspace::Nodes, from, &[0xff], PAGE_ROWS)?;
+                    let paths = rows.iter().filter_map(|(key, _)| keys::path_of(key));
+                    paths.for_each(|path| filter.put(xxh3_64(path.as_bytes())));
+                    rows
+                }
                 Filling::Nothing | Filling::Since(..) => return Ok(()),
             };
-            let rows = store.range(Keyspace::Nodes, &from, &[0xff], PAGE_ROWS)?;
             let mut filling = self.0.write();
-            let Filling::Upto(filter, from, latest) = &mut *filling else { return Ok(()) };
-            for path in rows.iter().filter_map(|(key, _)| keys::path_of(key)) {
-                filter.paths.insert_hash(xxh3_64(path.as_bytes()));
-            }
+            let Filling::Upto(_, from, latest) = &mut *filling else { return Ok(()) };
             *latest = index.max(*latest);
             if let (Some((last, _)), PAGE_ROWS) = (rows.last(), rows.len()) {
                 *from = [&last[..], b"\0"].concat();

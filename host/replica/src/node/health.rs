@@ -46,8 +46,6 @@ pub(super) struct Health {
     is_copy: bool,
     /// Whether the state that is to take its place is such a copy.
     comes_as_copy: bool,
-    /// Whether another state is given to the Machine: what it says until it has it is of the old one.
-    installs: bool,
     doubt: Option<Doubt>,
     quarantine: Option<Quarantined>,
     /// What the Machine is to be told, and whoever keeps the state.
@@ -130,7 +128,7 @@ impl<D: Disk> Node<D> {
 
     /// The state has these digests after this entry.
     pub(super) fn compare(&mut self, index: u64, digests: Digests) {
-        if self.is_quarantined() || self.health.installs {
+        if self.is_quarantined() {
             return;
         }
         self.health.compared = index;
@@ -139,18 +137,6 @@ impl<D: Disk> Node<D> {
         self.health.comparison.hear(self.config.raft_id, word);
         self.say(word);
         self.judge();
-    }
-
-    /// The Machine found something damaged in its state.
-    pub(super) fn found_damage(&mut self, why: String) {
-        if !self.health.installs {
-            self.quarantine(why, Vec::new());
-        }
-    }
-
-    /// The Machine has the state that it was given.
-    pub(super) fn installed(&mut self) {
-        self.health.installs = false;
     }
 
     /// Another server has said something of its state.
@@ -166,8 +152,10 @@ impl<D: Disk> Node<D> {
         self.say_again();
     }
 
-    /// Says again what was said last.
+    /// Says again what was said last, and up to which apply version this server knows.
     pub(super) fn say_again(&mut self) {
+        let knows = PeerMessage::Knows(self.config.knows);
+        self.outgoing.extend(self.linked.iter().map(|to| (*to, knows.clone())));
         let Some(word) = self.health.said else { return };
         let all = self.linked.iter().map(|to| (*to, PeerMessage::Word(word)));
         self.outgoing.extend(all);
@@ -377,7 +365,6 @@ impl<D: Disk> Node<D> {
         self.backlog.install(if self.mutants.forget_to_catch_up { committed } else { at });
         // Nothing before counts any more.
         (self.applied, self.durable) = (at, at);
-        self.health.installs = true;
         work.install = Some(staged);
         Ok(())
     }

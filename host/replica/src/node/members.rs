@@ -6,7 +6,6 @@ use std::sync::Arc;
 use state::{Command, Members};
 
 use super::Node;
-use crate::lines::Leading;
 use crate::log::Disk;
 use crate::membership::{Step, next_step};
 use crate::peer::PeerMessage;
@@ -46,23 +45,6 @@ impl Asking {
     fn strangers(&self, ticks: u32) -> impl Iterator<Item = u32> {
         let waits = move |at: u32| ticks.wrapping_sub(at) <= STRANGER_TICKS;
         self.strangers.iter().filter(move |(_, at)| waits(**at)).map(|(server, _)| *server)
-    }
-}
-
-impl<D: Disk> Leading for Node<D> {
-    /// This server included, and those that wait to be added.
-    fn present(&self) -> Vec<u32> {
-        let linked = self.linked.iter().chain([&self.config.raft_id]);
-        let linked = linked.filter_map(|id| self.members.server_of(*id));
-        linked.chain(self.asking.strangers(self.ticks)).collect()
-    }
-
-    fn supported(&self) -> u32 {
-        let knows = |id: &u64| match *id == self.config.raft_id {
-            true => self.config.knows,
-            false => self.knows.get(id).copied().unwrap_or(0),
-        };
-        self.members.voters.iter().map(knows).min().unwrap_or(0)
     }
 }
 
@@ -107,9 +89,20 @@ impl<D: Disk> Node<D> {
         self.decide(Command::Admit { server, nonce });
     }
 
-    /// Tells a server up to which apply version this one knows.
-    pub(super) fn say_what_it_knows(&mut self, to: u64) {
-        self.outgoing.push((to, PeerMessage::Knows(self.config.knows)));
+    /// The servers that this one can reach, itself included, and those that wait to be added.
+    pub(super) fn present(&self) -> Vec<u32> {
+        let linked = self.linked.iter().chain([&self.config.raft_id]);
+        let linked = linked.filter_map(|id| self.members.server_of(*id));
+        linked.chain(self.asking.strangers(self.ticks)).collect()
+    }
+
+    /// The newest apply version that every voter knows, 0 if that is not known of one of them.
+    pub(super) fn supported(&self) -> u32 {
+        let knows = |id: &u64| match *id == self.config.raft_id {
+            true => self.config.knows,
+            false => self.knows.get(id).copied().unwrap_or(0),
+        };
+        self.members.voters.iter().map(knows).min().unwrap_or(0)
     }
 
     /// Brings whom raft counts in line with the servers that are to be.

@@ -62,7 +62,8 @@ impl<D: Disk> Node<D> {
             return false;
         }
         for entry in self.lines.pack(room as usize, self.backlog.commands_max()) {
-            let payload = entry.encode(self.clocks.time_ms(), self);
+            let payload =
+                entry.encode(self.clocks.time_ms(), || self.present(), || self.supported());
             if let Err(error) = self.raft.propose(payload) {
                 // Whoever sent it sends it again.
                 tracing::info!(%error, "raft takes no more for now");
