@@ -4,9 +4,9 @@ use proto::{ErrorCode, OpCode, Perms, Reply};
 
 use crate::change::Change;
 use crate::fault::Fault;
-use crate::hooks::{Hooks, Touch};
+use crate::hooks::Cause;
 use crate::keys::{self, Keyspace};
-use crate::ops::{Context, Stop, check_version, raw_parent};
+use crate::ops::{About, By, Context, Stop, Wanted, check_version, is_shown, observe, raw_parent};
 use crate::quota::{self, QuotaPaths};
 use crate::txn::{self, Txn};
 use crate::znode::{Data, Owner};
@@ -21,25 +21,21 @@ pub(crate) fn delete(
     version: i32,
 ) -> Result<Reply, Stop> {
     let parent_path = raw_parent(path)?;
-    if SPECIAL.contains(&path) {
+    if SPECIAL.contains(&path) || is_shown(txn, path) {
         return Err(ErrorCode::BadArguments.into());
     }
     let parent = txn.node(parent_path)?.ok_or(ErrorCode::NoNode)?;
-    cx.may(txn, &parent, Perms::DELETE)?;
+    cx.may(txn, &parent, Perms::DELETE, About(OpCode::Delete, path, parent_path))?;
     let node = txn.node(path)?.ok_or(ErrorCode::NoNode)?;
     check_version(node.version, version)?;
     if node.children > 0 {
         return Err(ErrorCode::NotEmpty.into());
     }
-    let touch = Touch {
-        opcode: OpCode::Delete as i32,
-        path,
-        data: None,
-        identities: cx.identities,
-        session: cx.session,
-    };
-    cx.hooks.guard(&touch)?;
-    remove(txn, cx.quotas, cx.hooks, path)?;
+    let (owner, before) = (node.owner, Some(node.as_ref()));
+    let wanted = Wanted { data: None, acl: &[], owner, version, before };
+    cx.guard(txn, (OpCode::Delete, path), wanted)?;
+    let by = By { cause: Cause::Client, identities: cx.identities };
+    remove(txn, cx.quotas, by, path)?;
     Ok(Reply::Empty)
 }
 
@@ -47,11 +43,10 @@ pub(crate) fn delete(
 pub(crate) fn reap(
     txn: &mut Txn<'_>,
     quotas: &mut QuotaPaths,
-    hooks: &mut dyn Hooks,
     path: &str,
 ) -> Result<bool, Fault> {
     match txn.node(path)? {
-        Some(node) if txn::may_reap(&node, txn.time_ms) => remove(txn, quotas, hooks, path),
+        Some(node) if txn::may_reap(&node, txn.time_ms) => remove(txn, quotas, By::DUE, path),
         _ => Ok(false),
     }
 }
@@ -60,7 +55,7 @@ pub(crate) fn reap(
 pub(crate) fn remove(
     txn: &mut Txn<'_>,
     quotas: &mut QuotaPaths,
-    hooks: &mut dyn Hooks,
+    by: By<'_>,
     path: &str,
 ) -> Result<bool, Fault> {
     let Some(node) = txn.node(path)? else { return Ok(false) };
@@ -82,13 +77,7 @@ pub(crate) fn remove(
     }
     quotas.deleted(path);
     quota::add(txn, quotas, path, -i64::from(node.data_bytes()), -1)?;
-    hooks.observe(&Touch {
-        opcode: OpCode::Delete as i32,
-        path,
-        data: None,
-        identities: &[],
-        session: 0,
-    });
+    observe(txn, by, (OpCode::Delete, path), None, (Some(&node), None))?;
     txn.changes.push(Change::Deleted { path: shared, acl: node.acl.clone(), parent_acl });
     Ok(true)
 }
