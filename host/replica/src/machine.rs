@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use state::apply::Meta;
 use state::snapshot::{Source, Staged};
 use state::{Answer, Fault, Flush, Outcome, State};
@@ -19,6 +20,10 @@ pub struct Machine {
     state: State,
     published: Arc<Published>,
     me: (u32, u64),
+    /// What is committed and not applied yet: index, term, payload.
+    entries: VecDeque<(u64, u64, Bytes)>,
+    /// What of this server's own is missing for the next entry, if something is.
+    waits_for: Option<String>,
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
@@ -34,12 +39,19 @@ pub struct Machine {
 impl Machine {
     /// A machine over an open state; `me` is this server's id and boot.
     pub fn new(state: State, me: (u32, u64)) -> Self {
-        let published = Published::new(state.view());
-        let (waiting, reads, mutants) =
-            (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
-        let steady = Box::new(|| 0);
-        let (is_shut, compared_every) = (false, COMPARED_EVERY);
-        Self { state, published, me, waiting, reads, steady, is_shut, compared_every, mutants }
+        Self {
+            published: Published::new(state.view()),
+            state,
+            me,
+            entries: VecDeque::new(),
+            waits_for: None,
+            waiting: VecDeque::new(),
+            reads: BTreeMap::new(),
+            steady: Box::new(|| 0),
+            is_shut: false,
+            compared_every: COMPARED_EVERY,
+            mutants: MachineMutants::default(),
+        }
     }
 
     /// Has it tell the Node how long entries take, by this clock.
@@ -110,6 +122,8 @@ impl Machine {
     fn shut(&mut self, why: &str) {
         self.is_shut = true;
         self.state.give_up();
+        self.entries.clear();
+        self.stops_waiting();
         let waiting = self.waiting.drain(..).map(|(_, ticket)| ticket);
         let reads = std::mem::take(&mut self.reads).into_values().flatten();
         self.published.let_go(why, waiting.chain(reads).map(|ticket| ticket.outbox).collect());
@@ -120,6 +134,9 @@ impl Machine {
     fn install(&mut self, staged: Staged, reports: &mut Vec<Report>) -> Result<(), Fault> {
         self.state.install(staged)?;
         self.is_shut = false;
+        // Those that come now follow the snapshot.
+        self.entries.clear();
+        self.stops_waiting();
         let meta = self.state.meta().clone();
         let view = self.state.view();
         let sessions = view.sessions()?;
@@ -137,7 +154,8 @@ impl Machine {
 
     /// Applies and publishes, one entry after the other. Where something stored is damaged, or is for a
     /// newer program, that is reported, and nothing more happens until another state takes this one's
-    /// place.
+    /// place. Where something of this server's own is missing for now, such as a compiled module, the
+    /// entry and those after it wait: see [`Self::is_waiting`].
     ///
     /// # Errors
     /// A [`Fault`] of the disk stops the server; nothing of the entry at fault was published.
@@ -180,11 +198,20 @@ impl Machine {
             self.reads.entry(index).or_default().extend(reads);
         }
         self.confirm();
-        for (index, term, payload) in work.entries {
+        self.entries.extend(work.entries);
+        while let Some((index, term, payload)) = self.entries.pop_front() {
             let began_ms = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
             let before_ms = self.state.meta().time_ms;
-            let applied = self.state.apply(index, term, &payload)?;
+            let applied = match self.state.apply(index, term, &payload) {
+                Err(Fault::Waiting(why)) => {
+                    self.entries.push_front((index, term, payload));
+                    self.wait(index, why);
+                    return Ok(());
+                }
+                applied => applied?,
+            };
+            self.stops_waiting();
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
                 reports.push(Report::Members(Box::new(self.state.meta().clone())));
             }
@@ -211,6 +238,27 @@ impl Machine {
             self.confirm();
         }
         Ok(())
+    }
+
+    /// Whether an entry waits for what is missing on this server. It is tried again with every call of
+    /// [`Self::apply`], if there is nothing else to do with an empty [`Work`].
+    pub fn is_waiting(&self) -> bool {
+        self.waits_for.is_some()
+    }
+
+    fn wait(&mut self, index: u64, why: String) {
+        if self.waits_for.as_ref() != Some(&why) {
+            tracing::warn!(index, why, "an entry waits, and all after it");
+            self.published.wait_for(Some(why.clone()));
+            self.waits_for = Some(why);
+        }
+    }
+
+    fn stops_waiting(&mut self) {
+        if self.waits_for.take().is_some() {
+            tracing::info!("the entry waits no more");
+            self.published.wait_for(None);
+        }
     }
 
     /// Lets the reads go on that waited for what is applied now.

@@ -43,7 +43,8 @@ fn meant(nearest: &Option<&str>) -> String {
 
 /// All settings and their values. A digest is shown by its user and its first characters.
 pub fn shown(settings: &Settings) -> BTreeMap<String, String> {
-    let Settings { ttl_nodes, enforce_quota, skip_acl, super_digest, apply_version } = settings;
+    let Settings { ttl_nodes, enforce_quota, skip_acl, super_digest, apply_version, plugins: _ } =
+        settings;
     let digest = super_digest.as_ref().map_or_else(|| NONE.to_owned(), |digest| masked(digest));
     let [quota, skip, ttl] = [enforce_quota, skip_acl, ttl_nodes].map(|on| on.to_string());
     let values = [apply_version.to_string(), quota, skip, digest, ttl];

@@ -27,6 +27,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody waits for what is gathered, and after how long without
 /// anything to apply it is written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often an entry is tried again that waits for something of this server's own.
+const TRY_EVERY: Duration = Duration::from_millis(20);
 /// How often it is looked whether an old state can be removed.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
@@ -363,10 +365,14 @@ fn run_machine(
     let mut next_flush = Instant::now() + FLUSH_EVERY;
     loop {
         // Ends when the Node's thread has ended and all its work is done.
-        let wait = next_flush.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
+        let wait = next_flush.saturating_duration_since(Instant::now());
+        let wait = wait.min(if machine.is_waiting() { TRY_EVERY } else { LOOK_EVERY });
         let open = todo.take(&mut works, wait);
         // Then it costs nobody anything, and a start has nothing to replay.
         let has_time = works.is_empty() && machine.is_written();
+        if works.is_empty() && machine.is_waiting() {
+            works.push(Work::default());
+        }
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {

@@ -1,0 +1,5 @@
+//! Plugins on this server: how they come from an operator's files.
+
+mod bundle;
+
+pub(crate) use bundle::Bundle;
