@@ -1,5 +1,7 @@
 //! A binding's file and the module beside it, as an operator has them.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -10,12 +12,13 @@ const BINDING_BYTES_MAX: u64 = 1 << 20;
 /// How large a module's file may be before it is not even read: much more than any setting allows.
 const MODULE_BYTES_MAX: u64 = 256 << 20;
 
-/// A binding, and its module.
+/// A binding, and where its module is, as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bundle {
     pub(crate) binding: Binding,
     pub(crate) hash: ModuleHash,
-    pub(crate) module: Vec<u8>,
+    pub(crate) bytes: u64,
+    module: PathBuf,
 }
 
 impl Bundle {
@@ -34,7 +37,28 @@ impl Bundle {
             file.display(),
             path.display()
         );
-        Ok(Self { binding, hash: ModuleHash::of(&module), module })
+        let (hash, bytes) = (ModuleHash::of(&module), module.len() as u64);
+        Ok(Self { binding, hash, bytes, module: path })
+    }
+
+    /// The module's file.
+    pub(crate) fn module(&self) -> &Path {
+        &self.module
+    }
+
+    /// Up to so many bytes of the module, from an offset on. Should the file be another one by now, then
+    /// what is uploaded has not the hash that was promised, and the servers refuse it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is shorter by now.
+    pub(crate) fn part(&self, offset: u64, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
+        let cannot = || format!("{} cannot be read", self.module.display());
+        let mut file = File::open(&self.module).with_context(cannot)?;
+        file.seek(SeekFrom::Start(offset)).with_context(cannot)?;
+        let mut part = Vec::new();
+        file.take(bytes_max as u64).read_to_end(&mut part).with_context(cannot)?;
+        ensure!(!part.is_empty(), "{} is shorter than it was", self.module.display());
+        Ok(part)
     }
 }
 
@@ -96,7 +120,9 @@ mod tests {
         write(dir, "q.wasm", b"\0asm");
         let file = write(dir, "b.toml", good.as_bytes());
         let bundle = Bundle::read(&file).expect("there is nothing wrong with it here");
-        assert_eq!(bundle.hash.to_string().len(), 64);
+        assert_eq!((bundle.hash.to_string().len(), bundle.bytes), (64, 4));
+        assert_eq!(bundle.part(1, 2).expect("it is there"), b"as");
+        assert!(bundle.part(4, 2).is_err());
         let unknown = format!("{good}on-falt = \"deny\"\n");
         assert!(why(&unknown).contains("unknown field `on-falt`"), "{}", why(&unknown));
         assert!(why(&good.replace("/tenants", "tenants")).contains("tenants"));

@@ -29,7 +29,7 @@ pub(super) async fn install(
 ) -> anyhow::Result<()> {
     let bundle = Bundle::read(file)?;
     let name = bundle.binding.name.clone();
-    note(&format!("{name}: {} bytes, SHA-256 {}", bundle.module.len(), bundle.hash));
+    note(&format!("{name}: {} bytes, SHA-256 {}", bundle.bytes, bundle.hash));
     upload(operator, &bundle).await?;
     let request = PluginRequest::StagePlugin {
         binding: bundle.binding.clone(),
@@ -53,11 +53,9 @@ pub(super) async fn install(
 }
 
 async fn upload(operator: &Operator, bundle: &Bundle) -> anyhow::Result<()> {
-    let (module, all) = (&bundle.module, bundle.module.len() as u64);
-    let mut received = 0;
+    let (mut received, all) = (0, bundle.bytes);
     while received < all {
-        let at = usize::try_from(received)?;
-        let part = STANDARD.encode(&module[at..module.len().min(at + PART_BYTES)]);
+        let part = STANDARD.encode(bundle.part(received, PART_BYTES)?);
         let hash = bundle.hash.to_string();
         let request =
             PluginRequest::UploadModule { module: hash, bytes: all, offset: received, part };
