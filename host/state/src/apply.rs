@@ -39,7 +39,7 @@ use crate::known::Known;
 use crate::members::Members;
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
-use crate::plugins::{Counters, Decisions, Ran, Registry, check_grants, needs, znodes};
+use crate::plugins::{Counters, Decisions, Ran, Registry, Shadowed, check_grants, needs, znodes};
 use crate::quota::{self, QuotaPaths};
 use crate::recent::Rows;
 use crate::snapshot::{Source, Staged};
@@ -73,6 +73,9 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// Whether a leader had nothing else to say.
     pub is_idle: bool,
+    /// What guards in the shadow are to be asked about, off this thread, over the view before the entry
+    /// ([`View::shadow`]).
+    pub shadowed: Vec<Shadowed>,
 }
 
 /// The replicated state, and the only one who may change it.
@@ -425,7 +428,7 @@ impl State {
         meta.zxid = zxid;
         meta.time_ms = time_ms;
         meta.digest = finished.digest;
-        let Ran { registry, counters, outcomes: called, decisions } = finished.plugins;
+        let Ran { registry, counters, outcomes: called, decisions, shadowed } = finished.plugins;
         meta.history = history(meta.history, entry, meta.digest, called);
         meta.bindings = registry.rows().count() as u32;
         meta.settings = finished.settings;
@@ -444,7 +447,7 @@ impl State {
         {
             self.begin_flush()?;
         }
-        Ok(Applied { outcomes, is_idle })
+        Ok(Applied { outcomes, is_idle, shadowed })
     }
 
     /// Whether a command is the next one of its server's boot.

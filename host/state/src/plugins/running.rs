@@ -15,15 +15,18 @@ use super::{Module, ModuleHash, PluginLimit};
 use super::binding::Point;
 use super::decisions::{Decision, Effect, Said};
 use super::env::{Ground, PluginEnv};
+use super::reading::Shadowed;
 use super::registry::{Live, Registry, counters_key, encode};
 use super::row::{Build, Counters, Plugin};
 use crate::fault::Fault;
-use crate::hooks::{Call, Env, EnvError, FaultKind, Hooks, OpNumber, Outcome, PluginFault, Scope};
+use crate::hooks::{Call, Env, EnvError, FaultKind, Hooks, OpNumber, Operation, Outcome, PluginFault, Scope};
 use crate::keys::{self, Keyspace};
 use crate::txn::Txn;
 use crate::view::View;
 use crate::znode::Znode;
 
+/// How many operations of an entry guards in the shadow are asked about, at most.
+const SHADOWED_MAX: usize = 1000;
 /// How many times in a row an observer's store may end with a fault before it is given up.
 const FAILED_BUILDS_MAX: u32 = 3;
 
@@ -36,6 +39,7 @@ pub(crate) struct Running<'a> {
     outcomes: Option<Box<Xxh3>>,
     calls: u64,
     pub(crate) decisions: Vec<Decision>,
+    shadowed: Vec<Shadowed>,
     /// The bindings whose state has changed, by name.
     changed: BTreeSet<String>,
     fuel_left: u64,
@@ -55,6 +59,7 @@ pub(crate) struct Ran {
     /// A digest of what the calls came to, if there were any.
     pub(crate) outcomes: Option<u128>,
     pub(crate) decisions: Vec<Decision>,
+    pub(crate) shadowed: Vec<Shadowed>,
 }
 
 /// What a call was about.
@@ -75,6 +80,7 @@ impl<'a> Running<'a> {
             outcomes: None,
             calls: 0,
             decisions: Vec::new(),
+            shadowed: Vec::new(),
             changed: BTreeSet::new(),
             fuel_left: 0,
             scope: Scope::Apply { index, transaction: 0 },
@@ -105,9 +111,11 @@ impl<'a> Running<'a> {
         changed.copied().unwrap_or_default()
     }
 
-    /// Whose counters are others than before the entry.
-    pub(crate) fn counted(&self) -> impl Iterator<Item = u32> {
-        self.counters.keys().copied()
+    /// Keeps an operation for the guards in the shadow, unless there are very many.
+    pub(super) fn shadow(&mut self, operation: &Operation<'_>) {
+        if self.shadowed.len() < SHADOWED_MAX {
+            self.shadowed.push(Shadowed::of(operation, self.session));
+        }
     }
 
     /// The registry, to be changed; the binding's state is published with the command.
@@ -165,6 +173,7 @@ impl<'a> Running<'a> {
             counters: self.counters,
             outcomes: self.outcomes.map(|outcomes| outcomes.digest128()),
             decisions: self.decisions,
+            shadowed: self.shadowed,
         }
     }
 }
