@@ -428,7 +428,8 @@ impl State {
         meta.zxid = zxid;
         meta.time_ms = time_ms;
         meta.digest = finished.digest;
-        let Ran { registry, counters, outcomes: called, decisions, shadowed } = finished.plugins;
+        let Ran { registry, counters, gone, outcomes: called, decisions, shadowed } =
+            finished.plugins;
         meta.history = history(meta.history, entry, meta.digest, called);
         meta.bindings = registry.rows().count() as u32;
         meta.settings = finished.settings;
@@ -440,7 +441,7 @@ impl State {
         }
         self.meta = meta;
         self.gathering.bytes += entry.len();
-        self.advance_view(finished.nodes, finished.rows, (registry, counters));
+        self.advance_view(finished.nodes, finished.rows, (registry, counters, gone));
         self.view.decisions.remember(decisions);
         if self.gathering.bytes > self.gather_bytes_max
             || self.gathering.pinned_bytes > PINNED_BYTES_MAX
@@ -556,7 +557,7 @@ impl State {
         &mut self,
         nodes: Vec<Changed>,
         rows: Vec<Write>,
-        (registry, counted): (Arc<Registry>, BTreeMap<u32, Counters>),
+        (registry, counted, gone): (Arc<Registry>, BTreeMap<u32, Counters>, Vec<u32>),
     ) {
         let View { cache, known, acls, .. } = &*self.view;
         let (cache, known, acls) = (Arc::clone(cache), Arc::clone(known), Arc::clone(acls));
@@ -569,8 +570,10 @@ impl State {
         let (base, base_index) = (Arc::clone(&self.base), self.base_index);
         let rows = Rows { index, base, base_index, recent };
         let mut counters = Arc::clone(&self.view.counters);
-        if !counted.is_empty() {
-            Arc::make_mut(&mut counters).extend(counted);
+        if !counted.is_empty() || !gone.is_empty() {
+            let counters = Arc::make_mut(&mut counters);
+            counters.extend(counted);
+            gone.iter().for_each(|id| drop(counters.remove(id)));
         }
         let (decisions, hooks) = (Arc::clone(&self.view.decisions), Arc::clone(&self.hooks));
         let plugins = PluginParts { registry, counters, decisions, hooks };

@@ -35,6 +35,8 @@ pub(crate) struct Running<'a> {
     pub(crate) registry: Arc<Registry>,
     before: &'a BTreeMap<u32, Counters>,
     counters: BTreeMap<u32, Counters>,
+    /// The private stores that are gone, with their counters.
+    gone: Vec<u32>,
     /// What the calls so far came to.
     outcomes: Option<Box<Xxh3>>,
     calls: u64,
@@ -54,8 +56,9 @@ pub(crate) struct Running<'a> {
 /// What is left of it once the entry is over.
 pub(crate) struct Ran {
     pub(crate) registry: Arc<Registry>,
-    /// Those that changed.
+    /// Those that changed, and whose are gone.
     pub(crate) counters: BTreeMap<u32, Counters>,
+    pub(crate) gone: Vec<u32>,
     /// A digest of what the calls came to, if there were any.
     pub(crate) outcomes: Option<u128>,
     pub(crate) decisions: Vec<Decision>,
@@ -77,6 +80,7 @@ impl<'a> Running<'a> {
             registry: Arc::clone(&base.plugins),
             before: &base.counters,
             counters: BTreeMap::new(),
+            gone: Vec::new(),
             outcomes: None,
             calls: 0,
             decisions: Vec::new(),
@@ -103,6 +107,13 @@ impl<'a> Running<'a> {
     pub(crate) fn counters(&mut self, id: u32) -> &mut Counters {
         let before = self.before;
         self.counters.entry(id).or_insert_with(|| before.get(&id).copied().unwrap_or_default())
+    }
+
+    /// A private store that nobody has is empty: its counters go too.
+    pub(crate) fn store_is_gone(&mut self, id: u32) {
+        self.counters.remove(&id);
+        self.gone.push(id);
+        self.registry_mut().garbage_is_gone();
     }
 
     /// The counters as of now.
@@ -171,6 +182,7 @@ impl<'a> Running<'a> {
         Ran {
             registry: self.registry,
             counters: self.counters,
+            gone: self.gone,
             outcomes: self.outcomes.map(|outcomes| outcomes.digest128()),
             decisions: self.decisions,
             shadowed: self.shadowed,
@@ -365,6 +377,9 @@ impl Txn<'_> {
             self.plugins.counters.iter().map(|(id, row)| (*id, encode(row))).collect();
         for (id, row) in counters {
             self.put_row(Keyspace::Plugins, counters_key(id), Some(row))?;
+        }
+        for id in self.plugins.gone.clone() {
+            self.put_row(Keyspace::Plugins, counters_key(id), None)?;
         }
         Ok(())
     }
