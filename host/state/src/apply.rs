@@ -404,7 +404,7 @@ impl State {
         identities: &[Vec<Id>],
         command: Command,
     ) -> Result<Answer, Fault> {
-        let hooks = self.hooks.as_mut();
+        let hooks = self.hooks.as_ref();
         let (sessions, quotas) = (&mut self.sessions, &mut self.quotas);
         match command {
             Command::Bootstrap { cluster_id, settings } => {

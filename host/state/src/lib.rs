@@ -19,6 +19,7 @@ pub mod znode;
 
 pub mod change;
 pub mod hooks;
+pub mod plugins;
 pub mod view;
 
 mod acls;

@@ -47,7 +47,7 @@ pub(crate) struct Context<'a> {
     pub(crate) is_local: bool,
     pub(crate) identities: &'a [Id],
     pub(crate) quotas: &'a mut QuotaPaths,
-    pub(crate) hooks: &'a mut dyn Hooks,
+    pub(crate) hooks: &'a dyn Hooks,
 }
 
 impl Context<'_> {
@@ -70,7 +70,6 @@ pub(crate) fn run(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: Op) -> Result<Rep
     if result.is_err() {
         txn.rollback(&mark);
         cx.quotas.rollback();
-        cx.hooks.rolled_back();
     }
     result
 }

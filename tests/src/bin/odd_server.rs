@@ -6,22 +6,20 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use proto::ErrorCode;
 use server::config::{Config, Overrides};
 use server::serve;
 use state::Hooks;
-use state::hooks::Touch;
+use state::hooks::Scope;
 
 struct Odd {
-    /// How long it waits before every change.
+    /// How long it waits before every write.
     slow: Duration,
     version: u32,
 }
 
 impl Hooks for Odd {
-    fn guard(&mut self, _touch: &Touch<'_>) -> Result<(), ErrorCode> {
+    fn transaction_begins(&self, _scope: Scope) {
         std::thread::sleep(self.slow);
-        Ok(())
     }
 
     fn apply_version(&self) -> u32 {

@@ -1,12 +1,11 @@
 //! `create`, `create2`, `createContainer`, `createTTL`.
 
 use bytes::Bytes;
-use proto::{CreateMode, ErrorCode, OpCode, Perms, Reply};
+use proto::{CreateMode, ErrorCode, Perms, Reply};
 
 use crate::access;
 use crate::change::Change;
 use crate::command::CreateKind;
-use crate::hooks::Touch;
 use crate::keys::{self, Keyspace};
 use crate::ops::{Context, Stop, raw_parent};
 use crate::quota;
@@ -59,10 +58,6 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
     }
     let bytes = new.data.as_ref().map_or(0, |data| data.len() as i64);
     quota::check(txn, cx.quotas, &path, bytes, 1)?;
-    let (identities, session) = (cx.identities, cx.session);
-    let opcode = OpCode::Create as i32;
-    let data = new.data.as_deref();
-    cx.hooks.guard(&Touch { opcode, path: &path, data, identities, session })?;
 
     let owner = match new.kind {
         CreateKind::Container => Owner::Container,
@@ -97,7 +92,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
         txn.put_data(&path, long.clone());
     }
     let stat = node.stat();
-    let (shared, node) = txn.put_node(&path, Some(node))?;
+    let (shared, _) = txn.put_node(&path, Some(node))?;
     parent.creates = parent.creates.wrapping_add(1);
     parent.children += 1;
     parent.pzxid = txn.zxid;
@@ -110,8 +105,6 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
     cx.quotas.created(&path);
     quota::recount(txn, &path)?;
     quota::add(txn, cx.quotas, &path, bytes, 1)?;
-    let data = long.as_deref().or_else(|| node.as_ref()?.inline_data());
-    cx.hooks.observe(&Touch { opcode, path: &path, data, identities, session });
     txn.changes.push(Change::Created { path: shared, acl, parent_acl });
     Ok(match new.kind {
         CreateKind::Create => Reply::Path(path),

@@ -1,10 +1,10 @@
 //! `delete`, and deletion by the server itself.
 
-use proto::{ErrorCode, OpCode, Perms, Reply};
+use proto::{ErrorCode, Perms, Reply};
 
 use crate::change::Change;
 use crate::fault::Fault;
-use crate::hooks::{Hooks, Touch};
+use crate::hooks::Hooks;
 use crate::keys::{self, Keyspace};
 use crate::ops::{Context, Stop, check_version, raw_parent};
 use crate::quota::{self, QuotaPaths};
@@ -31,14 +31,6 @@ pub(crate) fn delete(
     if node.children > 0 {
         return Err(ErrorCode::NotEmpty.into());
     }
-    let touch = Touch {
-        opcode: OpCode::Delete as i32,
-        path,
-        data: None,
-        identities: cx.identities,
-        session: cx.session,
-    };
-    cx.hooks.guard(&touch)?;
     remove(txn, cx.quotas, cx.hooks, path)?;
     Ok(Reply::Empty)
 }
@@ -47,7 +39,7 @@ pub(crate) fn delete(
 pub(crate) fn reap(
     txn: &mut Txn<'_>,
     quotas: &mut QuotaPaths,
-    hooks: &mut dyn Hooks,
+    hooks: &dyn Hooks,
     path: &str,
 ) -> Result<bool, Fault> {
     match txn.node(path)? {
@@ -60,7 +52,7 @@ pub(crate) fn reap(
 pub(crate) fn remove(
     txn: &mut Txn<'_>,
     quotas: &mut QuotaPaths,
-    hooks: &mut dyn Hooks,
+    hooks: &dyn Hooks,
     path: &str,
 ) -> Result<bool, Fault> {
     let Some(node) = txn.node(path)? else { return Ok(false) };
@@ -82,13 +74,6 @@ pub(crate) fn remove(
     }
     quotas.deleted(path);
     quota::add(txn, quotas, path, -i64::from(node.data_bytes()), -1)?;
-    hooks.observe(&Touch {
-        opcode: OpCode::Delete as i32,
-        path,
-        data: None,
-        identities: &[],
-        session: 0,
-    });
     txn.changes.push(Change::Deleted { path: shared, acl: node.acl.clone(), parent_acl });
     Ok(true)
 }

@@ -21,7 +21,6 @@ pub(crate) fn multi(txn: &mut Txn<'_>, cx: &mut Context<'_>, ops: Vec<Op>) -> Re
                     txn.rollback(&mark);
                 }
                 cx.quotas.rollback();
-                cx.hooks.rolled_back();
                 return Ok(Reply::Multi(failed(count, at, code)));
             }
         }

@@ -87,7 +87,7 @@ pub(crate) fn close(
     txn: &mut Txn<'_>,
     sessions: &mut Sessions,
     quotas: &mut QuotaPaths,
-    hooks: &mut dyn Hooks,
+    hooks: &dyn Hooks,
     session: i64,
     generation: Option<u32>,
 ) -> Result<Answer, Fault> {
@@ -109,7 +109,7 @@ pub(crate) fn go_on_closing(
     txn: &mut Txn<'_>,
     sessions: &mut Sessions,
     quotas: &mut QuotaPaths,
-    hooks: &mut dyn Hooks,
+    hooks: &dyn Hooks,
     session: i64,
 ) -> Result<Answer, Fault> {
     if !sessions.get(&session).is_some_and(|row| row.closing) {

@@ -1,11 +1,10 @@
 //! `setData`, `setACL`, and `check`.
 
 use bytes::Bytes;
-use proto::{ErrorCode, OpCode, Perms, Reply};
+use proto::{ErrorCode, Perms, Reply};
 
 use crate::access;
 use crate::change::Change;
-use crate::hooks::Touch;
 use crate::ops::{Context, Stop, check_version, existing};
 use crate::quota;
 use crate::txn::Txn;
@@ -23,9 +22,6 @@ pub(crate) fn data(
     let bytes = data.as_ref().map_or(0, |d| d.len() as i64) - i64::from(before.data_bytes());
     quota::check(txn, cx.quotas, path, bytes, 0)?;
     check_version(before.version, version)?;
-    let (identities, session) = (cx.identities, cx.session);
-    let opcode = OpCode::SetData as i32;
-    cx.hooks.guard(&Touch { opcode, path, data: data.as_deref(), identities, session })?;
 
     let mut node = before.without_data();
     node.version = node.version.wrapping_add(1);
@@ -36,10 +32,8 @@ pub(crate) fn data(
         txn.put_data(path, long.clone());
     }
     let stat = node.stat();
-    let (shared, node) = txn.put_node(path, Some(node))?;
+    let (shared, _) = txn.put_node(path, Some(node))?;
     quota::add(txn, cx.quotas, path, bytes, 0)?;
-    let data = long.as_deref().or_else(|| node.as_ref()?.inline_data());
-    cx.hooks.observe(&Touch { opcode, path, data, identities, session });
     txn.changes.push(Change::DataSet { path: shared, acl: before.acl.clone() });
     Ok(Reply::Stat(stat))
 }
@@ -56,21 +50,12 @@ pub(crate) fn acl(
     let before = existing(txn, path)?;
     cx.may(txn, &before, Perms::ADMIN)?;
     check_version(before.aversion, version)?;
-    let touch = Touch {
-        opcode: OpCode::SetAcl as i32,
-        path,
-        data: None,
-        identities: cx.identities,
-        session: cx.session,
-    };
-    cx.hooks.guard(&touch)?;
 
     let mut node = (*before).clone();
     node.aversion = node.aversion.wrapping_add(1);
     (node.acl_id, node.acl) = txn.intern(acl)?;
     let stat = node.stat();
     txn.put_node(path, Some(node))?;
-    cx.hooks.observe(&touch);
     Ok(Reply::Stat(stat))
 }
 
