@@ -7,7 +7,7 @@
 //!   is a [`Fault`]: it is never turned into an outcome, and apply stops before the entry.
 //! * A call that ends in either leaves nothing in the plugin's store.
 
-use proto::{Id, Stat};
+use proto::{Acl, Id, Stat};
 
 use crate::command::APPLY_VERSION;
 use crate::fault::Fault;
@@ -45,8 +45,8 @@ pub trait Hooks: Send + Sync {
         Ok(Err(PluginFault::new(FaultKind::Trap, "there is nothing that runs plugins")))
     }
 
-    /// The identities, under the plugin's scheme, of a client that gives these credentials; `None` if
-    /// they are no good. It is asked on the client's server alone.
+    /// The ids, under the scheme, of a client that gives these credentials, or why they are no good. It
+    /// is asked on the client's server alone.
     ///
     /// # Errors
     /// See [`Outcome`].
@@ -55,8 +55,8 @@ pub trait Hooks: Send + Sync {
         _call: &Call<'_>,
         _credentials: &Credentials<'_>,
         _env: &mut dyn Env,
-    ) -> Outcome<Option<Vec<String>>> {
-        Ok(Ok(None))
+    ) -> Outcome<Result<Vec<String>, String>> {
+        Ok(Ok(Err("there is nothing that runs plugins".into())))
     }
 
     /// Whether somebody may do something, on writes (in apply) and on reads.
@@ -169,12 +169,18 @@ pub struct Operation<'a> {
     pub path: &'a str,
     /// The new data, if it has any.
     pub data: Option<&'a [u8]>,
+    /// The new ACL, of a create and a change of the ACL; otherwise empty.
+    pub acl: &'a [Acl],
     /// Who owns it, of a create.
     pub owner: Ownership,
+    /// The version that it must have, of data or ACL; -1 for any.
+    pub version: i32,
     /// What is there, except for a create.
     pub before: Option<&'a Stat>,
     /// Who asks for it.
     pub identities: &'a [Id],
+    /// Which operation of the multi it is, from 0; 0 for a single one.
+    pub index: u32,
     /// How many operations the multi has that it is part of; 1 for a single one.
     pub of_multi: u32,
 }
@@ -330,12 +336,23 @@ pub trait Env {
     /// [`EnvError`]
     fn node(&mut self, path: &str) -> Result<Option<Node>, EnvError>;
 
-    /// The names of the children of the znode at a path, in the order of their bytes; `None` if there is
-    /// no such znode. Each counts as a read.
+    /// As [`Self::node`], without the data: no more is read than that.
     ///
     /// # Errors
     /// [`EnvError`]
-    fn children(&mut self, path: &str) -> Result<Option<Vec<String>>, EnvError>;
+    fn stat(&mut self, path: &str) -> Result<Option<Stat>, EnvError>;
+
+    /// Up to `most` names of children of the znode at a path: those after `after` (all, if it is empty), in
+    /// the order of their bytes; `None` if there is no such znode. One read, and the bytes of the names.
+    ///
+    /// # Errors
+    /// [`EnvError`]
+    fn children(
+        &mut self,
+        path: &str,
+        after: &str,
+        most: usize,
+    ) -> Result<Option<Vec<String>>, EnvError>;
 
     /// A value of the private store.
     ///
@@ -357,7 +374,7 @@ pub trait Env {
     fn add(&mut self, key: &[u8], delta: i64) -> Result<i64, EnvError>;
 
     /// Up to `most` pairs of the private store in `[start, end)`, in the order of keys; an empty `end` is
-    /// behind all keys. Each counts as a read.
+    /// behind all keys. One call, and the bytes of keys and values.
     ///
     /// # Errors
     /// [`EnvError`]

@@ -93,6 +93,10 @@ pub enum Point {
     Guard,
     /// Told of every change.
     Observer,
+    /// Does something more, in the same transaction. Nothing calls it yet.
+    Trigger,
+    /// Keeps a subtree that follows from the rest. Nothing calls it yet.
+    View,
 }
 
 /// What a fault of an authorizer or a guard comes to.
