@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use state::NoHooks;
 
 use crate::bench;
 use crate::local_ensemble::{self, LocalEnsembleArgs};
@@ -172,7 +171,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             end_with.map_or(Ok(()), serve::end_with)?;
             let (config, warnings) = config.load()?;
             config.require_supported()?;
-            serve::run(&config, &warnings, &|| Box::new(NoHooks))
+            serve::run(&config, &warnings)
         }
         Command::LocalEnsemble(args) => local_ensemble::run(&args),
         Command::CheckConfig(args) => {

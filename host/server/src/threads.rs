@@ -17,6 +17,7 @@ use state::{Fault, Flush, Members, State};
 
 use crate::mailbox::Mailbox;
 use crate::peers::Peers;
+use crate::plugins::{Directory, Runner};
 use crate::stores::Stores;
 
 /// How often raft and the sessions tick.
@@ -198,8 +199,10 @@ impl Replica {
         // Bounded by the servers: each asks for one chunk.
         let snapshots = Arc::new(Mailbox::new(usize::MAX));
         let stop = Arc::new(AtomicBool::new(false));
+        // Reserved, not used: what calls plugins needs it (see the crate `plugin`).
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(body)
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.stack_size(plugin::THREAD_STACK_BYTES).spawn(body)
         };
         let mut threads = Vec::new();
         {
@@ -244,6 +247,35 @@ impl Replica {
             threads.push(spawn("big-reads", Box::new(move || run_big_reads(&arriving, &stop)))?);
         }
         Ok(Self { inputs, big_reads, published, part, stop, threads })
+    }
+
+    /// Starts the thread that looks after the plugins; it ends when the others are told to stop.
+    pub(crate) fn run_plugins(
+        &self,
+        server: u32,
+        runtime: Arc<plugin::Runtime>,
+        directory: Option<Directory>,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let part = Arc::clone(&self.part);
+        let leads = move || {
+            let part = part.load(Ordering::Relaxed);
+            part == Part::Leader as u8 || part == Part::Standalone as u8
+        };
+        let runner = Runner {
+            server,
+            runtime,
+            published: Arc::clone(&self.published),
+            inputs: Arc::clone(&self.inputs),
+            directory,
+            leads: Box::new(leads),
+            stop: Arc::clone(&self.stop),
+        };
+        let body = move || {
+            if let Err(fault) = runner.run() {
+                tracing::error!(%fault, "plugins are not looked after: none can be brought in here");
+            }
+        };
+        Ok(std::thread::Builder::new().name("plugins".to_owned()).spawn(body)?)
     }
 
     /// Lets another server lead, if this one does, so that nobody misses it when it stops. Waits until

@@ -140,7 +140,9 @@ impl Runner {
         let bytes_max = view.settings.plugins.limit(PluginLimit::ModuleBytes);
         for plugin in view.plugins.wanted() {
             let key = (plugin.binding.name.clone(), plugin.generation);
-            let is_asked = unreported.iter().any(|other| (&other.binding.name, other.generation) == (&key.0, key.1));
+            let is_asked = unreported
+                .iter()
+                .any(|other| (&other.binding.name, other.generation) == (&key.0, key.1));
             let is_found = known.lock().found.contains_key(&key);
             let is_ready = self.runtime.is_ready(&plugin.module);
             if is_ready && (is_found || !is_asked) || !is_ready && is_found {
@@ -159,9 +161,14 @@ impl Runner {
                 }
             };
             known.lock().begun.insert(plugin.module, Instant::now());
-            let (plugin, runtime, known) = (plugin.clone(), Arc::clone(&self.runtime), Arc::clone(known));
+            let (plugin, runtime, known) =
+                (plugin.clone(), Arc::clone(&self.runtime), Arc::clone(known));
             // What is called already was small enough when it came.
-            let bytes_max = if is_asked { usize::try_from(bytes_max).unwrap_or(usize::MAX) } else { usize::MAX };
+            let bytes_max = if is_asked {
+                usize::try_from(bytes_max).unwrap_or(usize::MAX)
+            } else {
+                usize::MAX
+            };
             let began = Instant::now();
             compiler.load(module.into(), bytes_max, move |loaded| {
                 let hash = plugin.module;
@@ -209,7 +216,12 @@ impl Runner {
 
 /// What came of loading a module for a binding: its settings are tried too. `None` if this server is at
 /// fault, and it is to be tried again.
-fn found(loaded: Loaded, mut plugin: Plugin, runtime: &Arc<Runtime>, began: Instant) -> Option<Found> {
+fn found(
+    loaded: Loaded,
+    mut plugin: Plugin,
+    runtime: &Arc<Runtime>,
+    began: Instant,
+) -> Option<Found> {
     let name = plugin.binding.name.clone();
     let failed = |fault: Fault| {
         tracing::error!(name, %fault, "a plugin is not ready; it is tried again");
@@ -247,7 +259,9 @@ fn found(loaded: Loaded, mut plugin: Plugin, runtime: &Arc<Runtime>, began: Inst
     let ms = began.elapsed().as_millis() as u64;
     match &found {
         Ok(_) => tracing::info!(name, generation = plugin.generation, ms, "a plugin is ready"),
-        Err(why) => tracing::warn!(name, generation = plugin.generation, why, "a plugin cannot run"),
+        Err(why) => {
+            tracing::warn!(name, generation = plugin.generation, why, "a plugin cannot run")
+        }
     }
     Some(found)
 }
