@@ -358,6 +358,11 @@ impl Server {
         self.stores.values().for_each(SimStore::mend);
     }
 
+    /// It goes on from another state: what was wrong with its stores is of no account any more.
+    pub fn is_healed(&self) {
+        self.stores.values().for_each(SimStore::is_replaced);
+    }
+
     /// A bit of its log is another, where that is found; the process does not run. False if no such bit
     /// was found.
     pub fn damage_log(&mut self, rng: &mut SimRng) -> bool {
