@@ -20,13 +20,11 @@ pub struct Machine {
     state: State,
     published: Arc<Published>,
     me: (u32, u64),
-    /// What is committed and not applied yet: index, term, payload.
-    entries: VecDeque<(u64, u64, Bytes)>,
-    /// What of this server's own is missing for the next entry, if something is.
-    waits_for: Option<String>,
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
+    /// Entries that cannot be applied here for now, oldest first; the server goes on trying.
+    held: VecDeque<(u64, u64, Bytes)>,
     /// A clock that is never set, in milliseconds; it decides nothing here.
     steady: Box<dyn FnMut() -> i64 + Send>,
     /// Whether the state is of no use: then nothing happens until another takes its place.
@@ -39,18 +37,22 @@ pub struct Machine {
 impl Machine {
     /// A machine over an open state; `me` is this server's id and boot.
     pub fn new(state: State, me: (u32, u64)) -> Self {
+        let published = Published::new(state.view());
+        let (waiting, reads, mutants) =
+            (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
+        let steady = Box::new(|| 0);
+        let (held, is_shut, compared_every) = (VecDeque::new(), false, COMPARED_EVERY);
         Self {
-            published: Published::new(state.view()),
             state,
+            published,
             me,
-            entries: VecDeque::new(),
-            waits_for: None,
-            waiting: VecDeque::new(),
-            reads: BTreeMap::new(),
-            steady: Box::new(|| 0),
-            is_shut: false,
-            compared_every: COMPARED_EVERY,
-            mutants: MachineMutants::default(),
+            waiting,
+            reads,
+            held,
+            steady,
+            is_shut,
+            compared_every,
+            mutants,
         }
     }
 
@@ -89,6 +91,12 @@ impl Machine {
         &self.state
     }
 
+    /// Whether there are entries that cannot be applied here for now: [`Self::apply`] is to be called again
+    /// and again, with nothing if there is nothing more.
+    pub fn is_held_up(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// See [`State::take_flush`].
     ///
     /// # Errors
@@ -121,9 +129,9 @@ impl Machine {
     /// The state is of no use any more. What it was written stays as it is: it is evidence.
     fn shut(&mut self, why: &str) {
         self.is_shut = true;
+        self.held.clear();
+        self.published.wait_for(None);
         self.state.give_up();
-        self.entries.clear();
-        self.stops_waiting();
         let waiting = self.waiting.drain(..).map(|(_, ticket)| ticket);
         let reads = std::mem::take(&mut self.reads).into_values().flatten();
         self.published.let_go(why, waiting.chain(reads).map(|ticket| ticket.outbox).collect());
@@ -134,10 +142,9 @@ impl Machine {
     fn install(&mut self, staged: Staged, reports: &mut Vec<Report>) -> Result<(), Fault> {
         self.state.install(staged)?;
         self.is_shut = false;
-        // Those that come now follow the snapshot.
-        self.entries.clear();
-        self.stops_waiting();
         let meta = self.state.meta().clone();
+        self.held.retain(|(index, ..)| *index > meta.applied);
+        self.published.wait_for(None);
         let view = self.state.view();
         let sessions = view.sessions()?;
         let taken = meta.taken_from(self.me);
@@ -154,8 +161,7 @@ impl Machine {
 
     /// Applies and publishes, one entry after the other. Where something stored is damaged, or is for a
     /// newer program, that is reported, and nothing more happens until another state takes this one's
-    /// place. Where something of this server's own is missing for now, such as a compiled module, the
-    /// entry and those after it wait: see [`Self::is_waiting`].
+    /// place.
     ///
     /// # Errors
     /// A [`Fault`] of the disk stops the server; nothing of the entry at fault was published.
@@ -198,20 +204,31 @@ impl Machine {
             self.reads.entry(index).or_default().extend(reads);
         }
         self.confirm();
-        self.entries.extend(work.entries);
-        while let Some((index, term, payload)) = self.entries.pop_front() {
+        let was_held_up = self.is_held_up();
+        self.held.extend(work.entries);
+        while let Some((index, term, payload)) = self.held.front().cloned() {
             let began_ms = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
             let before_ms = self.state.meta().time_ms;
             let applied = match self.state.apply(index, term, &payload) {
                 Err(Fault::Waiting(why)) => {
-                    self.entries.push_front((index, term, payload));
-                    self.wait(index, why);
-                    return Ok(());
+                    if !was_held_up {
+                        tracing::error!(
+                            index,
+                            why,
+                            "an entry cannot be applied here; trying again"
+                        );
+                    }
+                    self.published.wait_for(Some(why));
+                    break;
                 }
                 applied => applied?,
             };
-            self.stops_waiting();
+            self.held.pop_front();
+            if was_held_up && self.held.is_empty() {
+                tracing::info!(index, "entries are applied again");
+                self.published.wait_for(None);
+            }
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
                 reports.push(Report::Members(Box::new(self.state.meta().clone())));
             }
@@ -238,27 +255,6 @@ impl Machine {
             self.confirm();
         }
         Ok(())
-    }
-
-    /// Whether an entry waits for what is missing on this server. It is tried again with every call of
-    /// [`Self::apply`], if there is nothing else to do with an empty [`Work`].
-    pub fn is_waiting(&self) -> bool {
-        self.waits_for.is_some()
-    }
-
-    fn wait(&mut self, index: u64, why: String) {
-        if self.waits_for.as_ref() != Some(&why) {
-            tracing::warn!(index, why, "an entry waits, and all after it");
-            self.published.wait_for(Some(why.clone()));
-            self.waits_for = Some(why);
-        }
-    }
-
-    fn stops_waiting(&mut self) {
-        if self.waits_for.take().is_some() {
-            tracing::info!("the entry waits no more");
-            self.published.wait_for(None);
-        }
     }
 
     /// Lets the reads go on that waited for what is applied now.

@@ -398,11 +398,11 @@ fn run_machine(
     loop {
         // Ends when the Node's thread has ended and all its work is done.
         let wait = next_flush.saturating_duration_since(Instant::now());
-        let wait = wait.min(if machine.is_waiting() { TRY_EVERY } else { LOOK_EVERY });
+        let wait = wait.min(if machine.is_held_up() { TRY_EVERY } else { LOOK_EVERY });
         let open = todo.take(&mut works, wait);
         // Then it costs nobody anything, and a start has nothing to replay.
         let has_time = works.is_empty() && machine.is_written();
-        if works.is_empty() && machine.is_waiting() {
+        if works.is_empty() && machine.is_held_up() {
             works.push(Work::default());
         }
         for work in works.drain(..) {

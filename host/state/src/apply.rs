@@ -573,7 +573,7 @@ impl State {
         if !counted.is_empty() || !gone.is_empty() {
             let counters = Arc::make_mut(&mut counters);
             counters.extend(counted);
-            gone.iter().for_each(|id| drop(counters.remove(id)));
+            counters.retain(|id, _| !gone.contains(id));
         }
         let (decisions, hooks) = (Arc::clone(&self.view.decisions), Arc::clone(&self.hooks));
         let plugins = PluginParts { registry, counters, decisions, hooks };

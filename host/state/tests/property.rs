@@ -17,7 +17,7 @@ use proto::{MultiResult, Reply};
 use state::apply::BIRTH;
 use state::command::{CreateKind, PluginCommand};
 use state::keys::DATA_INLINE_BYTES_MAX;
-use state::plugins::{Binding, Build, Mode, ModuleHash, OnFault};
+use state::plugins::{Binding, Build, Mode, ModuleHash, OnFault, PluginLimit};
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
@@ -86,7 +86,8 @@ impl Generator {
     }
 
     fn binding(&mut self) -> Binding {
-        let module = self.rng.pick(&["quota", "quota", "deny", "faulty", "greedy", "host", "token"]);
+        let modules = ["quota", "quota", "deny", "faulty", "faulty", "greedy", "host", "token"];
+        let module = self.rng.pick(&modules);
         // Each module under names of its own, so that upgrades are of one kind.
         let name = format!("{module}{}", self.rng.below(2));
         let matches: &[&str] = match (module, self.rng.below(3)) {
@@ -94,7 +95,7 @@ impl Generator {
             ("deny", _) => &["/tenants/a/*/b"],
             (_, 0) => &["/tenants/*/*", "/a/**"],
             (_, 1) => &["/tenants/**"],
-            _ => &["/a/*", "/b", "/tenants/*/c"],
+            _ => &["/a/*", "/b", "/tenants/*/bad-guard"],
         };
         Binding {
             name,
@@ -113,8 +114,42 @@ impl Generator {
         }
     }
 
+    /// What brings a plugin further, if there is anything.
+    fn next_step(&mut self, view: &View) -> Option<PluginCommand> {
+        let staged = view.plugins.rows().find_map(|(name, row)| Some((name, row.staged.as_ref()?)));
+        if let Some((name, staged)) = staged {
+            let (name, generation) = (name.to_owned(), staged.plugin.generation);
+            return Some(match staged.reports.get(&0) {
+                Some(Ok(exports)) if staged.plugin.binding.check_exports(exports).is_ok() => {
+                    PluginCommand::Activate { name, generation, wait_all: true }
+                }
+                Some(_) => return None,
+                None => {
+                    let result = Ok(native::exports(&staged.plugin.binding.module));
+                    PluginCommand::Report { server: 0, name, generation, result }
+                }
+            });
+        }
+        if view.plugins.has_steps() {
+            return Some(PluginCommand::Step);
+        }
+        let binding = self.binding();
+        let part = Bytes::from(binding.module.clone());
+        let module = ModuleHash::of(&part);
+        let bytes = part.len() as u64;
+        Some(match view.plugins.modules().get(&module).is_some_and(|module| module.is_whole()) {
+            true => PluginCommand::Stage { binding, module, after: None, if_unseen: false },
+            false => PluginCommand::Upload { module, bytes, offset: 0, part },
+        })
+    }
+
     /// A step in the life of a plugin that mostly means something.
     fn plugin(&mut self, view: &View) -> PluginCommand {
+        if !self.rng.one_in(3)
+            && let Some(step) = self.next_step(view)
+        {
+            return step;
+        }
         let rows: Vec<_> = view.plugins.rows().collect();
         let name = match rows.is_empty() {
             true => "none".to_owned(),
@@ -177,10 +212,10 @@ impl Generator {
             let depth = self.rng.below(3);
             let mut path = format!("/tenants/{}", self.rng.pick(&["a", "b"]));
             for _ in 0..depth {
-                let names = ["a", "b", "c", "bad-guard", "bad-observer", "near", "reads", "scans"];
+                let names = ["a", "b", "bad-guard", "bad-observer", "near", "reads", "scans"];
                 path = format!("{path}/{}", self.rng.pick(&names));
             }
-            return if self.rng.one_in(6) { "/tenants".to_owned() } else { path };
+            return if self.rng.one_in(20) { "/tenants".to_owned() } else { path };
         }
         let depth = 1 + self.rng.below(3);
         (0..depth).map(|_| format!("/{}", self.rng.pick(&["a", "b", "c", "é"]))).collect()
@@ -214,7 +249,15 @@ impl Generator {
     }
 
     fn op(&mut self, view: &View, in_multi: bool) -> Op {
-        let path = self.path();
+        let mut path = self.path();
+        // Rather its parent, where that is missing.
+        while self.plugins
+            && let Some((parent, _)) = path.rsplit_once('/').filter(|(parent, _)| parent.len() > 1)
+            && view.node(parent).expect("the store works").is_none()
+            && !self.rng.one_in(20)
+        {
+            path.truncate(parent.len());
+        }
         let version = match self.rng.below(4) {
             0 => self.rng.below(3) as i32,
             1 => view.node(&path).expect("the store works").map_or(0, |node| node.version),
@@ -265,6 +308,15 @@ impl Generator {
             8 => Command::CloseSession { session, generation: Some(generation) },
             9 => Command::CloseSession { session, generation: None },
             10 => Command::ContinueClose { session },
+            11 if self.plugins && self.rng.one_in(2) => {
+                let limits = [
+                    (PluginLimit::BreakerFaults, 2 + self.rng.below(10)),
+                    (PluginLimit::TransactionFuel, 2000 + self.rng.below(2) * 8_000_000),
+                    (PluginLimit::Reads, self.rng.below(3)),
+                ];
+                let (limit, value) = self.rng.pick(&limits);
+                Command::ChangeSettings(vec![SettingChange::PluginLimit(limit, value)])
+            }
             11 => Command::ChangeSettings(vec![
                 SettingChange::TtlNodes(!self.rng.one_in(4)),
                 SettingChange::EnforceQuota(!self.rng.one_in(3)),
@@ -606,8 +658,12 @@ fn two_states_never_differ() {
 #[test]
 fn two_states_with_plugins_never_differ() {
     let mut seen = Seen::default();
-    (0..SEEDS).for_each(|seed| run(seed, Generator::with_plugins(seed), &mut seen));
+    (0..3 * SEEDS).for_each(|seed| run(seed, Generator::with_plugins(seed), &mut seen));
     assert!(seen.done > 800 && seen.rejected > 300, "{} {}", seen.done, seen.rejected);
+    println!(
+        "calls {} quotas {} waits {} faults {} quarantines {}",
+        seen.calls, seen.quotas, seen.waits, seen.faults, seen.quarantines
+    );
     assert!(seen.calls > 1000, "{} calls", seen.calls);
     assert!(seen.quotas > 50, "{} quotas that were counted", seen.quotas);
     assert!(seen.waits > 20, "{} waits", seen.waits);

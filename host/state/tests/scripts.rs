@@ -329,6 +329,8 @@ fn show(outcome: &Outcome) -> String {
         Answer::Plugin(Ok(PluginDone::Active(generation))) => {
             format!("generation {generation} is active")
         }
+        Answer::Plugin(Ok(PluginDone::Stepped(true))) => "there are more steps".to_owned(),
+        Answer::Plugin(Ok(PluginDone::Stepped(false))) => "the last step is done".to_owned(),
         Answer::Plugin(Ok(PluginDone::Done)) => "done".to_owned(),
         Answer::Plugin(Err(why)) | Answer::SettingsRefused(why) => why.clone(),
         other => format!("{other:?}"),

@@ -275,7 +275,7 @@ pub(super) fn answer(result: Result<PluginDone, String>) -> OperatorReply {
         Ok(PluginDone::Received(bytes)) => OperatorReply::ModuleReceived { bytes },
         Ok(PluginDone::Staged(generation)) => OperatorReply::PluginStaged { generation },
         Ok(PluginDone::Active(generation)) => OperatorReply::PluginActive { generation },
-        Ok(PluginDone::Done) => OperatorReply::PluginChanged {},
+        Ok(PluginDone::Done | PluginDone::Stepped(_)) => OperatorReply::PluginChanged {},
         Err(why) => OperatorReply::Refused { why },
     }
 }
