@@ -11,7 +11,7 @@ use replica::operator::plugins::{
 use serde::Serialize;
 use state::plugins::{Mode, OpKind};
 
-use super::super::operator_args::Operator;
+use super::super::super::operator_args::Operator;
 use super::{ask, unexpected};
 
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);

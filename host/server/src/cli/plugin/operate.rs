@@ -1,4 +1,4 @@
-//! `vivarium plugin`: what operators do with plugins on a running ensemble.
+//! `vivarium plugin`, for operators: what is done with plugins on a running ensemble.
 
 mod install;
 mod show;
@@ -7,56 +7,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum};
 use replica::operator::plugins::PluginRequest;
 use replica::operator::{OperatorReply, OperatorRequest};
 use state::plugins::{Mode, OpKind};
 
-use super::connect_args::duration;
-use super::operator_args::{Operator, OperatorArgs};
+use super::super::connect_args::duration;
+use super::super::operator_args::{Operator, OperatorArgs};
 
-/// Examples that `--help` ends with.
-pub(super) const EXAMPLES: &str = "\
-A binding says which module takes part where; its file is TOML, with the module beside it:
-
-    name     = \"tenant-quota\"
-    module   = \"tenant_quota.wasm\"
-    mode     = \"enforce\"
-    match    = [\"/tenants/**\"]
-    ops      = [\"create\", \"set\", \"delete\"]
-    [settings]
-    max-nodes = 10000
-
-Each step is one entry of the log: from one zxid on, every server does the same. Nothing below
-/zookeeper is ever subject to plugins, so a binding can always be switched off.
-
-Who may: whoever may read the server's data directory (its operator.token, another one after each
-start), or whoever authenticates as the super user with --auth.
-
-Examples:
-  vivarium plugin install tenant-quota.toml
-  vivarium plugin list
-  vivarium plugin status tenant-quota
-  vivarium plugin mode tenant-quota warn
-  vivarium plugin log tenant-quota --follow
-  vivarium plugin explain /tenants/a/b create
-  vivarium plugin rollback tenant-quota
-  vivarium plugin remove tenant-quota";
-
-/// Flags of `plugin`.
-#[derive(Debug, Args)]
-pub(super) struct PluginArgs {
-    #[command(flatten)]
-    operator: OperatorArgs,
-    /// Print JSON.
-    #[arg(global = true, long)]
-    json: bool,
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What is done with plugins on a running ensemble.
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Operate {
     /// Bring in a binding with its module, or a new version of one: upload, try on every server, activate.
     Install {
         /// The binding's file.
@@ -143,44 +104,44 @@ enum OpArg {
     Read,
 }
 
-impl PluginArgs {
+impl Operate {
     /// Does what is asked for, and prints what came of it.
-    pub(super) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self, args: &OperatorArgs, json: bool) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let operator = self.operator.connect("plugins are for operators").await?;
-            let done = self.act(&operator).await;
+            let operator = args.connect("plugins are for operators").await?;
+            let done = self.act(&operator, json).await;
             operator.close().await;
             done
         })
     }
 
-    async fn act(&self, operator: &Operator) -> anyhow::Result<()> {
-        match &self.action {
-            Action::Install { file, wait_all, wait } => {
+    async fn act(&self, operator: &Operator, json: bool) -> anyhow::Result<()> {
+        match self {
+            Self::Install { file, wait_all, wait } => {
                 install::install(operator, file, *wait_all, *wait).await
             }
-            Action::List => show::list(operator, self.json).await,
-            Action::Status { name } => show::status(operator, name.as_deref(), self.json).await,
-            Action::Log { name, path, lines, follow } => {
-                show::log(operator, (name, path), *lines, *follow, self.json).await
+            Self::List => show::list(operator, json).await,
+            Self::Status { name } => show::status(operator, name.as_deref(), json).await,
+            Self::Log { name, path, lines, follow } => {
+                show::log(operator, (name, path), *lines, *follow, json).await
             }
-            Action::Explain { path, op } => {
-                show::explain(operator, path, op.kind(), self.json).await
+            Self::Explain { path, op } => {
+                show::explain(operator, path, op.kind(), json).await
             }
-            Action::Mode { name, mode } => {
+            Self::Mode { name, mode } => {
                 let (name, mode) = (name.clone(), mode.mode());
                 let generation =
                     active(operator, PluginRequest::SetPluginMode { name: name.clone(), mode });
                 let generation = generation.await?;
                 show::said(&format!("{name}, generation {generation}: {mode}, on all servers"))
             }
-            Action::Rollback { name } => {
+            Self::Rollback { name } => {
                 let request = PluginRequest::RollbackPlugin { name: name.clone() };
                 let generation = active(operator, request).await?;
                 show::said(&format!("{name}: back to generation {generation}, on all servers"))
             }
-            Action::Remove { name, generation } => {
+            Self::Remove { name, generation } => {
                 let (name, generation) = (name.clone(), *generation);
                 let request = PluginRequest::RemovePlugin { name: name.clone(), generation };
                 match ask(operator, request).await? {

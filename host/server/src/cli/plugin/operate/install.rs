@@ -11,7 +11,7 @@ use replica::operator::OperatorReply;
 use replica::operator::plugins::{PluginRequest, ShownBuild, ShownPlugin};
 use state::plugins::{Mode, Point};
 
-use super::super::operator_args::Operator;
+use super::super::super::operator_args::Operator;
 use super::show::{self, note};
 use super::{active, ask, unexpected};
 use crate::plugins::Bundle;
