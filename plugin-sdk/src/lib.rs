@@ -47,6 +47,7 @@ pub mod bindings;
 pub mod export;
 mod host;
 mod points;
+#[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod words;
 

@@ -1,1 +1,2 @@
-//! x
+//! Runs plugins.
+mod bindings;

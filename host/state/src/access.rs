@@ -7,6 +7,16 @@ use proto::{Acl, ErrorCode, Id, Perms};
 
 /// Whether somebody with these identities has any of these permissions.
 pub fn allowed(acl: &[Acl], perms: i32, identities: &[Id]) -> bool {
+    allowed_but(acl, perms, identities, |_| false)
+}
+
+/// The same, of an ACL without the entries whose schemes are left out.
+pub(crate) fn allowed_but(
+    acl: &[Acl],
+    perms: i32,
+    identities: &[Id],
+    leaves_out: impl Fn(&str) -> bool,
+) -> bool {
     acl.is_empty()
         || acl.iter().any(|entry| entry.perms & perms != 0 && is_anyone(&entry.id))
         || identities.iter().any(|id| id.scheme == "super")
@@ -15,6 +25,7 @@ pub fn allowed(acl: &[Acl], perms: i32, identities: &[Id]) -> bool {
                 && identities
                     .iter()
                     .any(|id| id.scheme == entry.id.scheme && matches(id, &entry.id))
+                && !leaves_out(&entry.id.scheme)
         })
 }
 
@@ -81,12 +92,16 @@ fn is_valid(id: &Id) -> bool {
 }
 
 /// The ACL to store for one that a client gave: without duplicates, `auth` replaced by who the
-/// client is.
+/// client is. Of the schemes that are not built in, it may name those of which `knows` holds.
 ///
 /// # Errors
 /// [`ErrorCode::InvalidAcl`] if it is empty, names an unknown scheme or an invalid id, or says
 /// `auth` on a connection that has not authenticated.
-pub fn resolve(acl: &[(i32, String, String)], identities: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
+pub fn resolve(
+    acl: &[(i32, String, String)],
+    identities: &[Id],
+    knows: impl Fn(&str) -> bool,
+) -> Result<Vec<Acl>, ErrorCode> {
     let mut resolved: Vec<Acl> = Vec::with_capacity(acl.len());
     let mut seen: Vec<&(i32, String, String)> = Vec::with_capacity(acl.len());
     for given in acl {
@@ -100,7 +115,9 @@ pub fn resolve(acl: &[(i32, String, String)], identities: &[Id]) -> Result<Vec<A
             resolved.push(Acl { perms: *perms, id });
         } else if scheme == "auth" {
             let before = resolved.len();
-            let authenticated = |id: &&Id| matches!(id.scheme.as_str(), "digest" | "sasl" | "x509");
+            let authenticated = |id: &&Id| {
+                matches!(id.scheme.as_str(), "digest" | "sasl" | "x509") || knows(&id.scheme)
+            };
             resolved.extend(
                 identities
                     .iter()
@@ -110,7 +127,7 @@ pub fn resolve(acl: &[(i32, String, String)], identities: &[Id]) -> Result<Vec<A
             if resolved.len() == before {
                 return Err(ErrorCode::InvalidAcl);
             }
-        } else if is_valid(&id) {
+        } else if is_valid(&id) || knows(&id.scheme) {
             resolved.push(Acl { perms: *perms, id });
         } else {
             return Err(ErrorCode::InvalidAcl);
@@ -169,15 +186,15 @@ mod tests {
     fn resolving_an_acl() {
         let give = |scheme: &str, id: &str| (31, scheme.to_owned(), id.to_owned());
         let me = [Id::new("ip", "1.2.3.4"), Id::new("digest", "a:b")];
-        assert_eq!(resolve(&[], &me), Err(ErrorCode::InvalidAcl));
-        assert_eq!(resolve(&[give("world", "all")], &me), Err(ErrorCode::InvalidAcl));
-        assert_eq!(resolve(&[give("digest", "a")], &me), Err(ErrorCode::InvalidAcl));
-        assert_eq!(resolve(&[give("ip", "300.1.1.1")], &me), Err(ErrorCode::InvalidAcl));
-        assert_eq!(resolve(&[give("auth", "")], &me[..1]), Err(ErrorCode::InvalidAcl));
+        assert_eq!(resolve(&[], &me, |_| false), Err(ErrorCode::InvalidAcl));
+        assert_eq!(resolve(&[give("world", "all")], &me, |_| false), Err(ErrorCode::InvalidAcl));
+        assert_eq!(resolve(&[give("digest", "a")], &me, |_| false), Err(ErrorCode::InvalidAcl));
+        assert_eq!(resolve(&[give("ip", "300.1.1.1")], &me, |_| false), Err(ErrorCode::InvalidAcl));
+        assert_eq!(resolve(&[give("auth", "")], &me[..1], |_| false), Err(ErrorCode::InvalidAcl));
         for (id, valid) in [("", true), ("a/b/c", true), ("a/b@c", true), ("a@b@c", false)] {
-            assert_eq!(resolve(&[give("sasl", id)], &me).is_ok(), valid, "{id}");
+            assert_eq!(resolve(&[give("sasl", id)], &me, |_| false).is_ok(), valid, "{id}");
         }
-        let auth = resolve(&[give("auth", ""), give("auth", "")], &me).expect("authenticated");
+        let auth = resolve(&[give("auth", ""), give("auth", "")], &me, |_| false).expect("authenticated");
         assert_eq!(auth, [Acl { perms: 31, id: Id::new("digest", "a:b") }]);
     }
 }

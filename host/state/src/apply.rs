@@ -15,6 +15,7 @@ mod birth;
 mod meta;
 mod rebirth;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::{Id, Reply};
@@ -32,12 +33,13 @@ use crate::change::{Answer, Outcome};
 use crate::command::{Batch, Command, Op, SettingChange};
 use crate::fault::Fault;
 use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering, PINNED_BYTES_MAX};
-use crate::hooks::{Hooks, NoHooks};
+use crate::hooks::Hooks;
 use crate::keys::{self, Keyspace};
 use crate::known::Known;
 use crate::members::Members;
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
+use crate::plugins::{Counters, Decisions, Ran, Registry, check_grants, needs, znodes};
 use crate::quota::{self, QuotaPaths};
 use crate::recent::Rows;
 use crate::snapshot::{Source, Staged};
@@ -76,7 +78,9 @@ pub struct Applied {
 /// The replicated state, and the only one who may change it.
 pub struct State {
     store: Arc<dyn Store>,
-    hooks: Box<dyn Hooks>,
+    hooks: Arc<dyn Hooks>,
+    /// The plugins of which it is known that all that are called are compiled here.
+    ready: Arc<Registry>,
     /// The store as it was when it was last written, and the last entry that is in it.
     base: Arc<dyn ReadView>,
     base_index: u64,
@@ -119,7 +123,17 @@ impl State {
         cache_bytes: usize,
         founders: &Members,
     ) -> Result<Self, Fault> {
-        let store: Arc<dyn Store> = Arc::from(store);
+        let (store, hooks): (Arc<dyn Store>, Arc<dyn Hooks>) = (Arc::from(store), Arc::from(hooks));
+        Self::open_with(store, hooks, cache_bytes, founders, Arc::default())
+    }
+
+    fn open_with(
+        store: Arc<dyn Store>,
+        hooks: Arc<dyn Hooks>,
+        cache_bytes: usize,
+        founders: &Members,
+        decisions: Arc<Decisions>,
+    ) -> Result<Self, Fault> {
         let acls = Arc::new(AclTable::new());
         let meta = match Meta::read(store.as_ref())? {
             None => birth(store.as_ref(), &acls, founders)?,
@@ -144,18 +158,20 @@ impl State {
             base_index,
             recent: SmallVec::new(),
         };
-        let view = Arc::new(make_view(&meta, rows, cache, Arc::default(), acls));
-        let sessions = view.sessions()?.into_iter().collect();
-        let mut quotas = QuotaPaths::default();
-        let (from, to) = keys::below_children(quota::ROOT);
-        view.scan(Keyspace::Nodes, (from, to), |key, _| {
-            keys::path_of(key).iter().for_each(|path| quotas.created(path));
-        })?;
-        quotas.settle();
+        let (plugins, counters) = Registry::load(&rows, &meta.settings.plugins)?;
+        if plugins.rows().count() != meta.bindings as usize {
+            let why = format!("there are not {} bindings", meta.bindings);
+            return Err(Fault::Damaged { keyspace: "plugins", why });
+        }
+        let (registry, counters) = (Arc::new(plugins), Arc::new(counters));
+        let plugins = PluginParts { registry, counters, decisions, hooks: Arc::clone(&hooks) };
+        let view = Arc::new(make_view(&meta, rows, cache, Arc::default(), acls, plugins));
+        let (sessions, quotas) = in_memory(&view)?;
         let alive = AliveViews::new(&view);
         Ok(Self {
             store,
             hooks,
+            ready: Arc::default(),
             base,
             base_index,
             writing: None,
@@ -200,8 +216,10 @@ impl State {
     /// # Errors
     /// As [`Self::open`]; the server must then stop.
     pub fn install(&mut self, staged: Staged) -> Result<(), Fault> {
-        let hooks = std::mem::replace(&mut self.hooks, Box::new(NoHooks));
-        let new = Self::open(staged.store, hooks, self.view.cache.bytes_max())?;
+        let (store, hooks): (Arc<dyn Store>, _) = (Arc::from(staged.store), Arc::clone(&self.hooks));
+        let decisions = Arc::clone(&self.view.decisions);
+        let (cache_bytes, founders) = (self.view.cache.bytes_max(), Members::founders(&[1]));
+        let new = Self::open_with(store, hooks, cache_bytes, &founders, decisions)?;
         let mutants = StateMutants { misapply: false, ..self.mutants };
         let gather_bytes_max = self.gather_bytes_max;
         *self = new.with_gather_bytes(gather_bytes_max).with_mutants(mutants);
@@ -299,10 +317,24 @@ impl State {
         }
     }
 
+    /// What has to be compiled here before the next entry can be applied.
+    ///
+    /// # Errors
+    /// [`Fault::Waiting`] if something is not.
+    pub fn is_ready(&mut self) -> Result<(), Fault> {
+        let plugins = &self.view.plugins;
+        if !Arc::ptr_eq(plugins, &self.ready) {
+            plugins.called().try_for_each(|plugin| needs(self.hooks.as_ref(), plugin))?;
+            self.ready = Arc::clone(plugins);
+        }
+        Ok(())
+    }
+
     /// Applies the entry at `index`; an empty one (a new leader's) has no batch.
     ///
     /// # Errors
-    /// A [`Fault`] leaves the state as it was; the server must stop applying.
+    /// A [`Fault`] leaves the state as it was; the server must stop applying. After [`Fault::Waiting`] it
+    /// is to come again.
     ///
     /// # Panics
     /// If `index` is not the next one: skipping an entry would split the replicas.
@@ -310,9 +342,26 @@ impl State {
         assert_eq!(index, self.meta.applied + 1, "entries apply in order");
         self.settle_flush();
         let batch = if entry.is_empty() { None } else { Some(Batch::decode(entry)?) };
+        self.is_ready()?;
+        let applied = self.apply_batch(index, term, entry, batch);
+        self.hooks.entry_ends();
+        if applied.is_err() && self.meta.applied != index {
+            // What is kept beside the rows has seen a part of the entry.
+            (self.sessions, self.quotas) = in_memory(&self.view)?;
+        }
+        applied
+    }
+
+    fn apply_batch(
+        &mut self,
+        index: u64,
+        term: u64,
+        entry: &[u8],
+        batch: Option<Batch>,
+    ) -> Result<Applied, Fault> {
         let base = Arc::clone(&self.view);
         let mut meta = self.meta.clone();
-        let mut txn = Txn::new(&base, meta.next_acl);
+        let mut txn = Txn::new(&base, index, (meta.next_acl, meta.history));
         txn.mutants = self.mutants;
         let (mut outcomes, mut is_idle) = (Vec::new(), false);
         if let Some(batch) = batch {
@@ -351,8 +400,11 @@ impl State {
                         }
                         outcome.zxid = txn.zxid;
                         let leader = Leader { present: &batch.present, supported: batch.supported };
+                        txn.plugins.begin(outcomes.len() as u32, session_of(&command));
+                        txn.fuel_up(operations_of(&command));
                         outcome.answer =
                             self.run(&mut txn, &mut meta, leader, &identities, command)?;
+                        znodes::show_changed(&mut txn)?;
                         outcome.changes = std::mem::take(&mut txn.changes);
                         txn.settle();
                         self.quotas.settle();
@@ -362,6 +414,10 @@ impl State {
             }
         }
         let (zxid, time_ms) = (txn.zxid, txn.time_ms);
+        if time_ms.div_euclid(1000) != base.time_ms.div_euclid(1000) {
+            znodes::show_counters(&mut txn)?;
+        }
+        txn.put_plugin_rows()?;
         let finished = txn.finish(meta.digest);
         self.mutants.misapply &= !finished.misapplied;
         meta.applied = index;
@@ -369,7 +425,9 @@ impl State {
         meta.zxid = zxid;
         meta.time_ms = time_ms;
         meta.digest = finished.digest;
-        meta.history = history(meta.history, entry, meta.digest);
+        let Ran { registry, counters, outcomes: called, decisions } = finished.plugins;
+        meta.history = history(meta.history, entry, meta.digest, called);
+        meta.bindings = registry.rows().count() as u32;
         meta.settings = finished.settings;
         let Counts { nodes, bytes, ephemerals } = finished.counts;
         meta.counts = (nodes, bytes, ephemerals);
@@ -379,7 +437,8 @@ impl State {
         }
         self.meta = meta;
         self.gathering.bytes += entry.len();
-        self.advance_view(finished.nodes, finished.rows);
+        self.advance_view(finished.nodes, finished.rows, (registry, counters));
+        self.view.decisions.remember(decisions);
         if self.gathering.bytes > self.gather_bytes_max
             || self.gathering.pinned_bytes > PINNED_BYTES_MAX
         {
@@ -404,15 +463,16 @@ impl State {
         identities: &[Vec<Id>],
         command: Command,
     ) -> Result<Answer, Fault> {
-        let hooks = self.hooks.as_ref();
+        let known = self.hooks.apply_version();
         let (sessions, quotas) = (&mut self.sessions, &mut self.quotas);
         match command {
             Command::Bootstrap { cluster_id, settings } => {
                 // Only the first one counts: two founders may both have proposed theirs.
                 if meta.cluster_id == 0 {
-                    is_known(settings.apply_version, hooks.apply_version())?;
+                    is_known(settings.apply_version, known)?;
                     meta.cluster_id = cluster_id;
                     txn.settings = settings;
+                    txn.settings_changed();
                 }
                 Ok(Answer::Done)
             }
@@ -437,10 +497,10 @@ impl State {
                 session::attach(txn, sessions, session, password, timeout_ms)
             }
             Command::CloseSession { session, generation } => {
-                session::close(txn, sessions, quotas, hooks, session, generation)
+                session::close(txn, sessions, quotas, session, generation)
             }
             Command::ContinueClose { session } => {
-                session::go_on_closing(txn, sessions, quotas, hooks, session)
+                session::go_on_closing(txn, sessions, quotas, session)
             }
             Command::Write { session, generation, is_local, identities: set, op } => {
                 let fenced = session::check(sessions, session, generation);
@@ -451,7 +511,7 @@ impl State {
                     return Ok(Answer::Reply(Err(code)));
                 }
                 let identities = identities.get(set as usize).map_or(&[][..], Vec::as_slice);
-                let mut cx = Context { session, is_local, identities, quotas, hooks };
+                let mut cx = Context { session, is_local, identities, quotas };
                 answer(match op {
                     Op::Reconfig(asked) => {
                         ops::reconfig(txn, Some(&cx), &mut meta.members, present, &asked)
@@ -460,7 +520,7 @@ impl State {
                 })
             }
             Command::Reap { path } => {
-                ops::reap(txn, quotas, hooks, &path)?;
+                ops::reap(txn, quotas, &path)?;
                 Ok(Answer::Done)
             }
             Command::ChangeSettings(changes) => {
@@ -474,15 +534,27 @@ impl State {
                     if version < now || version > now.max(supported) {
                         return Ok(Answer::VersionRefused { now, supported });
                     }
-                    is_known(version, hooks.apply_version())?;
+                    is_known(version, known)?;
+                }
+                if let Some(why) = changes.iter().find_map(|change| check(change).err()) {
+                    return Ok(Answer::SettingsRefused(why));
                 }
                 changes.iter().for_each(|change| txn.settings.change(change));
+                txn.settings_changed();
                 Ok(Answer::Settings { before, after: txn.settings.clone() })
+            }
+            Command::Plugin(command) => {
+                Ok(Answer::Plugin(ops::plugin(txn, &meta.members, present, command)?))
             }
         }
     }
 
-    fn advance_view(&mut self, nodes: Vec<Changed>, rows: Vec<Write>) {
+    fn advance_view(
+        &mut self,
+        nodes: Vec<Changed>,
+        rows: Vec<Write>,
+        (registry, counted): (Arc<Registry>, BTreeMap<u32, Counters>),
+    ) {
         let View { cache, known, acls, .. } = &*self.view;
         let (cache, known, acls) = (Arc::clone(cache), Arc::clone(known), Arc::clone(acls));
         let (oldest, alive) = self.alive.look();
@@ -493,7 +565,13 @@ impl State {
         let recent = recent.chain([&self.gathering.recent]).map(Arc::clone).collect();
         let (base, base_index) = (Arc::clone(&self.base), self.base_index);
         let rows = Rows { index, base, base_index, recent };
-        self.view = Arc::new(make_view(&self.meta, rows, cache, known, acls));
+        let mut counters = Arc::clone(&self.view.counters);
+        if !counted.is_empty() {
+            Arc::make_mut(&mut counters).extend(counted);
+        }
+        let (decisions, hooks) = (Arc::clone(&self.view.decisions), Arc::clone(&self.hooks));
+        let plugins = PluginParts { registry, counters, decisions, hooks };
+        self.view = Arc::new(make_view(&self.meta, rows, cache, known, acls, plugins));
         self.alive.push(&self.view);
     }
 
@@ -516,6 +594,49 @@ impl State {
             }
         }
         Ok(digest)
+    }
+}
+
+/// What is kept in memory beside the rows: the sessions, and the paths with quotas.
+fn in_memory(view: &View) -> Result<(session::Sessions, QuotaPaths), Fault> {
+    let mut quotas = QuotaPaths::default();
+    let range = keys::below_children(quota::ROOT);
+    view.scan(Keyspace::Nodes, range, |key, _| {
+        keys::path_of(key).iter().for_each(|path| quotas.created(path));
+    })?;
+    quotas.settle();
+    Ok((view.sessions()?.into_iter().collect(), quotas))
+}
+
+/// Whose command it is; 0 for the server itself.
+fn session_of(command: &Command) -> i64 {
+    match command {
+        Command::Write { session, .. } => *session,
+        _ => 0,
+    }
+}
+
+/// How many operations a command may have, for what plugins may take.
+fn operations_of(command: &Command) -> u64 {
+    match command {
+        Command::Write { op: Op::Multi(ops), .. } => ops.len() as u64,
+        Command::CloseSession { .. } | Command::ContinueClose { .. } => {
+            session::EPHEMERALS_PER_ENTRY as u64
+        }
+        _ => 1,
+    }
+}
+
+/// Whether a setting may be changed to this.
+fn check(change: &SettingChange) -> Result<(), String> {
+    match change {
+        SettingChange::PluginLimit(limit, value) => limit.check(*value),
+        SettingChange::PluginGrants(grants) => check_grants(grants),
+        SettingChange::TtlNodes(_)
+        | SettingChange::EnforceQuota(_)
+        | SettingChange::SkipAcl(_)
+        | SettingChange::SuperDigest(_)
+        | SettingChange::ApplyVersion(_) => Ok(()),
     }
 }
 
@@ -547,11 +668,13 @@ fn next_zxid(last: i64, term: u64) -> i64 {
     (last + 1).max(((term as i64) << 32) | 1)
 }
 
-fn history(before: u128, entry: &[u8], digest: u128) -> u128 {
+/// `called` is what calls of plugins came to, if there were any.
+fn history(before: u128, entry: &[u8], digest: u128, called: Option<u128>) -> u128 {
     let mut hasher = Xxh3::new();
     hasher.update(&before.to_be_bytes());
     hasher.update(entry);
     hasher.update(&digest.to_be_bytes());
+    called.iter().for_each(|called| hasher.update(&called.to_be_bytes()));
     hasher.digest128()
 }
 
@@ -561,7 +684,9 @@ fn make_view(
     cache: Arc<NodeCache>,
     known: Arc<Known>,
     acls: Arc<AclTable>,
+    plugins: PluginParts,
 ) -> View {
+    let PluginParts { registry, counters, decisions, hooks } = plugins;
     let (nodes, bytes, ephemerals) = meta.counts;
     View {
         index: meta.applied,
@@ -571,9 +696,21 @@ fn make_view(
         settings: meta.settings.clone(),
         members: Arc::clone(&meta.members),
         counts: Counts { nodes, bytes, ephemerals },
+        plugins: registry,
+        counters,
+        decisions,
+        hooks,
         rows,
         cache,
         known,
         acls,
     }
+}
+
+/// What of a view is about plugins.
+struct PluginParts {
+    registry: Arc<Registry>,
+    counters: Arc<BTreeMap<u32, Counters>>,
+    decisions: Arc<Decisions>,
+    hooks: Arc<dyn Hooks>,
 }

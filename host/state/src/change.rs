@@ -56,7 +56,24 @@ pub enum Answer {
         /// The newest that all voters know, 0 if that is not known of one of them.
         supported: u32,
     },
+    /// A plugin's command was carried out; or why not, what was expected, and what to do, in words.
+    Plugin(Result<PluginDone, String>),
+    /// Settings cannot be changed to what was asked for: why, in words. Nothing was changed.
+    SettingsRefused(String),
     /// Done.
+    Done,
+}
+
+/// What a plugin's command has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PluginDone {
+    /// So much of the module is here, in bytes.
+    Received(u64),
+    /// This generation is staged; or it was proposed before, and was left.
+    Staged(Option<u64>),
+    /// This generation is called.
+    Active(u64),
+    /// There is nothing more to say.
     Done,
 }
 

@@ -11,13 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::members::ConfStep;
+#[allow(unused_imports, reason = "named in the documentation")]
+use crate::plugins::PART_BYTES_MAX;
+use crate::plugins::{Binding, Exports, Mode, ModuleHash, PluginLimit, PluginSettings};
 
-/// The newest format of a batch that this program reads, and the one that it writes.
-pub const BATCH_FORMAT: u32 = 5;
+/// The newest format of a batch that this program reads and writes.
+pub const BATCH_FORMAT: u32 = 6;
+/// The format of those without commands that came later, so that earlier programs go on reading them.
+const BATCH_FORMAT_BEFORE_PLUGINS: u32 = 5;
 
 /// The newest way of applying entries that this program knows. What changes an outcome comes with a new
 /// number here, and holds where [`Settings::apply_version`] has come so far.
-pub const APPLY_VERSION: u32 = 1;
+pub const APPLY_VERSION: u32 = 2;
+/// From here on there are plugins, and `/zookeeper/plugins` is the system's.
+pub(crate) const WITH_PLUGINS: u32 = 2;
 
 /// One log entry: commands of all servers that the leader had in hand.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -131,6 +138,78 @@ pub enum Command {
     Conf(ConfStep),
     /// Changes nothing and takes no zxid: what a leader had decided before it lost its place.
     Nothing,
+    /// A step in the life of a plugin. None is proposed before [`Settings::has_plugins`].
+    Plugin(PluginCommand),
+}
+
+/// A step in the life of a plugin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PluginCommand {
+    /// A part of a module, at most [`PART_BYTES_MAX`] bytes; parts come in order.
+    Upload {
+        /// Names it, by what it is to be in whole.
+        module: ModuleHash,
+        /// How large it is in whole.
+        bytes: u64,
+        /// Where the part begins.
+        offset: u64,
+        /// The part.
+        part: Bytes,
+    },
+    /// A binding, with a module that was uploaded, is to be compiled and tried on every server.
+    Stage {
+        /// What the operator wrote.
+        binding: Binding,
+        /// The module.
+        module: ModuleHash,
+        /// The generation that it is to come after, 0 for none; `None` for whatever there is.
+        after: Option<u64>,
+        /// Whether to leave it if the same was ever proposed before: so that several servers which watch
+        /// the same directory, or one with old files, do not undo what was done since.
+        if_unseen: bool,
+    },
+    /// What a server found of what is staged.
+    Report {
+        /// The server.
+        server: u32,
+        /// The binding.
+        name: String,
+        /// Which generation.
+        generation: u64,
+        /// What its module was found to be, now that it is compiled and took its settings; or why it
+        /// cannot run.
+        result: Result<Exports, String>,
+    },
+    /// What is staged is called from now on.
+    Activate {
+        /// The binding.
+        name: String,
+        /// Which generation.
+        generation: u64,
+        /// Whether all voters must have reported, not only those that the leader reaches.
+        wait_all: bool,
+    },
+    /// A binding does something else from now on.
+    SetMode {
+        /// The binding.
+        name: String,
+        /// What.
+        mode: Mode,
+    },
+    /// The generation before is called from now on.
+    Rollback {
+        /// The binding.
+        name: String,
+    },
+    /// A binding goes, with what its plugin keeps.
+    Remove {
+        /// The binding.
+        name: String,
+        /// The generation that is meant, `None` for whichever there is.
+        generation: Option<u64>,
+    },
+    /// The next bounded step of what there is to build or to delete; the leader has it done.
+    Step,
 }
 
 /// A client's write.
@@ -234,6 +313,9 @@ pub struct Settings {
     /// raised, by an operator, once all voters know how.
     #[serde(default = "first_apply_version")]
     pub apply_version: u32,
+    /// What is about plugins. Left out where nothing was changed, as by earlier programs.
+    #[serde(default, skip_serializing_if = "PluginSettings::is_default")]
+    pub plugins: PluginSettings,
 }
 
 fn first_apply_version() -> u32 {
@@ -253,6 +335,10 @@ pub enum SettingChange {
     SuperDigest(Option<String>),
     /// [`Settings::apply_version`].
     ApplyVersion(u32),
+    /// A limit of [`Settings::plugins`].
+    PluginLimit(PluginLimit, u64),
+    /// [`PluginSettings::grants`].
+    PluginGrants(Vec<String>),
 }
 
 impl Op {
@@ -281,11 +367,17 @@ impl Default for Settings {
             skip_acl: false,
             super_digest: None,
             apply_version: APPLY_VERSION,
+            plugins: PluginSettings::default(),
         }
     }
 }
 
 impl Settings {
+    /// Whether there may be plugins: all voters know what to do with their commands.
+    pub fn has_plugins(&self) -> bool {
+        self.apply_version >= WITH_PLUGINS
+    }
+
     /// Takes over one new value.
     pub fn change(&mut self, change: &SettingChange) {
         match change {
@@ -294,6 +386,8 @@ impl Settings {
             SettingChange::SkipAcl(on) => self.skip_acl = *on,
             SettingChange::SuperDigest(digest) => self.super_digest.clone_from(digest),
             SettingChange::ApplyVersion(version) => self.apply_version = *version,
+            SettingChange::PluginLimit(limit, value) => self.plugins.set_limit(*limit, *value),
+            SettingChange::PluginGrants(grants) => self.plugins.set_grants(grants),
         }
     }
 }
@@ -330,7 +424,7 @@ impl Batch {
             supported: u32,
         }
         let mut out = Vec::with_capacity(expected);
-        out.extend_from_slice(&BATCH_FORMAT.to_be_bytes());
+        out.extend_from_slice(&format_of(&groups).to_be_bytes());
         let batch = Borrowed { time_ms, groups, present, supported };
         rmp_serde::encode::write(&mut out, &batch).expect("a batch can always be encoded");
         out
@@ -366,9 +460,28 @@ impl Batch {
         if found > BATCH_FORMAT {
             return Err(Fault::Newer { what: "a log entry", found, known: BATCH_FORMAT });
         }
-        if found < BATCH_FORMAT {
+        if found < BATCH_FORMAT_BEFORE_PLUGINS {
             return Err(damaged(format!("format {found}, which no release wrote")));
         }
         rmp_serde::from_slice(rest).map_err(|e| damaged(e.to_string()))
+    }
+}
+
+/// Whether an earlier program does not know one of these commands.
+fn is_later(command: &Command) -> bool {
+    match command {
+        Command::Plugin(_) => true,
+        Command::ChangeSettings(changes) => changes.iter().any(|change| {
+            matches!(change, SettingChange::PluginLimit(..) | SettingChange::PluginGrants(_))
+        }),
+        Command::Bootstrap { settings, .. } => !settings.plugins.is_default(),
+        _ => false,
+    }
+}
+
+fn format_of(groups: &[&Group]) -> u32 {
+    match groups.iter().any(|group| group.commands.iter().any(is_later)) {
+        true => BATCH_FORMAT,
+        false => BATCH_FORMAT_BEFORE_PLUGINS,
     }
 }

@@ -27,6 +27,10 @@ pub enum Fault {
         /// The newest version known.
         known: u32,
     },
+    /// Something of this server's own is missing for now, such as a compiled module. It has applied nothing
+    /// of the entry, which is to be tried again.
+    #[error("{0}")]
+    Waiting(String),
     /// Another process has the data directory open.
     #[error("the data directory is in use by another server")]
     InUse,

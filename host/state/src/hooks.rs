@@ -12,6 +12,7 @@ use proto::{Acl, Id, Stat};
 use crate::command::APPLY_VERSION;
 use crate::fault::Fault;
 use crate::plugins::Plugin;
+use crate::znode::Owner;
 
 pub use proto::ErrorCode;
 
@@ -197,6 +198,17 @@ pub enum Ownership {
     Container,
     /// It is deleted by the server when it was not changed for so many milliseconds.
     Ttl(i64),
+}
+
+impl From<Owner> for Ownership {
+    fn from(owner: Owner) -> Self {
+        match owner {
+            Owner::Persistent => Self::Persistent,
+            Owner::Session(session) => Self::Ephemeral(session),
+            Owner::Container => Self::Container,
+            Owner::Ttl(ms) => Self::Ttl(ms),
+        }
+    }
 }
 
 /// A change that was made.

@@ -22,6 +22,11 @@ pub enum Keyspace {
     Due,
     /// What is in no digest: the applied index, the digests themselves, settings.
     Meta,
+    /// Bindings, the headers of modules, counters, and what plugins keep
+    /// (`plugins/registry.rs`).
+    Plugins,
+    /// The parts of modules.
+    Modules,
 }
 
 /// Data up to this many bytes is stored with its znode.
@@ -29,7 +34,7 @@ pub const DATA_INLINE_BYTES_MAX: usize = 1024;
 
 impl Keyspace {
     /// Every keyspace.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Nodes,
         Self::Data,
         Self::Sessions,
@@ -37,7 +42,12 @@ impl Keyspace {
         Self::Acls,
         Self::Due,
         Self::Meta,
+        Self::Plugins,
+        Self::Modules,
     ];
+
+    /// Those that a store of an earlier program has not.
+    pub(crate) const LATER: [Self; 2] = [Self::Plugins, Self::Modules];
 
     /// Its name in the store.
     pub fn name(self) -> &'static str {
@@ -49,6 +59,8 @@ impl Keyspace {
             Self::Acls => "acls",
             Self::Due => "due",
             Self::Meta => "meta",
+            Self::Plugins => "plugins",
+            Self::Modules => "modules",
         }
     }
 }

@@ -5,21 +5,22 @@
 mod create;
 mod delete;
 mod multi;
+mod plugin;
 mod reconfig;
 pub(crate) mod session;
 mod set;
 
 use std::sync::Arc;
 
-use proto::{ErrorCode, Id, Reply};
+use proto::{Acl, ErrorCode, Id, OpCode, Reply};
 
-use crate::access;
 use crate::command::Op;
 use crate::fault::Fault;
-use crate::hooks::Hooks;
+use crate::hooks::{Cause, Changed, Check, Operation};
+use crate::plugins::points;
 use crate::quota::QuotaPaths;
 use crate::txn::Txn;
-use crate::znode::Znode;
+use crate::znode::{Owner, Znode};
 
 /// Why an operation did not happen: a rejection, which is data, or a fault, which stops the server.
 #[derive(Debug)]
@@ -47,16 +48,106 @@ pub(crate) struct Context<'a> {
     pub(crate) is_local: bool,
     pub(crate) identities: &'a [Id],
     pub(crate) quotas: &'a mut QuotaPaths,
-    pub(crate) hooks: &'a dyn Hooks,
 }
 
+/// What an ACL is consulted for: the operation and the path that it is about, and whose ACL it is.
+struct About<'a>(OpCode, &'a str, &'a str);
+
 impl Context<'_> {
-    fn may(&self, txn: &Txn<'_>, node: &Znode, perms: i32) -> Result<(), ErrorCode> {
-        if txn.settings.skip_acl || access::allowed(&node.acl, perms, self.identities) {
+    fn may(
+        &self,
+        txn: &mut Txn<'_>,
+        node: &Znode,
+        permission: i32,
+        About(operation, path, consulted): About<'_>,
+    ) -> Result<(), Stop> {
+        let (operation, identities, entry) = (operation as u16, self.identities, None);
+        let check = Check { operation, path, consulted, permission, entry, identities };
+        match txn.settings.skip_acl || points::may(txn, &node.acl, &check)? {
+            true => Ok(()),
+            false => Err(ErrorCode::NoAuth.into()),
+        }
+    }
+
+    /// Asks the guards whether a change may be made.
+    fn guard(
+        &self,
+        txn: &mut Txn<'_>,
+        (operation, path): (OpCode, &str),
+        Wanted { data, acl, owner, version, before }: Wanted<'_>,
+    ) -> Result<(), Stop> {
+        if txn.plugins.registry.is_empty() {
             return Ok(());
         }
-        Err(ErrorCode::NoAuth)
+        let (index, of_multi) = txn.plugins.operation;
+        let before = before.map(Znode::stat);
+        let operation = Operation {
+            operation: operation as u16,
+            path,
+            data,
+            acl,
+            owner: owner.into(),
+            version,
+            before: before.as_ref(),
+            identities: self.identities,
+            index,
+            of_multi,
+        };
+        points::guard(txn, &operation)
     }
+
+    fn by(&self) -> By<'_> {
+        By { cause: Cause::Client, identities: self.identities }
+    }
+}
+
+/// What is to become of a znode, for guards.
+struct Wanted<'a> {
+    data: Option<&'a [u8]>,
+    acl: &'a [Acl],
+    owner: Owner,
+    version: i32,
+    before: Option<&'a Znode>,
+}
+
+/// Tells the observers what became of a znode: what it was, and what it is now.
+fn observe(
+    txn: &mut Txn<'_>,
+    by: By<'_>,
+    (operation, path): (OpCode, &str),
+    data: Option<&[u8]>,
+    (before, after): (Option<&Znode>, Option<&Znode>),
+) -> Result<(), Fault> {
+    if txn.plugins.registry.is_empty() {
+        return Ok(());
+    }
+    let owner = after.or(before).map_or(Owner::Persistent, |node| node.owner);
+    let (before, after) = (before.map(Znode::stat), after.map(Znode::stat));
+    let changed = Changed {
+        operation: operation as u16,
+        cause: by.cause,
+        path,
+        data,
+        owner: owner.into(),
+        before: before.as_ref(),
+        after: after.as_ref(),
+        identities: by.identities,
+    };
+    points::observe(txn, &changed)
+}
+
+/// On whose account something is deleted.
+#[derive(Clone, Copy)]
+pub(crate) struct By<'a> {
+    pub(crate) cause: Cause,
+    pub(crate) identities: &'a [Id],
+}
+
+impl By<'_> {
+    /// That of a session that ended.
+    pub(crate) const SESSION_END: Self = Self { cause: Cause::SessionEnd, identities: &[] };
+    /// That of a container or a TTL node that is due.
+    pub(crate) const DUE: Self = Self { cause: Cause::Due, identities: &[] };
 }
 
 /// Runs a client's write. On a rejection nothing of it is left in the transaction.
@@ -92,7 +183,13 @@ fn single(txn: &mut Txn<'_>, cx: &mut Context<'_>, op: Op) -> Result<Reply, Stop
 }
 
 pub(crate) use delete::{reap, remove};
+pub(crate) use plugin::plugin;
 pub(crate) use reconfig::{locate, reconfig};
+
+/// Whether clients cannot change this znode because the system shows its plugins there.
+fn is_shown(txn: &Txn<'_>, path: &str) -> bool {
+    txn.settings.has_plugins() && crate::plugins::znodes::is_shown(path)
+}
 
 /// The znode at a path that a client gave, which must be valid.
 fn existing(txn: &mut Txn<'_>, path: &str) -> Result<Arc<Znode>, Stop> {

@@ -1,16 +1,54 @@
-//! The replicated registry of plugins: which module takes part where.
+//! Plugins, as the state has them: which module takes part where, what it may take, what it has said.
+//!
+//! Which plugins run is replicated state. Every step of a binding's life is a command of the log
+//! (`ops/plugin.rs`), so that from one index on it does the same on every replica. What runs them is
+//! behind [`crate::Hooks`].
 
 mod binding;
-
-use std::sync::Arc;
+mod decisions;
+mod env;
+mod limits;
+mod matcher;
+mod pattern;
+pub(crate) mod points;
+pub(crate) mod registry;
+mod row;
+mod running;
+pub(crate) mod znodes;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::binding::{Binding, Instance, Mode, OnFault, OpKind, Point};
+pub use self::decisions::{Decision, Decisions, Effect, Said};
+pub use self::limits::{CallLimits, PluginLimit, PluginSettings, check_grants};
+pub use self::pattern::Pattern;
+pub use self::registry::{Module, Registry};
+pub use self::row::{Build, Counters, Plugin, Row, Staged};
+
+pub(crate) use self::running::{Ran, Running, needs};
+
+/// How large a part of a module may be, as it is uploaded, in bytes.
+pub const PART_BYTES_MAX: usize = 512 << 10;
 
 /// The SHA-256 of a module's bytes, as they were uploaded.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ModuleHash(pub [u8; 32]);
+pub struct ModuleHash(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl ModuleHash {
+    /// The hash of a module.
+    pub fn of(module: &[u8]) -> Self {
+        use sha2::Digest;
+        Self(sha2::Sha256::digest(module).into())
+    }
+
+    /// The same of one that comes in parts.
+    pub(crate) fn of_parts<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Self {
+        use sha2::Digest;
+        let mut hasher = sha2::Sha256::new();
+        parts.for_each(|part| hasher.update(part));
+        Self(hasher.finalize().into())
+    }
+}
 
 impl std::fmt::Display for ModuleHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -27,40 +65,8 @@ impl std::fmt::Debug for ModuleHash {
 /// What a module is found to be when it is staged: a function of its bytes, the same everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Exports {
-    /// At which points it can take part.
+    /// At which points it can take part, in the order of [`Point`].
     pub points: Vec<Point>,
     /// Whether it says of itself that it keeps nothing between calls.
     pub is_stateless: bool,
-}
-
-/// A generation of a binding: what is called.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Plugin {
-    /// Names its private store: the same through all generations.
-    pub id: u32,
-    /// Counts what was staged under this name.
-    pub generation: u64,
-    /// The module.
-    pub module: ModuleHash,
-    /// What the operator wrote.
-    pub binding: Arc<Binding>,
-    /// [`Binding::settings`] as the plugin gets them: JSON.
-    pub settings: String,
-    /// What the module was found to be; nothing before it is active.
-    pub exports: Exports,
-    /// How long an instance lives.
-    pub instance: Instance,
-    /// What its calls may take.
-    pub limits: CallLimits,
-}
-
-/// What one call may take, beside what [`crate::hooks::Call`] says. Part of the replicated settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallLimits {
-    /// The linear memory, in bytes.
-    pub memory_bytes: u64,
-    /// Lines of the log.
-    pub log_lines: u32,
-    /// The length of each, in bytes.
-    pub log_line_bytes: u32,
 }

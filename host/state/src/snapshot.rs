@@ -26,13 +26,15 @@ pub const CHUNK_BYTES_MAX: usize = 512 << 10;
 /// How many rows are read from the store at a time.
 const PAGE_ROWS: usize = 256;
 /// The order in which the tables are sent.
-const ORDER: [Keyspace; 6] = [
+const ORDER: [Keyspace; 8] = [
     Keyspace::Acls,
     Keyspace::Nodes,
     Keyspace::Data,
     Keyspace::Sessions,
     Keyspace::Ephemerals,
     Keyspace::Due,
+    Keyspace::Plugins,
+    Keyspace::Modules,
 ];
 
 /// Where a chunk begins.

@@ -25,6 +25,8 @@ use crate::keys::Keyspace;
 
 pub use self::journal::TornTail;
 
+const KEYSPACES: usize = Keyspace::ALL.len();
+
 /// A changed row; no value means that it is deleted.
 pub(crate) type Write = (Keyspace, Vec<u8>, Option<Bytes>);
 
@@ -90,7 +92,7 @@ impl Default for StoreOptions {
 /// The store on disk.
 pub struct FjallStore {
     database: Database,
-    keyspaces: Arc<[fjall::Keyspace; 7]>,
+    keyspaces: Arc<[fjall::Keyspace; KEYSPACES]>,
     torn_tail: Option<TornTail>,
 }
 
@@ -120,7 +122,11 @@ impl FjallStore {
         }
         let database = database.map_err(|error| errors::sort(&error))?;
         let is_there = |keyspace: &Keyspace| database.keyspace_exists(keyspace.name());
-        let lacks: Vec<_> = Keyspace::ALL.into_iter().filter(|k| !is_there(k)).collect();
+        let mut lacks: Vec<_> = Keyspace::ALL.into_iter().filter(|k| !is_there(k)).collect();
+        if Keyspace::LATER.ends_with(&lacks) {
+            // An earlier program wrote it; the meta row says whether there was anything in them.
+            lacks.clear();
+        }
         let open = |keyspace: Keyspace| {
             database.keyspace(keyspace.name(), || {
                 let memtable_bytes = match keyspace {
@@ -207,7 +213,7 @@ fn open_database(path: &Path, options: &StoreOptions) -> fjall::Result<Database>
 
 /// Whether a store on disk, or a picture of it, is still held by anybody. By default it never was.
 #[derive(Default)]
-pub struct InUse(Weak<[fjall::Keyspace; 7]>);
+pub struct InUse(Weak<[fjall::Keyspace; KEYSPACES]>);
 
 impl InUse {
     /// Whether nobody holds it any more.
@@ -218,7 +224,7 @@ impl InUse {
 
 struct FjallView {
     snapshot: fjall::Snapshot,
-    keyspaces: Arc<[fjall::Keyspace; 7]>,
+    keyspaces: Arc<[fjall::Keyspace; KEYSPACES]>,
 }
 
 impl ReadView for FjallView {
@@ -249,7 +255,7 @@ impl ReadView for FjallView {
 
 struct FjallBatch<'s> {
     batch: fjall::OwnedWriteBatch,
-    keyspaces: &'s [fjall::Keyspace; 7],
+    keyspaces: &'s [fjall::Keyspace; KEYSPACES],
 }
 
 impl Batch for FjallBatch<'_> {
@@ -279,7 +285,7 @@ impl Store for FjallStore {
     }
 }
 
-type Tables = [OrdMap<Vec<u8>, Bytes>; 7];
+type Tables = [OrdMap<Vec<u8>, Bytes>; KEYSPACES];
 
 /// The store in memory, for tests: a crash loses what was not synced.
 #[derive(Default)]

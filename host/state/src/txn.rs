@@ -21,6 +21,7 @@ use crate::command::Settings;
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
+use crate::plugins::{Ran, Running};
 use crate::store::Write;
 use crate::view::{Counts, View};
 use crate::znode::{Owner, Znode};
@@ -46,6 +47,8 @@ enum Undo {
     Row((Keyspace, Vec<u8>), Option<Bytes>),
     Data(Vec<u8>, Option<Option<Bytes>>),
     Acl,
+    /// How much a private store held.
+    Store(u32, u64),
 }
 
 /// A point to roll back to.
@@ -71,6 +74,7 @@ pub(crate) struct Txn<'a> {
     new_acls: Vec<Arc<[Acl]>>,
     first_acl: u32,
     undo: Vec<Undo>,
+    pub(crate) plugins: Running<'a>,
     pub(crate) mutants: StateMutants,
 }
 
@@ -93,14 +97,18 @@ pub(crate) struct Finished {
     pub(crate) digest: u128,
     pub(crate) counts: Counts,
     pub(crate) settings: Settings,
+    pub(crate) plugins: Ran,
     /// Whether a planted fault has changed something.
     pub(crate) misapplied: bool,
 }
 
 impl<'a> Txn<'a> {
-    pub(crate) fn new(base: &'a View, first_acl: u32) -> Self {
+    /// What the entry at `index` is to change, over the state before it, whose next ACL and history
+    /// these are.
+    pub(crate) fn new(base: &'a View, index: u64, (first_acl, history): (u32, u128)) -> Self {
         Self {
             base,
+            plugins: Running::new(base, index, history),
             zxid: base.zxid,
             time_ms: base.time_ms,
             settings: base.settings.clone(),
@@ -153,6 +161,7 @@ impl<'a> Txn<'a> {
                 Undo::Acl => {
                     self.new_acls.pop();
                 }
+                Undo::Store(id, bytes) => self.plugins.counters(id).store_bytes = bytes,
             }
         }
     }
@@ -256,6 +265,73 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
+    /// A row as of now.
+    pub(crate) fn row_now(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        match self.rows.get(&(keyspace, key.to_vec())) {
+            Some(slot) => Ok(slot.now.clone()),
+            None => self.base.rows.get(keyspace, key),
+        }
+    }
+
+    /// Up to `most` rows in `[from, to)` as of now.
+    pub(crate) fn rows_now(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        let range = (keyspace, from.to_vec())..(keyspace, to.to_vec());
+        let pending: Vec<_> = self.rows.range(range).collect();
+        let base = self.base.rows.range(keyspace, from, to, most + pending.len())?;
+        let mut rows: BTreeMap<Bytes, Bytes> = base.into_iter().collect();
+        for ((_, key), slot) in pending {
+            match &slot.now {
+                Some(now) => rows.insert(Bytes::copy_from_slice(key), now.clone()),
+                None => rows.remove(&key[..]),
+            };
+        }
+        Ok(rows.into_iter().take(most).collect())
+    }
+
+    /// A private store holds so much from now on.
+    pub(crate) fn put_store_bytes(&mut self, id: u32, bytes: u64) {
+        let before = std::mem::replace(&mut self.plugins.counters(id).store_bytes, bytes);
+        self.undo.push(Undo::Store(id, before));
+    }
+
+    /// Up to `most` keys of the znodes in `[from, to)` as of now.
+    pub(crate) fn node_keys(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        // The entry has changed few of them, by far.
+        let changed = self.nodes.iter().filter(|node| node.written);
+        let changed: Vec<_> = changed
+            .filter(|node| node.before.is_some() != node.now.is_some())
+            .map(|node| (keys::node(&node.path), node.now.is_some()))
+            .filter(|(key, _)| &key[..] >= from && &key[..] < to)
+            .collect();
+        let base = self.base.rows.range(Keyspace::Nodes, from, to, most + changed.len())?;
+        let mut keys: std::collections::BTreeSet<Vec<u8>> =
+            base.into_iter().map(|(key, _)| key.to_vec()).collect();
+        for (key, is_there) in changed {
+            if is_there { keys.insert(key) } else { keys.remove(&key) };
+        }
+        Ok(keys.into_iter().take(most).collect())
+    }
+
+    /// The znode at a path as of now, for one who goes through very many.
+    pub(crate) fn peek(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
+        let hash = xxh3_64(path.as_bytes());
+        match self.places.find(hash, |&place| &*self.nodes[place].path == path) {
+            Some(place) => Ok(self.nodes[*place].now.clone()),
+            None => self.base.peek(path),
+        }
+    }
+
     /// Up to `most` keys in `[from, to)`.
     pub(crate) fn keys(
         &self,
@@ -304,6 +380,11 @@ impl<'a> Txn<'a> {
     /// The id of [`Acl::world`]'s ACL with all permissions.
     pub(crate) fn open_acl(&self) -> (u32, Arc<[Acl]>) {
         (acls::OPEN, Arc::clone(&self.base.acls.open))
+    }
+
+    /// The ACL of one of the fixed ids.
+    pub(crate) fn fixed_acl(&self, id: u32) -> Arc<[Acl]> {
+        self.base.acls.get(id).expect("it is in every table")
     }
 
     /// The id of an ACL, a new one if it has none yet.
@@ -372,6 +453,7 @@ impl<'a> Txn<'a> {
             digest,
             counts: self.counts,
             settings: self.settings,
+            plugins: self.plugins.end(),
             misapplied,
         }
     }

@@ -1,6 +1,6 @@
 //! Reads: the state as of one log index. A view never changes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,9 +11,11 @@ use crate::apply::SessionRow;
 use crate::cache::{Cell, NodeCache};
 use crate::command::Settings;
 use crate::fault::Fault;
+use crate::hooks::Hooks;
 use crate::keys::{self, Keyspace};
 use crate::known::Known;
 use crate::members::Members;
+use crate::plugins::{Counters, Decisions, Registry};
 use crate::recent::Rows;
 use crate::znode::{Data, Znode};
 
@@ -36,6 +38,13 @@ pub struct View {
     pub members: Arc<Members>,
     /// What is in the tree.
     pub counts: Counts,
+    /// The plugins.
+    pub plugins: Arc<Registry>,
+    /// What became of their calls, by [`crate::plugins::Row::id`].
+    pub counters: Arc<BTreeMap<u32, Counters>>,
+    /// What they have said lately on this server.
+    pub decisions: Arc<Decisions>,
+    pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) rows: Rows,
     pub(crate) cache: Arc<NodeCache>,
     pub(crate) known: Arc<Known>,
@@ -124,7 +133,7 @@ impl View {
     }
 
     /// The znode at `path`, which is not kept in memory for it: the path is one of very many.
-    fn peek(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
+    pub(crate) fn peek(&self, path: &str) -> Result<Option<Arc<Znode>>, Fault> {
         match self.cache.peek(path, self.index) {
             Some(cached) => Ok(cached),
             None => self.stored(path),

@@ -67,6 +67,7 @@ pub(super) fn birth(store: &dyn Store, acls: &AclTable, founders: &Members) -> R
         counts: (4, bytes, 0),
         next_acl: acls::FIRST_FREE,
         origins: BTreeMap::new(),
+        bindings: 0,
     };
     store.commit(&mut |batch| {
         nodes.iter().for_each(|(key, row)| batch.put(Keyspace::Nodes, key, Some(row)));

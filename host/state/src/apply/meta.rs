@@ -41,6 +41,14 @@ pub struct Meta {
     pub(super) next_acl: u32,
     /// For each server: its boot, and the last command taken from it.
     pub(super) origins: BTreeMap<u32, (u64, u64)>,
+    /// How many rows of bindings there are. Left out where there are none, as by earlier programs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) bindings: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Meta {

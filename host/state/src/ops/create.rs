@@ -1,13 +1,13 @@
 //! `create`, `create2`, `createContainer`, `createTTL`.
 
 use bytes::Bytes;
-use proto::{CreateMode, ErrorCode, Perms, Reply};
+use proto::{CreateMode, ErrorCode, OpCode, Perms, Reply};
 
 use crate::access;
 use crate::change::Change;
 use crate::command::CreateKind;
 use crate::keys::{self, Keyspace};
-use crate::ops::{Context, Stop, raw_parent};
+use crate::ops::{About, Context, Stop, Wanted, is_shown, observe, raw_parent};
 use crate::quota;
 use crate::txn::Txn;
 use crate::znode::{Data, Owner, RowHash, Znode};
@@ -36,10 +36,14 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
     let parent_bytes = raw_parent(&new.path)?.len();
     let acl = match access::is_open(&new.acl) {
         true => None,
-        false => Some(access::resolve(&new.acl, cx.identities)?),
+        false => {
+            let knows = |scheme: &str| txn.plugins.registry.has_scheme(scheme);
+            Some(access::resolve(&new.acl, cx.identities, knows)?)
+        }
     };
     let mut parent = (*txn.node(&new.path[..parent_bytes])?.ok_or(ErrorCode::NoNode)?).clone();
-    cx.may(txn, &parent, Perms::CREATE)?;
+    let about = About(OpCode::Create, &new.path, &new.path[..parent_bytes]);
+    cx.may(txn, &parent, Perms::CREATE, about)?;
     let path = if mode.is_sequential() {
         let number = match txn.mutants.reuse_sequence_numbers {
             false => parent.creates,
@@ -50,6 +54,9 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
         new.path
     };
     proto::path::validate(&path).map_err(|_| ErrorCode::BadArguments)?;
+    if is_shown(txn, &path) {
+        return Err(ErrorCode::BadArguments.into());
+    }
     if txn.node(&path)?.is_some() {
         return Err(ErrorCode::NodeExists.into());
     }
@@ -58,7 +65,6 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
     }
     let bytes = new.data.as_ref().map_or(0, |data| data.len() as i64);
     quota::check(txn, cx.quotas, &path, bytes, 1)?;
-
     let owner = match new.kind {
         CreateKind::Container => Owner::Container,
         CreateKind::Ttl if mode.is_ttl() => Owner::Ttl(new.ttl_ms),
@@ -66,6 +72,12 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
         _ if mode.is_ttl() => Owner::Ttl(new.ttl_ms),
         _ => Owner::Persistent,
     };
+    let (data, version, before) = (new.data.as_deref(), -1, None);
+    let open = txn.open_acl().1;
+    let given = acl.as_deref().unwrap_or(&open);
+    let wanted = Wanted { data, acl: given, owner, version, before };
+    cx.guard(txn, (OpCode::Create, &path), wanted)?;
+
     let (acl_id, acl) = match acl {
         None => txn.open_acl(),
         Some(acl) => txn.intern(acl)?,
@@ -92,7 +104,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
         txn.put_data(&path, long.clone());
     }
     let stat = node.stat();
-    let (shared, _) = txn.put_node(&path, Some(node))?;
+    let (shared, node) = txn.put_node(&path, Some(node))?;
     parent.creates = parent.creates.wrapping_add(1);
     parent.children += 1;
     parent.pzxid = txn.zxid;
@@ -105,6 +117,8 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
     cx.quotas.created(&path);
     quota::recount(txn, &path)?;
     quota::add(txn, cx.quotas, &path, bytes, 1)?;
+    let data = long.as_deref().or_else(|| node.as_ref()?.inline_data());
+    observe(txn, cx.by(), (OpCode::Create, &path), data, (None, node.as_deref()))?;
     txn.changes.push(Change::Created { path: shared, acl, parent_acl });
     Ok(match new.kind {
         CreateKind::Create => Reply::Path(path),

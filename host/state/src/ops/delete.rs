@@ -1,12 +1,12 @@
 //! `delete`, and deletion by the server itself.
 
-use proto::{ErrorCode, Perms, Reply};
+use proto::{ErrorCode, OpCode, Perms, Reply};
 
 use crate::change::Change;
 use crate::fault::Fault;
-use crate::hooks::Hooks;
+use crate::hooks::Cause;
 use crate::keys::{self, Keyspace};
-use crate::ops::{Context, Stop, check_version, raw_parent};
+use crate::ops::{About, By, Context, Stop, Wanted, check_version, is_shown, observe, raw_parent};
 use crate::quota::{self, QuotaPaths};
 use crate::txn::{self, Txn};
 use crate::znode::{Data, Owner};
@@ -21,17 +21,21 @@ pub(crate) fn delete(
     version: i32,
 ) -> Result<Reply, Stop> {
     let parent_path = raw_parent(path)?;
-    if SPECIAL.contains(&path) {
+    if SPECIAL.contains(&path) || is_shown(txn, path) {
         return Err(ErrorCode::BadArguments.into());
     }
     let parent = txn.node(parent_path)?.ok_or(ErrorCode::NoNode)?;
-    cx.may(txn, &parent, Perms::DELETE)?;
+    cx.may(txn, &parent, Perms::DELETE, About(OpCode::Delete, path, parent_path))?;
     let node = txn.node(path)?.ok_or(ErrorCode::NoNode)?;
     check_version(node.version, version)?;
     if node.children > 0 {
         return Err(ErrorCode::NotEmpty.into());
     }
-    remove(txn, cx.quotas, cx.hooks, path)?;
+    let (owner, before) = (node.owner, Some(node.as_ref()));
+    let wanted = Wanted { data: None, acl: &[], owner, version, before };
+    cx.guard(txn, (OpCode::Delete, path), wanted)?;
+    let by = By { cause: Cause::Client, identities: cx.identities };
+    remove(txn, cx.quotas, by, path)?;
     Ok(Reply::Empty)
 }
 
@@ -39,11 +43,10 @@ pub(crate) fn delete(
 pub(crate) fn reap(
     txn: &mut Txn<'_>,
     quotas: &mut QuotaPaths,
-    hooks: &dyn Hooks,
     path: &str,
 ) -> Result<bool, Fault> {
     match txn.node(path)? {
-        Some(node) if txn::may_reap(&node, txn.time_ms) => remove(txn, quotas, hooks, path),
+        Some(node) if txn::may_reap(&node, txn.time_ms) => remove(txn, quotas, By::DUE, path),
         _ => Ok(false),
     }
 }
@@ -52,7 +55,7 @@ pub(crate) fn reap(
 pub(crate) fn remove(
     txn: &mut Txn<'_>,
     quotas: &mut QuotaPaths,
-    hooks: &dyn Hooks,
+    by: By<'_>,
     path: &str,
 ) -> Result<bool, Fault> {
     let Some(node) = txn.node(path)? else { return Ok(false) };
@@ -74,6 +77,7 @@ pub(crate) fn remove(
     }
     quotas.deleted(path);
     quota::add(txn, quotas, path, -i64::from(node.data_bytes()), -1)?;
+    observe(txn, by, (OpCode::Delete, path), None, (Some(&node), None))?;
     txn.changes.push(Change::Deleted { path: shared, acl: node.acl.clone(), parent_acl });
     Ok(true)
 }

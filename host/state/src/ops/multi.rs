@@ -13,6 +13,7 @@ pub(crate) fn multi(txn: &mut Txn<'_>, cx: &mut Context<'_>, ops: Vec<Op>) -> Re
     let mut results = Vec::with_capacity(count);
     for (at, op) in ops.into_iter().enumerate() {
         let deletes = matches!(op, Op::Delete { .. });
+        txn.plugins.operation = (at as u32, count as u32);
         match single(txn, cx, op) {
             Ok(reply) => results.push(result(deletes, reply)),
             Err(Stop::Fault(fault)) => return Err(fault.into()),

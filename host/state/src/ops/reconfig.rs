@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::server_spec::parse_servers;
-use proto::{ErrorCode, Perms, Reply, Role, ServerSpec};
+use proto::{ErrorCode, OpCode, Perms, Reply, Role, ServerSpec};
 
 use crate::change::Change;
 use crate::command::Reconfig;
 use crate::fault::Fault;
 use crate::members::Members;
-use crate::ops::{Context, Stop};
+use crate::ops::{About, Context, Stop};
 use crate::txn::Txn;
 use crate::znode::{Data, Znode};
 
@@ -41,7 +41,8 @@ pub(crate) fn reconfig(
         return Err(ErrorCode::NewConfigNoQuorum.into());
     }
     let node = config(txn)?;
-    client.map_or(Ok(()), |cx| cx.may(txn, &node, Perms::WRITE))?;
+    let about = About(OpCode::Reconfig, CONFIG, CONFIG);
+    client.map_or(Ok(()), |cx| cx.may(txn, &node, Perms::WRITE, about))?;
     if servers.keys().any(|id| *id > SERVER_MAX) {
         return Err(ErrorCode::BadArguments.into());
     }

@@ -11,9 +11,8 @@ use proto::ErrorCode;
 use crate::apply::{FIRST_GENERATION, SessionRow};
 use crate::change::{Answer, Change};
 use crate::fault::Fault;
-use crate::hooks::Hooks;
 use crate::keys::{self, Keyspace};
-use crate::ops::remove;
+use crate::ops::{By, remove};
 use crate::quota::QuotaPaths;
 use crate::txn::Txn;
 
@@ -87,7 +86,6 @@ pub(crate) fn close(
     txn: &mut Txn<'_>,
     sessions: &mut Sessions,
     quotas: &mut QuotaPaths,
-    hooks: &dyn Hooks,
     session: i64,
     generation: Option<u32>,
 ) -> Result<Answer, Fault> {
@@ -101,7 +99,7 @@ pub(crate) fn close(
     let row = SessionRow { closing: true, ..row.clone() };
     put(txn, sessions, session, Some(row))?;
     txn.changes.push(Change::SessionClosing { session });
-    go_on_closing(txn, sessions, quotas, hooks, session)
+    go_on_closing(txn, sessions, quotas, session)
 }
 
 /// Deletes the next ephemerals of a closing session, and the session with the last of them.
@@ -109,7 +107,6 @@ pub(crate) fn go_on_closing(
     txn: &mut Txn<'_>,
     sessions: &mut Sessions,
     quotas: &mut QuotaPaths,
-    hooks: &dyn Hooks,
     session: i64,
 ) -> Result<Answer, Fault> {
     if !sessions.get(&session).is_some_and(|row| row.closing) {
@@ -128,7 +125,7 @@ pub(crate) fn go_on_closing(
             keyspace: "ephemerals",
             why: "a path is not UTF-8".to_owned(),
         })?;
-        if !remove(txn, quotas, hooks, path)? {
+        if !remove(txn, quotas, By::SESSION_END, path)? {
             txn.put_row(Keyspace::Ephemerals, key.clone(), None)?;
         }
     }
