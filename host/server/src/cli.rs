@@ -4,6 +4,7 @@ mod config_args;
 mod connect_args;
 mod member;
 mod operator_args;
+mod plugin;
 mod recover;
 mod settings;
 mod shell;
@@ -25,6 +26,7 @@ use crate::tls;
 
 use self::config_args::ConfigArgs;
 use self::member::MemberArgs;
+use self::plugin::PluginArgs;
 use self::recover::RecoverArgs;
 use self::settings::SettingsArgs;
 use self::shell::ShellArgs;
@@ -129,6 +131,9 @@ enum Command {
     /// Show the servers of an ensemble, or change which ones take part.
     #[command(after_help = member::EXAMPLES)]
     Member(MemberArgs),
+    /// Write plugins: begin one, build it, test it.
+    #[command(after_help = plugin::EXAMPLES)]
+    Plugin(PluginArgs),
     /// Save the state of a running server to a file, check such a file, or begin with one anew.
     #[command(after_help = snapshot::EXAMPLES)]
     Snapshot(SnapshotArgs),
@@ -192,6 +197,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Member(args) => {
+            args.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Plugin(args) => {
             args.run()?;
             Ok(ExitCode::SUCCESS)
         }

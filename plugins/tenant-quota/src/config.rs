@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use vivarium_plugin_sdk::serde::de::{Deserializer, Error, Visitor};
-use vivarium_plugin_sdk::{Deserialize, json, log, tree};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use vivarium_plugin_sdk::{json, log, tree};
 
 /// `[settings]` of the binding.
 #[derive(Debug, Deserialize)]
-#[serde(crate = "vivarium_plugin_sdk::serde", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Settings {
     /// The znode whose children are the tenants; the binding's `match` is all below it.
     #[serde(default = "tenants")]
@@ -26,7 +27,7 @@ pub(crate) struct Settings {
 
 /// The limits of a tenant. What is not set is not limited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(crate = "vivarium_plugin_sdk::serde", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Limits {
     /// Znodes, its own included.
     pub(crate) max_nodes: Option<u64>,
@@ -132,9 +133,7 @@ impl<'de> Deserialize<'de> for Bytes {
                 Ok(Bytes(bytes))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
-                let wrong = || {
-                    E::invalid_value(vivarium_plugin_sdk::serde::de::Unexpected::Str(text), &self)
-                };
+                let wrong = || E::invalid_value(Unexpected::Str(text), &self);
                 Bytes::parse(text).ok_or_else(wrong)
             }
         }

@@ -13,9 +13,9 @@ mod config;
 mod rate;
 mod usage;
 
+use serde::Deserialize;
 use vivarium_plugin_sdk::{
-    Change, Circumstances, Denial, Deserialize, Guard, Observer, Operation, Plugin, code, deny,
-    export, mode, op,
+    Change, Circumstances, Denial, Guard, Observer, Operation, Plugin, code, deny, export, mode, op,
 };
 
 use self::config::Settings;
@@ -23,7 +23,6 @@ use self::usage::Usage;
 
 /// The plugin.
 #[derive(Debug, Deserialize)]
-#[serde(crate = "vivarium_plugin_sdk::serde")]
 pub struct TenantQuota(Settings);
 
 impl Plugin for TenantQuota {
