@@ -1,6 +1,11 @@
 //! What `wit/` says, as Rust.
 
-#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/, where the documentation is")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated from wit/, where the documentation is"
+)]
 
 wasmtime::component::bindgen!({
     path: "../../wit",

@@ -33,10 +33,10 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// # Errors
-    /// [`Fault::Plugins`], if the directory cannot be made.
+    /// [`Fault::Waiting`], if the directory cannot be made.
     pub(crate) fn open(directory: PathBuf, engine: &Engine) -> Result<Self, Fault> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        made.map_err(|error| Fault::Plugins(format!("{}: {error}", directory.display())))?;
+        made.map_err(|error| Fault::Waiting(format!("{}: {error}", directory.display())))?;
         let mut hasher = Xxh3Default::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let suffix = format!("-{ENGINE_VERSION}-{:016x}-{PROFILE}.code", hasher.finish());
@@ -66,7 +66,8 @@ impl Cache {
     pub(crate) fn retain(&self, wanted: impl Fn(&ModuleHash) -> bool) {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let hash = name.to_str().and_then(|name| name.strip_suffix(&self.suffix)).and_then(parse);
+            let hash =
+                name.to_str().and_then(|name| name.strip_suffix(&self.suffix)).and_then(parse);
             if !hash.is_some_and(|hash| wanted(&hash)) {
                 // What cannot be deleted takes room, nothing else.
                 let _ = fs::remove_file(entry.path());

@@ -10,17 +10,39 @@ use wasmtime::{OperatorCost, VariableOperatorCost};
 pub(crate) const CALL: u8 = 255;
 
 macro_rules! cost_of {
-    (Nop) => { 0 };
-    (Drop) => { 0 };
-    (Block) => { 0 };
-    (Loop) => { 0 };
-    (Unreachable) => { 0 };
-    (Return) => { 0 };
-    (Else) => { 0 };
-    (End) => { 0 };
-    (Call) => { CALL };
-    (CallIndirect) => { CALL };
-    ($other:ident) => { 1 };
+    (Nop) => {
+        0
+    };
+    (Drop) => {
+        0
+    };
+    (Block) => {
+        0
+    };
+    (Loop) => {
+        0
+    };
+    (Unreachable) => {
+        0
+    };
+    (Return) => {
+        0
+    };
+    (Else) => {
+        0
+    };
+    (End) => {
+        0
+    };
+    (Call) => {
+        CALL
+    };
+    (CallIndirect) => {
+        CALL
+    };
+    ($other:ident) => {
+        1
+    };
 }
 
 macro_rules! table {

@@ -40,10 +40,10 @@ pub const FRAME_BYTES_MAX: usize = 8 << 10;
 /// How deep calls can go.
 pub const DEPTH_MAX: u64 = (WASM_STACK_BYTES / 4 / FRAME_BYTES_MAX) as u64;
 
-/// The most fuel that any limit may give a call.
+/// The most fuel that any limit may give a call. `state` refuses limits that are higher.
 pub const FUEL_PER_CALL_MAX: u64 = DEPTH_MAX * CALL as u64;
 
-/// The most linear memory that any limit may give an instance.
+/// The most linear memory that any limit may give an instance. `state` refuses limits that are higher.
 pub const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
 /// Elements of a table.
@@ -104,25 +104,6 @@ impl Default for Tuning {
     fn default() -> Self {
         Self { optimised: true, pooled: true, copy_on_write: true }
     }
-}
-
-/// Whether a call may be given this much, or why not: a limit that breaks the stack's formula, or is more
-/// than the pool has room for.
-///
-/// # Errors
-/// What is too much, in words for an operator.
-pub fn check_limits(fuel_per_call: u64, memory_bytes: u64) -> Result<(), String> {
-    if fuel_per_call > FUEL_PER_CALL_MAX {
-        return Err(format!(
-            "{fuel_per_call} is too much fuel for a call: the stack is made for at most {FUEL_PER_CALL_MAX}"
-        ));
-    }
-    if memory_bytes > MEMORY_BYTES_MAX {
-        return Err(format!(
-            "{memory_bytes} bytes are too much memory for an instance: at most {MEMORY_BYTES_MAX}"
-        ));
-    }
-    Ok(())
 }
 
 /// An engine of this profile.

@@ -14,7 +14,9 @@ pub enum Refused {
         max: usize,
     },
     /// It is a WebAssembly module, but no component.
-    #[error("this is a core module; a plugin is a component (`vivarium plugin build` makes one of it)")]
+    #[error(
+        "this is a core module; a plugin is a component (`vivarium plugin build` makes one of it)"
+    )]
     NotComponent,
     /// It is not valid under the profile: damaged, truncated, or using a feature that plugins have not.
     #[error("the module is not valid here, at byte {offset}: {why}")]
@@ -25,13 +27,19 @@ pub enum Refused {
         why: String,
     },
     /// It imports what there is not.
-    #[error("the module imports `{0}`; plugins may import vivarium:plugin alone (see wit/), and no WASI")]
+    #[error(
+        "the module imports `{0}`; plugins may import vivarium:plugin alone (see wit/), and no WASI"
+    )]
     Import(String),
     /// It exports no point.
-    #[error("the module exports no point of vivarium:plugin: none of authorizer, guard, observer, trigger, view")]
+    #[error(
+        "the module exports no point of vivarium:plugin: none of authorizer, guard, observer, trigger, view"
+    )]
     NoPoint,
     /// It has a start function.
-    #[error("a core module has a start function; what is to be set up must wait for the first call")]
+    #[error(
+        "a core module has a start function; what is to be set up must wait for the first call"
+    )]
     Start,
     /// A function's frame is too big.
     #[error("function {function} has a frame of {bytes} bytes, the limit is {max}")]

@@ -1,6 +1,6 @@
 //! What the host keeps beside an instance: its limits, and how much of them a call has left.
 
-use state::FaultKind;
+use state::hooks::FaultKind;
 use state::plugins::CallLimits;
 use wasmtime::ResourceLimiter;
 
@@ -21,6 +21,8 @@ pub(crate) struct Guest {
     granted: bool,
     /// Whether it was ever refused one.
     pub(crate) refused: bool,
+    /// What `context.settings` gives, once it was asked: the same while the instance lives.
+    pub(crate) settings: Option<Vec<u8>>,
     calls_left: u32,
     bytes_left: usize,
     /// Lines of the log that it may still write.
@@ -34,6 +36,7 @@ impl Guest {
             memory_bytes_max,
             granted: false,
             refused: false,
+            settings: None,
             calls_left: 0,
             bytes_left: 0,
             lines_left: 0,

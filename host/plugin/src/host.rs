@@ -3,10 +3,14 @@
 //! Invariant: what these functions are given stands in [`SCENE`] while a guest runs, and only then. It is lent
 //! by the caller of the hook, so that no instance, however long it lives, holds anything of a transaction.
 
-#![allow(unsafe_code, reason = "only in what `scoped_thread_local!` expands to: a borrow that ends with `set`")]
+#![allow(
+    unsafe_code,
+    reason = "only in what `scoped_thread_local!` expands to: a borrow that ends with `set`"
+)]
 
 use proto::Id;
 use scoped_tls_hkt::{ReborrowMut, scoped_thread_local};
+use state::Fault;
 use state::hooks::{Call, Env, EnvError};
 
 use crate::bindings::vivarium::plugin::{context, log, store, tree, types};
@@ -116,9 +120,15 @@ impl store::Host for Guest {
 
 impl context::Host for Guest {
     fn settings(&mut self) -> wasmtime::Result<Vec<u8>> {
-        let settings = ask(|scene| Ok(scene.call.plugin.settings.as_bytes().to_vec()))?;
+        let settings = match self.settings.take() {
+            Some(settings) => settings,
+            None => ask(|scene| {
+                serde_json::to_vec(&scene.call.plugin.binding.settings)
+                    .map_err(|error| EnvError::Host(Fault::Waiting(format!("settings: {error}"))))
+            })?,
+        };
         self.called(settings.len())?;
-        Ok(settings)
+        Ok(self.settings.insert(settings).clone())
     }
 
     fn time_ms(&mut self) -> wasmtime::Result<i64> {
@@ -136,8 +146,9 @@ impl context::Host for Guest {
         ask(|scene| Ok(scene.call.session))
     }
 
-    fn identities(&mut self) -> wasmtime::Result<Vec<types::Identity>> {
-        let identities = ask(|scene| Ok(scene.identities.iter().map(identity).collect::<Vec<_>>()))?;
+    fn identities(&mut self) -> wasmtime::Result<Vec<types::IdentityResult>> {
+        let identities =
+            ask(|scene| Ok(scene.identities.iter().map(identity).collect::<Vec<_>>()))?;
         self.called(identities.iter().map(|who| who.scheme.len() + who.id.len()).sum())?;
         Ok(identities)
     }
@@ -163,8 +174,8 @@ impl log::Host for Guest {
     }
 }
 
-fn identity(id: &Id) -> types::Identity {
-    types::Identity { scheme: id.scheme.clone(), id: id.id.clone() }
+fn identity(id: &Id) -> types::IdentityResult {
+    types::IdentityResult { scheme: id.scheme.clone(), id: id.id.clone() }
 }
 
 /// A stat as plugins see it.

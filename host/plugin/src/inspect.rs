@@ -6,8 +6,8 @@
 use state::plugins::{Exports, Point};
 use wasmparser::{
     CanonicalFunction, CanonicalOption, ComponentExternalKind, ComponentTypeRef, Encoding,
-    FuncToValidate, FuncValidatorAllocations, FunctionBody, Instance, Parser, Payload, ValidPayload,
-    Validator, ValidatorResources,
+    FuncToValidate, FuncValidatorAllocations, FunctionBody, Instance, Parser, Payload,
+    ValidPayload, Validator, ValidatorResources,
 };
 
 use crate::engine::{
@@ -121,7 +121,9 @@ impl Look {
                     let export = export?;
                     let name = ours(export.name.name);
                     let point = POINTS.iter().find(|(point, _)| Some(*point) == name);
-                    if let (Some((_, point)), ComponentExternalKind::Instance) = (point, export.kind) {
+                    if let (Some((_, point)), ComponentExternalKind::Instance) =
+                        (point, export.kind)
+                    {
                         self.exports.points.push(*point);
                     }
                 }
@@ -212,7 +214,9 @@ fn within<T: Into<u64>>(what: &'static str, found: T, max: T) -> Result<(), Refu
 /// Functions go in and out by value, in UTF-8: what else there is depends on more than the guest.
 fn check_canonical(function: &CanonicalFunction) -> Result<(), Refused> {
     let options = match function {
-        CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => options,
+        CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => {
+            options
+        }
         _ => return Err(Refused::Shape("uses resources, or what is asynchronous")),
     };
     let is_other = |option: &CanonicalOption| {

@@ -1,4 +1,4 @@
-//! Instances that are kept between calls: on reads, of stateless modules.
+//! Instances that are kept between reads, of stateless modules.
 //!
 //! There are at most as many of a binding as threads call it at a time. A fault drops an instance, and so does
 //! another generation of its binding, or its [`CALLS_MAX`]th call.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use state::plugins::Plugin;
+use state::plugins::{Instance, Plugin};
 
 use crate::module::Live;
 
@@ -16,30 +16,33 @@ const CALLS_MAX: u32 = 1024;
 /// Instances of all bindings. The pool of the engine has room for more (`engine.rs`).
 const INSTANCES_MAX: usize = 256;
 
-/// The kept instances, by binding.
+/// The kept instances of one state.
 #[derive(Default)]
 pub(crate) struct Kept(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    bindings: BTreeMap<Key, Vec<Used>>,
+    /// By binding.
+    bindings: BTreeMap<u32, Vec<Used>>,
     instances: usize,
 }
 
-/// The ids of bindings are unique within an ensemble; a process may have several states only in tests, whose
-/// modules differ.
-type Key = (u32, state::plugins::ModuleHash);
-
-/// An instance, and what it was used for.
+/// An instance, and whose it is.
 pub(crate) struct Used {
     pub(crate) live: Live,
     generation: u64,
+    pub(crate) instance: Instance,
     calls: u32,
 }
 
 impl Used {
     pub(crate) fn new(live: Live, plugin: &Plugin) -> Self {
-        Self { live, generation: plugin.generation, calls: 0 }
+        Self { live, generation: plugin.generation, instance: plugin.instance(), calls: 0 }
+    }
+
+    /// Whether it is an instance of this generation.
+    pub(crate) fn is_of(&self, plugin: &Plugin) -> bool {
+        self.generation == plugin.generation
     }
 }
 
@@ -47,10 +50,16 @@ impl Kept {
     /// An instance that may be used again.
     pub(crate) fn take(&self, plugin: &Plugin) -> Option<Used> {
         let mut inner = self.0.lock();
-        let used = inner.bindings.get_mut(&(plugin.id, plugin.module))?.pop()?;
+        let of_binding = inner.bindings.get_mut(&plugin.id)?;
+        let used = of_binding.pop()?;
         inner.instances -= 1;
-        drop(inner);
-        (used.generation == plugin.generation).then_some(used)
+        if used.is_of(plugin) {
+            return Some(used);
+        }
+        // Those behind it are as old.
+        let old = inner.bindings.remove(&plugin.id);
+        inner.instances -= old.map_or(0, |old| old.len());
+        None
     }
 
     /// Gives one back after a call without a fault.
@@ -60,9 +69,11 @@ impl Kept {
             return;
         }
         let mut inner = self.0.lock();
-        if inner.instances < INSTANCES_MAX {
-            inner.instances += 1;
-            inner.bindings.entry((plugin.id, plugin.module)).or_default().push(used);
+        if inner.instances == INSTANCES_MAX {
+            // Most are of bindings that are called no more, or by fewer threads.
+            *inner = Inner::default();
         }
+        inner.instances += 1;
+        inner.bindings.entry(plugin.id).or_default().push(used);
     }
 }

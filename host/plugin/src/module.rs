@@ -13,7 +13,6 @@ use crate::inspect::SETUP;
 
 /// A compiled module, ready to be instantiated.
 pub(crate) struct Module {
-    pub(crate) exports: Exports,
     pre: InstancePre<Guest>,
     indices: Indices,
 }
@@ -26,7 +25,7 @@ impl Module {
     pub(crate) fn new(
         linker: &Linker<Guest>,
         component: &Component,
-        exports: Exports,
+        exports: &Exports,
     ) -> wasmtime::Result<Self> {
         let pre = linker.instantiate_pre(component)?;
         let has = |point: Option<Point>| match point {
@@ -34,7 +33,7 @@ impl Module {
             None => component.get_export_index(None, SETUP).is_some(),
         };
         let indices = Indices::of(&pre, has)?;
-        Ok(Self { exports, pre, indices })
+        Ok(Self { pre, indices })
     }
 }
 

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use sha2::{Digest, Sha256};
 use state::Fault;
 use state::plugins::{CallLimits, Exports, ModuleHash};
 use wasmtime::Engine;
@@ -22,7 +21,6 @@ use crate::engine::{MEMORY_BYTES_MAX, Tuning, engine};
 use crate::error::Refused;
 use crate::guest::Guest;
 use crate::inspect::inspect;
-use crate::kept::Kept;
 use crate::module::{Live, Module};
 use crate::sort::{Phase, sort};
 
@@ -32,8 +30,6 @@ pub struct Runtime {
     linker: Linker<Guest>,
     cache: Option<Cache>,
     modules: RwLock<BTreeMap<ModuleHash, Arc<Module>>>,
-    /// Instances of stateless modules, kept for reads.
-    pub(crate) kept: Kept,
 }
 
 /// What becomes of a module that is brought in: what it is, or why it is refused. The outer error is this
@@ -45,14 +41,14 @@ impl Runtime {
     /// must be as safe from others as the program itself.
     ///
     /// # Errors
-    /// [`Fault::Plugins`]: the engine cannot be had on this machine, or the directory cannot be made.
+    /// [`Fault::Waiting`]: the engine cannot be had on this machine, or the directory cannot be made.
     pub fn new(cache: Option<PathBuf>, tuning: Tuning) -> Result<Self, Fault> {
-        let fault = |error: wasmtime::Error| Fault::Plugins(format!("no engine: {error:#}"));
+        let fault = |error: wasmtime::Error| Fault::Waiting(format!("no engine: {error:#}"));
         let engine = engine(tuning).map_err(fault)?;
         let mut linker = Linker::new(&engine);
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest).map_err(fault)?;
         let cache = cache.map(|directory| Cache::open(directory, &engine)).transpose()?;
-        Ok(Self { engine, linker, cache, modules: RwLock::default(), kept: Kept::default() })
+        Ok(Self { engine, linker, cache, modules: RwLock::default() })
     }
 
     /// Inspects a module, compiles it or takes it from the cache, and tries it. From then on it is ready.
@@ -66,12 +62,12 @@ impl Runtime {
             Ok(exports) => exports,
             Err(refused) => return Ok(Err(refused)),
         };
-        let hash = ModuleHash(Sha256::digest(bytes).into());
+        let hash = ModuleHash::of(bytes);
         if self.is_ready(&hash) {
             return Ok(Ok((hash, exports)));
         }
         let component = self.compiled(&hash, bytes)?;
-        let module = match Module::new(&self.linker, &component, exports.clone()) {
+        let module = match Module::new(&self.linker, &component, &exports) {
             Ok(module) => Arc::new(module),
             Err(error) => return Ok(Err(Refused::Interface(format!("{error:#}")))),
         };
@@ -105,7 +101,7 @@ impl Runtime {
         if let Some(component) = cached {
             return Ok(component);
         }
-        let fault = |error: wasmtime::Error| Fault::Plugins(format!("module {hash}: {error:#}"));
+        let fault = |error: wasmtime::Error| Fault::Waiting(format!("module {hash}: {error:#}"));
         let component = Component::from_binary(&self.engine, bytes).map_err(fault)?;
         if let Some(cache) = &self.cache {
             // A cache that cannot be written costs time at the next start, nothing else.
@@ -117,7 +113,8 @@ impl Runtime {
     /// Instantiates a module with all that any binding may give it, so that what is wrong with it is found
     /// now: what its functions look like, and whether data is written where there is no memory.
     fn tried(&self, module: &Arc<Module>) -> Result<Result<(), Refused>, Fault> {
-        let limits = CallLimits { memory_bytes: MEMORY_BYTES_MAX, log_lines: 0, log_line_bytes: 0 };
+        let mut limits = CallLimits::default();
+        limits.memory_bytes = MEMORY_BYTES_MAX;
         match Live::new(&self.engine, module.clone(), &limits) {
             Ok(mut live) => {
                 Ok(live.find_all().map_err(|error| Refused::Interface(format!("{error:#}"))))
@@ -130,6 +127,8 @@ impl Runtime {
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("modules", &self.modules.read().len()).finish_non_exhaustive()
+        f.debug_struct("Runtime")
+            .field("modules", &self.modules.read().len())
+            .finish_non_exhaustive()
     }
 }

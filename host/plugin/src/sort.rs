@@ -1,6 +1,7 @@
 //! Whose fault an error is: the plugin's, which is an outcome, or this server's. `FAULTS.md` is the table.
 
-use state::{EnvError, Fault, FaultKind, PluginFault};
+use state::Fault;
+use state::hooks::{EnvError, FaultKind, PluginFault};
 use wasmtime::{OutOfMemory, Trap};
 
 /// What a function of the host ends a call with, instead of an answer.
@@ -14,7 +15,7 @@ impl Stop {
     }
 
     pub(crate) fn host(why: impl Into<String>) -> Self {
-        Self(EnvError::Host(Fault::Plugins(why.into())))
+        Self(EnvError::Host(Fault::Waiting(why.into())))
     }
 }
 
@@ -34,7 +35,7 @@ pub(crate) fn sort(
     phase: Phase,
     refused_growth: bool,
 ) -> Result<PluginFault, Fault> {
-    let host = |why: String| Err(Fault::Plugins(why));
+    let host = |why: String| Err(Fault::Waiting(why));
     if let Some(Stop(stop)) = error.downcast_ref() {
         return match stop.clone() {
             EnvError::Plugin(fault) => Ok(fault),
