@@ -6,11 +6,13 @@ mod component;
 mod files;
 mod new;
 mod rust;
+mod test;
 
 use clap::{Args, Subcommand};
 
 use self::build::BuildArgs;
 use self::new::NewArgs;
+use self::test::TestArgs;
 
 /// What `--help` ends with.
 pub(super) const EXAMPLES: &str = "\
@@ -37,6 +39,9 @@ enum Action {
     /// Compile a plugin, and make the file that servers take.
     #[command(after_help = build::EXAMPLES)]
     Build(BuildArgs),
+    /// Run a plugin's cases on the runtime that servers have.
+    #[command(after_help = test::EXAMPLES)]
+    Test(TestArgs),
 }
 
 impl PluginArgs {
@@ -48,6 +53,7 @@ impl PluginArgs {
         match &self.action {
             Action::New(args) => args.run(),
             Action::Build(args) => args.run(),
+            Action::Test(args) => args.run(),
         }
     }
 }

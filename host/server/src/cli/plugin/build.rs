@@ -58,7 +58,8 @@ pub(super) fn build(
     } else if source.is_dir() {
         c::build(source, compiler_args)?
     } else if source.is_file() {
-        let module = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        let module =
+            std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
         let Some(out) = out else { bail!("say with --out where the component goes") };
         (out.display().to_string(), module)
     } else {

@@ -39,7 +39,15 @@ pub(super) fn build(dir: &Path, compiler_args: &[OsString]) -> anyhow::Result<(S
     std::fs::write(scratch.path().join("vivarium_plugin.h"), C_HEADER)?;
     let module = scratch.path().join("module.wasm");
     let status = Command::new(clang)
-        .args(["--target=wasm32", "-std=c11", "-Os", "-Wall", "-Wextra", "-nostdlib", "-ffreestanding"])
+        .args([
+            "--target=wasm32",
+            "-std=c11",
+            "-Os",
+            "-Wall",
+            "-Wextra",
+            "-nostdlib",
+            "-ffreestanding",
+        ])
         // What an engine without SIMD and the like runs, whatever the compiler's version takes for granted.
         .args(["-mcpu=mvp", "-mbulk-memory", "-msign-ext"])
         .args(["-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-Wl,--stack-first"])

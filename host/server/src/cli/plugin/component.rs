@@ -29,7 +29,8 @@ pub(super) fn encode(module: &[u8]) -> anyhow::Result<Vec<u8>> {
     if let Some(exports) = exports {
         describe(&mut module, &exports)?;
     }
-    let mut encoder = ComponentEncoder::default().validate(true).debug_names(false).module(&module)?;
+    let mut encoder =
+        ComponentEncoder::default().validate(true).debug_names(false).module(&module)?;
     encoder.encode().context("the module does not fit the package vivarium:plugin")
 }
 

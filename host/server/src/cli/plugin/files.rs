@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn nothing_is_left_behind() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let listed = |files: &[(&str, &str)]| files.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let listed =
+            |files: &[(&str, &str)]| files.iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(files(&root.join("wit")), listed(&WIT));
         assert_eq!(files(&root.join("plugin-sdk")), listed(&SDK));
     }

@@ -41,7 +41,9 @@ impl NewArgs {
         let is_letter = |c: char| c.is_ascii_lowercase();
         let is_other = |c: char| c.is_ascii_digit() || c == '-' || c == '_';
         if !name.starts_with(is_letter) || !name.chars().all(|c| is_letter(c) || is_other(c)) {
-            bail!("a name begins with a letter a-z, and has letters, digits, - and _; not {name:?}");
+            bail!(
+                "a name begins with a letter a-z, and has letters, digits, - and _; not {name:?}"
+            );
         }
         let dir = dir.as_deref().unwrap_or(Path::new(name));
         if dir.exists() {

@@ -64,7 +64,8 @@ pub(super) fn build(dir: &Path, cargo_args: &[OsString]) -> anyhow::Result<Built
         bail!("the plugin does not build");
     }
     let file = package.target_dir.join(TARGET).join("plugin").join(package.artifact);
-    let module = std::fs::read(&file).with_context(|| format!("cargo has not made {}", file.display()))?;
+    let module =
+        std::fs::read(&file).with_context(|| format!("cargo has not made {}", file.display()))?;
     Ok(Built { name: package.name, module })
 }
 
@@ -93,9 +94,11 @@ fn package(dir: &Path) -> anyhow::Result<Package> {
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let manifest = dir.join("Cargo.toml").canonicalize()?;
     let packages = metadata["packages"].as_array().context("cargo tells of no packages")?;
-    let is_it = |package: &&Value| package["manifest_path"].as_str().map(Path::new) == Some(&manifest);
+    let is_it =
+        |package: &&Value| package["manifest_path"].as_str().map(Path::new) == Some(&manifest);
     let package = packages.iter().find(is_it).context("cargo does not know the package")?;
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("cargo's answer has no name");
+    let text =
+        |value: &Value| value.as_str().map(str::to_owned).context("cargo's answer has no name");
     let targets = package["targets"].as_array().into_iter().flatten();
     let is_library = |target: &&Value| {
         let kinds = target["kind"].as_array().into_iter().flatten();
