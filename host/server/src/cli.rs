@@ -130,7 +130,7 @@ enum Command {
     /// Show the servers of an ensemble, or change which ones take part.
     #[command(after_help = member::EXAMPLES)]
     Member(MemberArgs),
-    /// Bring in plugins, switch them, and look at what they do.
+    /// Write plugins, bring them in, switch them, and look at what they do.
     #[command(after_help = plugin::EXAMPLES)]
     Plugin(PluginArgs),
     /// Save the state of a running server to a file, check such a file, or begin with one anew.

@@ -219,7 +219,8 @@ impl State {
     /// # Errors
     /// As [`Self::open`]; the server must then stop.
     pub fn install(&mut self, staged: Staged) -> Result<(), Fault> {
-        let (store, hooks): (Arc<dyn Store>, _) = (Arc::from(staged.store), Arc::clone(&self.hooks));
+        let (store, hooks): (Arc<dyn Store>, _) =
+            (Arc::from(staged.store), Arc::clone(&self.hooks));
         let decisions = Arc::clone(&self.view.decisions);
         let (cache_bytes, founders) = (self.view.cache.bytes_max(), Members::founders(&[1]));
         let new = Self::open_with(store, hooks, cache_bytes, &founders, decisions)?;

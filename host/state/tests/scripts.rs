@@ -17,12 +17,12 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use proto::{ErrorCode, MultiResult, Reply, Stat};
 use state::apply::BIRTH;
-use state::command::CreateKind;
-use state::view::Listing;
 use state::change::PluginDone;
+use state::command::CreateKind;
 use state::command::PluginCommand;
 use state::hooks::{Check, Credentials};
 use state::plugins::{Binding, Mode, ModuleHash, PluginLimit};
+use state::view::Listing;
 use state::{
     Answer, Batch, Change, Command, Group, MemoryStore, Op, Outcome, SettingChange, State,
 };
@@ -558,7 +558,10 @@ impl Runner {
                 let row = view.plugins.row(&words.next()?).ok_or("there is no such binding")?;
                 let of = view.counters.get(&row.id).copied().unwrap_or_default();
                 let state::plugins::Counters { calls, denials, faults, store_bytes, .. } = of;
-                writeln!(out, "calls={calls} denials={denials} faults={faults} bytes={store_bytes}")?;
+                writeln!(
+                    out,
+                    "calls={calls} denials={denials} faults={faults} bytes={store_bytes}"
+                )?;
             }
             "modules" => {
                 for (_, module) in view.plugins.modules() {

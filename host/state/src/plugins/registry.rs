@@ -207,12 +207,11 @@ impl Registry {
     /// What of it is not yet in the rows, to be written.
     pub(crate) fn take_dirty(&mut self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let Dirty { rows, modules, general } = std::mem::take(&mut self.dirty);
-        let rows = rows.into_iter().map(|name| {
-            (row_key(&name), self.rows.get(&name).map(|row| encode(row.as_ref())))
-        });
-        let modules = modules.into_iter().map(|hash| {
-            (module_key(hash), self.modules.get(&hash).map(encode))
-        });
+        let rows = rows
+            .into_iter()
+            .map(|name| (row_key(&name), self.rows.get(&name).map(|row| encode(row.as_ref()))));
+        let modules =
+            modules.into_iter().map(|hash| (module_key(hash), self.modules.get(&hash).map(encode)));
         let general = general.then(|| (GENERAL_KEY.to_vec(), Some(encode(&self.general))));
         rows.chain(modules).chain(general).collect()
     }
@@ -403,7 +402,9 @@ impl Registry {
     /// Forgets the memory of bindings that were removed, where there are too many: those of the lowest
     /// ids go first.
     pub(crate) fn forget_old(&mut self, most: usize) {
-        let mut gone: Vec<(u32, String)> = self.rows.iter()
+        let mut gone: Vec<(u32, String)> = self
+            .rows
+            .iter()
             .filter(|(_, row)| !row.is_there())
             .map(|(name, row)| (row.id, name.clone()))
             .collect();
