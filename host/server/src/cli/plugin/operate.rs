@@ -82,7 +82,7 @@ pub(super) enum Operate {
 
 /// [`Mode`], on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum ModeArg {
+pub(super) enum ModeArg {
     /// Not called at all.
     Off,
     /// Evaluated beside apply; nothing comes of it.
@@ -95,7 +95,7 @@ enum ModeArg {
 
 /// [`OpKind`], on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum OpArg {
+pub(super) enum OpArg {
     Create,
     Delete,
     Set,
