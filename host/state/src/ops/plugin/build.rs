@@ -25,9 +25,8 @@ pub(crate) fn step(txn: &mut Txn<'_>) -> Result<(), Fault> {
         }
         return Ok(());
     }
-    let builds = txn.plugins.registry.rows().find(|(_, row)| {
-        row.is_evaluated() && row.build != Build::Done
-    });
+    let builds =
+        txn.plugins.registry.rows().find(|(_, row)| row.is_evaluated() && row.build != Build::Done);
     let Some((name, row)) = builds.map(|(name, row)| (name.to_owned(), row.clone())) else {
         return Ok(());
     };
@@ -45,7 +44,12 @@ pub(crate) fn step(txn: &mut Txn<'_>) -> Result<(), Fault> {
             };
             if let Some(upto) = walk(txn, &live, from)? {
                 txn.plugins.registry_mut().set_build(&name, Build::Walk(upto));
-            } else if txn.plugins.registry.live_named(&name).is_some_and(|l| l.build != Build::Clear) {
+            } else if txn
+                .plugins
+                .registry
+                .live_named(&name)
+                .is_some_and(|l| l.build != Build::Clear)
+            {
                 txn.plugins.change(&name).change(&name, |row| {
                     (row.build, row.failed_builds) = (Build::Done, 0);
                 });
