@@ -587,6 +587,12 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
         check_counts(&memory.view(), &tree, &at);
         assert_eq!(dump(&disk.view()), tree, "{at}");
         seen.quotas += check_quotas(&memory.view(), &tree, &at);
+        let faults = |view: &View| view.counters.values().map(|of| of.faults).sum::<u64>();
+        seen.faults += faults(&memory.view()).saturating_sub(faults(&before));
+        let quarantined = |view: &View| {
+            view.plugins.rows().filter(|(_, row)| row.quarantine.is_some()).count() as u64
+        };
+        seen.quarantines += quarantined(&memory.view()).saturating_sub(quarantined(&before));
         assert_eq!(disk.view().counters, memory.view().counters, "{at}");
         log.push((entry, memory.meta().digest, memory.meta().history));
 
@@ -637,11 +643,8 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
         }
     }
     assert_eq!(disk.recomputed_digest().expect("it reads"), disk.meta().digest, "seed {seed}");
-    let view = memory.view();
     seen.calls += of_memory.calls.load(Ordering::Relaxed);
     seen.faults += view.counters.values().map(|counters| counters.faults).sum::<u64>();
-    seen.quarantines +=
-        view.plugins.rows().filter(|(_, row)| row.quarantine.is_some()).count() as u64;
 }
 
 #[test]
