@@ -24,7 +24,8 @@ use proto::{
     ReplyHeader, Request, RequestHeader, WatchEvent,
 };
 use state::apply::FIRST_GENERATION;
-use state::{Command, access};
+use state::Command;
+use state::hooks::{Check, Credentials};
 
 use crate::input::Input;
 use crate::mutants::ConnectionMutants;
@@ -567,8 +568,24 @@ impl Connection {
         OperatorReply::SnapshotBegun { header }
     }
 
+    /// Its session, 0 if it has none yet.
+    fn session_id(&self) -> i64 {
+        self.session().map_or(0, |attached| attached.session)
+    }
+
     fn authenticate(&mut self, xid: i32, scheme: &str, auth: &[u8]) {
-        match self.authenticator.authenticate(scheme, auth, self.remote) {
+        let identities = &self.identities[..];
+        let credentials = Credentials { scheme, bytes: auth, identities };
+        let by_plugin = self.published.view().authenticate(&credentials, self.session_id());
+        let ids = match by_plugin {
+            Ok(None) => self.authenticator.authenticate(scheme, auth, self.remote),
+            Ok(Some(ids)) => ids.ok(),
+            Err(fault) => {
+                tracing::error!(%fault, scheme, "a client's credentials could not be looked at");
+                return self.hang_up();
+            }
+        };
+        match ids {
             Some(ids) => {
                 self.identify(ids);
                 self.reply(xid, 0, Ok(Reply::Empty));
@@ -623,7 +640,7 @@ impl Connection {
 
     /// Writes everything that is decided to `out`, in order; at most about `bytes_max`.
     pub fn drain(&mut self, out: &mut BytesMut, bytes_max: usize) -> Drained {
-        let skip_acl = self.published.view().settings.skip_acl;
+        let (view, mut session) = (self.published.view(), None);
         if !self.saying.is_empty() && self.outbox.is_dead() {
             self.saying.clear();
         }
@@ -636,9 +653,24 @@ impl Connection {
                 Say::Close => return Drained::Close,
                 Say::Nothing => continue,
                 Say::Event(Event { kind, path, zxid, acl, .. }) => {
-                    let shown = skip_acl || self.mutants.show_private_events;
-                    if !shown && !access::allowed(&acl, Perms::READ, &self.identities) {
-                        continue;
+                    let session = *session.get_or_insert_with(|| self.session_id());
+                    let check = Check {
+                        operation: OpCode::GetData as u16,
+                        path: &path,
+                        consulted: &path,
+                        permission: Perms::READ,
+                        entry: None,
+                        identities: &self.identities,
+                    };
+                    match view.may(&acl, &check, session) {
+                        Ok(true) => {}
+                        Ok(false) if self.mutants.show_private_events => {}
+                        Ok(false) => continue,
+                        // Its client must not miss it: it comes again, and asks what it has missed.
+                        Err(fault) => {
+                            tracing::error!(%fault, "whether a client may see an event is not known");
+                            return Drained::Close;
+                        }
                     }
                     WatchEvent::encode(kind, &path, zxid, out);
                 }

@@ -126,6 +126,8 @@ pub enum Report {
     Closed(i64),
     /// A close has more ephemerals to delete.
     Closing(i64),
+    /// A step of building or deleting what plugins keep is done; whether there are more.
+    Stepped(bool),
     /// The servers of the ensemble are others: what stands beside the tree now.
     Members(Box<Meta>),
     /// It takes the state that it was given: what it said before is of another one.

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use state::command::PluginCommand;
 use state::{Batch, Command, Group, Op, SettingChange};
 
 use crate::node::ROUND_BYTES_MAX;
@@ -44,8 +45,14 @@ pub(crate) struct Entry {
     load: Load,
 }
 
-fn reconfigures(command: &Command) -> bool {
-    matches!(command, Command::Reconfig(_) | Command::Write { op: Op::Reconfig(_), .. })
+/// Whether its outcome depends on which servers are there.
+fn asks_who_is_there(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Reconfig(_)
+            | Command::Write { op: Op::Reconfig(_), .. }
+            | Command::Plugin(PluginCommand::Activate { .. })
+    )
 }
 
 fn raises_version(command: &Command) -> bool {
@@ -66,7 +73,7 @@ impl Entry {
         let any = |is_one: fn(&Command) -> bool| {
             groups.iter().any(|group| group.commands.iter().any(is_one))
         };
-        let present = if any(reconfigures) { present() } else { Vec::new() };
+        let present = if any(asks_who_is_there) { present() } else { Vec::new() };
         let supported = if any(raises_version) { supported() } else { 0 };
         let expected = self.load.bytes + ENTRY_HEAD_BYTES;
         Batch::encode_of(time_ms, groups, &present, supported, expected)

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use state::apply::Meta;
 use state::snapshot::{Source, Staged};
 use state::{Answer, Fault, Flush, Outcome, State};
@@ -22,6 +23,8 @@ pub struct Machine {
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
+    /// Entries that cannot be applied here for now, oldest first; the server goes on trying.
+    held: VecDeque<(u64, u64, Bytes)>,
     /// A clock that is never set, in milliseconds; it decides nothing here.
     steady: Box<dyn FnMut() -> i64 + Send>,
     /// Whether the state is of no use: then nothing happens until another takes its place.
@@ -38,8 +41,8 @@ impl Machine {
         let (waiting, reads, mutants) =
             (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
         let steady = Box::new(|| 0);
-        let (is_shut, compared_every) = (false, COMPARED_EVERY);
-        Self { state, published, me, waiting, reads, steady, is_shut, compared_every, mutants }
+        let (held, is_shut, compared_every) = (VecDeque::new(), false, COMPARED_EVERY);
+        Self { state, published, me, waiting, reads, held, steady, is_shut, compared_every, mutants }
     }
 
     /// Has it tell the Node how long entries take, by this clock.
@@ -77,6 +80,12 @@ impl Machine {
         &self.state
     }
 
+    /// Whether there are entries that cannot be applied here for now: [`Self::apply`] is to be called again
+    /// and again, with nothing if there is nothing more.
+    pub fn is_held_up(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// See [`State::take_flush`].
     ///
     /// # Errors
@@ -109,6 +118,7 @@ impl Machine {
     /// The state is of no use any more. What it was written stays as it is: it is evidence.
     fn shut(&mut self, why: &str) {
         self.is_shut = true;
+        self.held.clear();
         self.state.give_up();
         let waiting = self.waiting.drain(..).map(|(_, ticket)| ticket);
         let reads = std::mem::take(&mut self.reads).into_values().flatten();
@@ -121,6 +131,7 @@ impl Machine {
         self.state.install(staged)?;
         self.is_shut = false;
         let meta = self.state.meta().clone();
+        self.held.retain(|(index, ..)| *index > meta.applied);
         let view = self.state.view();
         let sessions = view.sessions()?;
         let taken = meta.taken_from(self.me);
@@ -180,11 +191,25 @@ impl Machine {
             self.reads.entry(index).or_default().extend(reads);
         }
         self.confirm();
-        for (index, term, payload) in work.entries {
+        let was_held_up = self.is_held_up();
+        self.held.extend(work.entries);
+        while let Some((index, term, payload)) = self.held.front().cloned() {
             let began_ms = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
             let before_ms = self.state.meta().time_ms;
-            let applied = self.state.apply(index, term, &payload)?;
+            let applied = match self.state.apply(index, term, &payload) {
+                Err(Fault::Waiting(why)) => {
+                    if !was_held_up {
+                        tracing::error!(index, why, "an entry cannot be applied here; trying again");
+                    }
+                    break;
+                }
+                applied => applied?,
+            };
+            self.held.pop_front();
+            if was_held_up && self.held.is_empty() {
+                tracing::info!(index, "entries are applied again");
+            }
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
                 reports.push(Report::Members(Box::new(self.state.meta().clone())));
             }

@@ -127,6 +127,8 @@ pub struct Node<D: Disk> {
     led: (u64, u64),
     /// Sessions whose close takes further entries.
     closing: BTreeSet<i64>,
+    /// Whether a step for plugins is on its way, that this server decided as the leader.
+    steps: bool,
     /// The servers, as of what is applied.
     members: Arc<Members>,
     /// Those with a link, by their ids for raft.
@@ -227,6 +229,7 @@ impl<D: Disk> Node<D> {
             backlog: Backlog::new(applied),
             led: (0, 0),
             closing: BTreeSet::new(),
+            steps: false,
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
             knows: BTreeMap::new(),
@@ -447,6 +450,10 @@ impl<D: Disk> Node<D> {
             Report::Closed(session) => {
                 self.liveness.closed(session);
                 self.closing.remove(&session);
+            }
+            Report::Stepped(more) => {
+                self.steps = false;
+                self.go_on_with_steps(more);
             }
             Report::Closing(session) => {
                 self.liveness.closed(session);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use proto::Id;
+use state::command::PluginCommand;
 use state::{Command, Op};
 
 use crate::node::{BATCH_BYTES_MAX, ROUND_BYTES_MAX};
@@ -113,6 +114,7 @@ impl Queued {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Write { op, .. } => op_bytes(op),
+            Self::Command(Command::Plugin(PluginCommand::Upload { part, .. })) => 64 + part.len(),
             Self::Command(_) => 64,
         }
     }

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use proto::connect::PASSWORD_BYTES;
 use proto::{Acl, EventType};
 use state::snapshot::Source;
-use state::{Answer, Change, Outcome, View};
+use state::{Answer, Change, Outcome, PluginDone, View};
 
 use crate::input::Report;
 use crate::mutants::MachineMutants;
@@ -278,6 +278,9 @@ impl Published {
                 // Its client is answered with the last of the ephemerals.
                 self.closing.lock().extend(ticket.map(|ticket| (session, ticket)));
                 continue;
+            }
+            if let Answer::Plugin(Ok(PluginDone::Stepped(more))) = outcome.answer {
+                reports.push(Report::Stepped(more));
             }
             if let Some(ticket) = ticket {
                 if ticket.fill(outcome.zxid, outcome.answer) {

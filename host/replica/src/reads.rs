@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use proto::request::SetWatches;
-use proto::{ErrorCode, EventType, Id, Perms, ReadOp, ReadResult, Reply, Request, Stat};
+use proto::{ErrorCode, EventType, Id, OpCode, Perms, ReadOp, ReadResult, Reply, Request, Stat};
+use state::hooks::Check;
 use state::view::Listing;
 use state::{Fault, View, Znode, access};
 
@@ -283,16 +284,16 @@ impl Read {
                     return Err(ErrorCode::BadArguments.into());
                 }
                 let node = self.view.node(path)?.ok_or(ErrorCode::NoNode)?;
-                self.may(&node, Perms::READ)?;
+                self.may(OpCode::Exists, path, &node, Perms::READ)?;
                 Ok(Some(Reply::Stat(node.stat())))
             }
             Request::GetData { path, .. } => {
-                let node = self.readable(path)?;
+                let node = self.readable(OpCode::GetData, path)?;
                 let data = self.view.data(path, &node)?;
                 Ok(Some(Reply::Data(data, node.stat())))
             }
             Request::GetChildren { path, .. } | Request::GetChildren2 { path, .. } => {
-                let node = self.readable(path)?;
+                let node = self.readable(OpCode::GetChildren, path)?;
                 let names = Vec::with_capacity(TURN_ROWS.min(node.children as usize));
                 let listing = match node.children {
                     0 => Listing::nothing(),
@@ -303,13 +304,13 @@ impl Read {
             }
             Request::GetAcl { path } => {
                 let node = self.view.node(path)?.ok_or(ErrorCode::NoNode)?;
-                self.may(&node, Perms::READ | Perms::ADMIN)?;
+                self.may(OpCode::GetAcl, path, &node, Perms::READ | Perms::ADMIN)?;
                 let skip_acl = self.view.settings.skip_acl;
                 let acl = access::masked(&node.acl, &self.asked.identities, skip_acl);
                 Ok(Some(Reply::Acl(acl, node.stat())))
             }
             Request::GetAllChildrenNumber { path } => {
-                self.readable(path)?;
+                self.readable(OpCode::GetAllChildrenNumber, path)?;
                 if path == "/" {
                     let count = self.view.counts.nodes.saturating_sub(1);
                     return Ok(Some(Reply::Count(i32::try_from(count).unwrap_or(i32::MAX))));
@@ -339,17 +340,24 @@ impl Read {
         }
     }
 
-    fn may(&self, node: &Znode, perms: i32) -> Result<(), ErrorCode> {
-        let skip = self.view.settings.skip_acl;
-        if skip || access::allowed(&node.acl, perms, &self.asked.identities) {
-            return Ok(());
+    fn may(
+        &self,
+        operation: OpCode,
+        path: &str,
+        node: &Znode,
+        permission: i32,
+    ) -> Result<(), Stop> {
+        let (operation, entry, identities) = (operation as u16, None, &self.asked.identities[..]);
+        let check = Check { operation, path, consulted: path, permission, entry, identities };
+        match self.view.may(&node.acl, &check, self.asked.session)? {
+            true => Ok(()),
+            false => Err(ErrorCode::NoAuth.into()),
         }
-        Err(ErrorCode::NoAuth)
     }
 
-    fn readable(&self, path: &str) -> Result<Arc<Znode>, Stop> {
+    fn readable(&self, operation: OpCode, path: &str) -> Result<Arc<Znode>, Stop> {
         let node = self.view.node(path)?.ok_or(ErrorCode::NoNode)?;
-        self.may(&node, Perms::READ)?;
+        self.may(operation, path, &node, Perms::READ)?;
         Ok(node)
     }
 
@@ -370,12 +378,14 @@ impl Read {
                     return Ok(None);
                 }
                 ReadOp::GetData(path) => self
-                    .readable(path)
+                    .readable(OpCode::GetData, path)
                     .and_then(|node| Ok(ReadResult::Data(view.data(path, &node)?, node.stat()))),
                 ReadOp::GetChildren(path) => {
                     let begun = match listing.take() {
                         Some(begun) => Ok(begun),
-                        None => self.readable(path).map(|_| (Listing::children(path), Vec::new())),
+                        None => self
+                            .readable(OpCode::GetChildren, path)
+                            .map(|_| (Listing::children(path), Vec::new())),
                     };
                     match begun {
                         Err(stop) => Err(stop),

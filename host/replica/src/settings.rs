@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use state::plugins::{PluginLimit, check_grants};
 use state::{SettingChange, Settings};
 use thiserror::Error;
 
-/// The names of all settings.
-pub const NAMES: [&str; 5] =
+/// The names of the settings that are not about plugins.
+const NAMES: [&str; 5] =
     ["apply-version", "enforce-quota", "skip-acl", "super-digest", "ttl-nodes"];
+/// What bindings may match and read: patterns, with commas between them.
+const GRANTS: &str = "plugin-grants";
+
+/// The names of all settings.
+fn names() -> impl Iterator<Item = &'static str> {
+    let limits = PluginLimit::ALL.into_iter().map(|limit| limit.describe().0);
+    NAMES.into_iter().chain(limits).chain([GRANTS])
+}
 
 /// How a setting without a value is written.
 const NONE: &str = "none";
@@ -18,13 +27,16 @@ const NEAR_ENOUGH: f64 = 0.75;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingError {
     /// There is none of this name.
-    #[error("unknown setting {name:?}{}; the settings are {}", meant(.nearest), NAMES.join(", "))]
+    #[error("unknown setting {name:?}{}; the settings are {}", meant(.nearest), names().collect::<Vec<_>>().join(", "))]
     Unknown {
         /// What was asked for.
         name: String,
         /// What was probably meant.
         nearest: Option<&'static str>,
     },
+    /// It is about plugins, and the value is not one that it takes.
+    #[error("{0}")]
+    Plugins(String),
     /// The value is not one that it takes.
     #[error("{name}: expected {expected}, got {got}")]
     Value {
@@ -43,11 +55,19 @@ fn meant(nearest: &Option<&str>) -> String {
 
 /// All settings and their values. A digest is shown by its user and its first characters.
 pub fn shown(settings: &Settings) -> BTreeMap<String, String> {
-    let Settings { ttl_nodes, enforce_quota, skip_acl, super_digest, apply_version } = settings;
+    let Settings { ttl_nodes, enforce_quota, skip_acl, super_digest, apply_version, plugins } =
+        settings;
     let digest = super_digest.as_ref().map_or_else(|| NONE.to_owned(), |digest| masked(digest));
     let [quota, skip, ttl] = [enforce_quota, skip_acl, ttl_nodes].map(|on| on.to_string());
     let values = [apply_version.to_string(), quota, skip, digest, ttl];
-    NAMES.into_iter().map(str::to_owned).zip(values).collect()
+    let limits = PluginLimit::ALL.into_iter();
+    let limits = limits.map(|limit| (limit.describe().0, plugins.limit(limit).to_string()));
+    let grants = match plugins.grants() {
+        [] => NONE.to_owned(),
+        grants => grants.join(","),
+    };
+    let all = NAMES.into_iter().zip(values).chain(limits).chain([(GRANTS, grants)]);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The names of the settings in which two differ, of those that a configuration may give.
@@ -105,9 +125,24 @@ pub fn parse(name: &str, value: &str) -> Result<SettingChange, SettingError> {
             }
             SettingChange::SuperDigest(Some(value.to_owned()))
         }
+        GRANTS if value == NONE => SettingChange::PluginGrants(Vec::new()),
+        GRANTS => {
+            let grants: Vec<String> = value.split(',').map(|grant| grant.trim().to_owned()).collect();
+            check_grants(&grants).map_err(SettingError::Plugins)?;
+            SettingChange::PluginGrants(grants)
+        }
+        _ if let Some(limit) = PluginLimit::named(name) => {
+            let number = value.parse().map_err(|_| SettingError::Value {
+                name: name.to_owned(),
+                expected: "a number",
+                got: format!("{value:?}"),
+            })?;
+            limit.check(number).map_err(SettingError::Plugins)?;
+            SettingChange::PluginLimit(limit, number)
+        }
         _ => {
             let given = name.to_lowercase().replace('_', "-");
-            let near = NAMES.into_iter().map(|known| (strsim::jaro_winkler(&given, known), known));
+            let near = names().map(|known| (strsim::jaro_winkler(&given, known), known));
             let best = near.max_by(|a, b| a.0.total_cmp(&b.0));
             let nearest = best.filter(|(score, _)| *score > NEAR_ENOUGH).map(|(_, name)| name);
             return Err(SettingError::Unknown { name: name.to_owned(), nearest });
@@ -142,11 +177,30 @@ mod tests {
             settings.change(&parse(name, value).expect("it is right"));
         }
         let shown = shown(&settings);
-        let values: Vec<_> = shown.values().map(String::as_str).collect();
-        assert_eq!(values, ["1", "false", "true", "super:D/In...", "false"]);
+        let values: Vec<_> = NAMES.iter().map(|name| shown[*name].as_str()).collect();
+        assert_eq!(values, ["2", "false", "true", "super:D/In...", "false"]);
         assert_eq!(different(&before, &settings), ["skip-acl", "super-digest", "ttl-nodes"]);
         settings.change(&parse("super-digest", "none").expect("it is right"));
         assert_eq!(settings.super_digest, None);
+    }
+
+    #[test]
+    fn what_plugins_may_take_is_set_and_shown() {
+        let mut settings = Settings::default();
+        assert_eq!(shown(&settings)["plugin-reads"], "64");
+        assert_eq!(shown(&settings)["plugin-grants"], "none");
+        for (name, value) in [("plugin-reads", "7"), ("plugin-grants", "/a/**, /b")] {
+            settings.change(&parse(name, value).expect("it is right"));
+        }
+        assert_eq!(shown(&settings)["plugin-reads"], "7");
+        assert_eq!(shown(&settings)["plugin-grants"], "/a/**,/b");
+        settings.change(&parse("plugin-grants", "none").expect("it is right"));
+        assert_eq!(shown(&settings)["plugin-grants"], "none");
+        for (name, value) in
+            [("plugin-reads", "many"), ("plugin-guard-fuel", "99999999"), ("plugin-grants", "a")]
+        {
+            parse(name, value).expect_err("it is wrong");
+        }
     }
 
     #[test]

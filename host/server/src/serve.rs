@@ -241,6 +241,7 @@ fn seed(config: &Config) -> Settings {
         skip_acl: config.auth.skip_acl,
         super_digest: config.auth.super_digest.clone(),
         apply_version: state::APPLY_VERSION,
+        plugins: state::plugins::PluginSettings::default(),
     }
 }
 

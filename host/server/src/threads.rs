@@ -362,6 +362,9 @@ fn run_machine(
         let open = todo.take(&mut works, wait);
         // Then it costs nobody anything, and a start has nothing to replay.
         let has_time = works.is_empty() && machine.is_written();
+        if works.is_empty() && machine.is_held_up() {
+            works.push(Work::default());
+        }
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {

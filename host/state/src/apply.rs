@@ -39,7 +39,7 @@ use crate::known::Known;
 use crate::members::Members;
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
-use crate::plugins::{Counters, Decisions, Ran, Registry, check_grants, needs, znodes};
+use crate::plugins::{Counters, Decisions, Ran, Registry, Shadowed, check_grants, needs, znodes};
 use crate::quota::{self, QuotaPaths};
 use crate::recent::Rows;
 use crate::snapshot::{Source, Staged};
@@ -73,6 +73,9 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// Whether a leader had nothing else to say.
     pub is_idle: bool,
+    /// What guards in the shadow are to be asked about, off this thread, over the view before the entry
+    /// ([`View::shadow`]).
+    pub shadowed: Vec<Shadowed>,
 }
 
 /// The replicated state, and the only one who may change it.
@@ -425,7 +428,8 @@ impl State {
         meta.zxid = zxid;
         meta.time_ms = time_ms;
         meta.digest = finished.digest;
-        let Ran { registry, counters, outcomes: called, decisions } = finished.plugins;
+        let Ran { registry, counters, gone, outcomes: called, decisions, shadowed } =
+            finished.plugins;
         meta.history = history(meta.history, entry, meta.digest, called);
         meta.bindings = registry.rows().count() as u32;
         meta.settings = finished.settings;
@@ -437,14 +441,14 @@ impl State {
         }
         self.meta = meta;
         self.gathering.bytes += entry.len();
-        self.advance_view(finished.nodes, finished.rows, (registry, counters));
+        self.advance_view(finished.nodes, finished.rows, (registry, counters, gone));
         self.view.decisions.remember(decisions);
         if self.gathering.bytes > self.gather_bytes_max
             || self.gathering.pinned_bytes > PINNED_BYTES_MAX
         {
             self.begin_flush()?;
         }
-        Ok(Applied { outcomes, is_idle })
+        Ok(Applied { outcomes, is_idle, shadowed })
     }
 
     /// Whether a command is the next one of its server's boot.
@@ -553,7 +557,7 @@ impl State {
         &mut self,
         nodes: Vec<Changed>,
         rows: Vec<Write>,
-        (registry, counted): (Arc<Registry>, BTreeMap<u32, Counters>),
+        (registry, counted, gone): (Arc<Registry>, BTreeMap<u32, Counters>, Vec<u32>),
     ) {
         let View { cache, known, acls, .. } = &*self.view;
         let (cache, known, acls) = (Arc::clone(cache), Arc::clone(known), Arc::clone(acls));
@@ -566,8 +570,10 @@ impl State {
         let (base, base_index) = (Arc::clone(&self.base), self.base_index);
         let rows = Rows { index, base, base_index, recent };
         let mut counters = Arc::clone(&self.view.counters);
-        if !counted.is_empty() {
-            Arc::make_mut(&mut counters).extend(counted);
+        if !counted.is_empty() || !gone.is_empty() {
+            let counters = Arc::make_mut(&mut counters);
+            counters.extend(counted);
+            counters.retain(|id, _| !gone.contains(id));
         }
         let (decisions, hooks) = (Arc::clone(&self.view.decisions), Arc::clone(&self.hooks));
         let plugins = PluginParts { registry, counters, decisions, hooks };

@@ -73,6 +73,8 @@ pub enum PluginDone {
     Staged(Option<u64>),
     /// This generation is called.
     Active(u64),
+    /// A step was done; whether there are more.
+    Stepped(bool),
     /// There is nothing more to say.
     Done,
 }

@@ -37,7 +37,7 @@ pub mod fault;
 pub mod mutants;
 
 pub use apply::{Applied, State};
-pub use change::{Answer, Change, Outcome};
+pub use change::{Answer, Change, Outcome, PluginDone};
 pub use command::{APPLY_VERSION, Batch, Command, Group, Op, Reconfig, SettingChange, Settings};
 pub use fault::Fault;
 pub use flush::Flush;

@@ -11,6 +11,7 @@ mod limits;
 mod matcher;
 mod pattern;
 pub(crate) mod points;
+mod reading;
 pub(crate) mod registry;
 mod row;
 mod running;
@@ -22,6 +23,7 @@ pub use self::binding::{Binding, Instance, Mode, OnFault, OpKind, Point};
 pub use self::decisions::{Decision, Decisions, Effect, Said};
 pub use self::limits::{CallLimits, PluginLimit, PluginSettings, check_grants};
 pub use self::pattern::Pattern;
+pub use self::reading::Shadowed;
 pub use self::registry::{Module, Registry};
 pub use self::row::{Build, Counters, Plugin, Row, Staged};
 

@@ -5,21 +5,27 @@
 //! incremental digest is the recomputed one, and the counters are what a recount gives. The streams
 //! are seeded, so that a failure repeats; its seed and index are in the panic's message.
 
+mod native;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use proto::{MultiResult, Reply};
 use state::apply::BIRTH;
-use state::command::CreateKind;
+use state::command::{CreateKind, PluginCommand};
 use state::keys::DATA_INLINE_BYTES_MAX;
+use state::plugins::{Binding, Build, Mode, ModuleHash, OnFault, PluginLimit};
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
-    APPLY_VERSION, Answer, Batch, Command, FjallStore, Group, MemoryStore, NoHooks, Op,
+    APPLY_VERSION, Answer, Batch, Change, Command, Fault, FjallStore, Group, Hooks, MemoryStore, NoHooks, Op,
     SettingChange, State, StoreOptions, View, Znode,
 };
+
+use native::Native;
 
 const SEEDS: u64 = 6;
 const ENTRIES: u64 = 200;
@@ -54,6 +60,8 @@ impl Rng {
 
 /// Makes entries that mostly mean something, because it looks at the state they will meet.
 struct Generator {
+    /// Whether there are plugins.
+    plugins: bool,
     rng: Rng,
     time_ms: i64,
     /// For each server: its boot and the last number taken from it.
@@ -68,7 +76,126 @@ fn acl_row(perms: i32, scheme: &str, id: &str) -> AclRow {
 
 impl Generator {
     fn new(seed: u64) -> Self {
-        Self { rng: Rng(seed), time_ms: 1_700_000_000_000, taken: BTreeMap::new() }
+        let (plugins, rng) = (false, Rng(seed));
+        Self { plugins, rng, time_ms: 1_700_000_000_000, taken: BTreeMap::new() }
+    }
+
+    /// The same, with plugins that are installed, changed and removed all the time.
+    fn with_plugins(seed: u64) -> Self {
+        Self { plugins: true, ..Self::new(seed) }
+    }
+
+    fn binding(&mut self) -> Binding {
+        let modules = ["quota", "quota", "deny", "faulty", "faulty", "greedy", "host", "token"];
+        let module = self.rng.pick(&modules);
+        // Each module under names of its own, so that upgrades are of one kind.
+        let name = format!("{module}{}", self.rng.below(2));
+        let matches: &[&str] = match (module, self.rng.below(3)) {
+            ("quota", _) => &["/tenants/**"],
+            ("deny", _) => &["/tenants/a/*/b"],
+            (_, 0) => &["/tenants/*/*", "/a/**"],
+            (_, 1) => &["/tenants/**"],
+            _ => &["/a/*", "/b", "/tenants/*/bad-guard"],
+        };
+        Binding {
+            name,
+            module: module.to_owned(),
+            mode: self.rng.pick(&[Mode::Enforce, Mode::Enforce, Mode::Warn, Mode::Shadow]),
+            priority: self.rng.below(3) as i32,
+            matches: matches.iter().map(|text| (*text).to_owned()).collect(),
+            ops: Vec::new(),
+            reads: Vec::new(),
+            schemes: if module == "token" { vec!["tenant".to_owned()] } else { Vec::new() },
+            points: Vec::new(),
+            on_fault: self.rng.pick(&[OnFault::Deny, OnFault::Allow]),
+            override_acl: self.rng.one_in(2),
+            instance: None,
+            settings: format!("{{\"most\":{}}}", 1 + self.rng.below(9)),
+        }
+    }
+
+    /// What brings a plugin further, if there is anything.
+    fn next_step(&mut self, view: &View) -> Option<PluginCommand> {
+        let staged = view.plugins.rows().find_map(|(name, row)| Some((name, row.staged.as_ref()?)));
+        if let Some((name, staged)) = staged {
+            let (name, generation) = (name.to_owned(), staged.plugin.generation);
+            return Some(match staged.reports.get(&0) {
+                Some(Ok(exports)) if staged.plugin.binding.check_exports(exports).is_ok() => {
+                    PluginCommand::Activate { name, generation, wait_all: true }
+                }
+                Some(_) => return None,
+                None => {
+                    let result = Ok(native::exports(&staged.plugin.binding.module));
+                    PluginCommand::Report { server: 0, name, generation, result }
+                }
+            });
+        }
+        if view.plugins.has_steps() {
+            return Some(PluginCommand::Step);
+        }
+        let binding = self.binding();
+        let part = Bytes::from(binding.module.clone());
+        let module = ModuleHash::of(&part);
+        let bytes = part.len() as u64;
+        Some(match view.plugins.modules().get(&module).is_some_and(|module| module.is_whole()) {
+            true => PluginCommand::Stage { binding, module, after: None, if_unseen: false },
+            false => PluginCommand::Upload { module, bytes, offset: 0, part },
+        })
+    }
+
+    /// A step in the life of a plugin that mostly means something.
+    fn plugin(&mut self, view: &View) -> PluginCommand {
+        if !self.rng.one_in(3)
+            && let Some(step) = self.next_step(view)
+        {
+            return step;
+        }
+        let rows: Vec<_> = view.plugins.rows().collect();
+        let name = match rows.is_empty() {
+            true => "none".to_owned(),
+            false => rows[self.rng.below(rows.len() as u64) as usize].0.to_owned(),
+        };
+        let row = view.plugins.row(&name);
+        let staged = row.and_then(|row| row.staged.as_ref());
+        let module = self.rng.pick(&native::MODULES);
+        match self.rng.below(20) {
+            0..=2 => {
+                let whole = Bytes::from(module);
+                let (hash, bytes) = (ModuleHash::of(&whole), whole.len() as u64);
+                let received = view.plugins.modules().get(&hash).map_or(0, |m| m.received);
+                let offset = received.min(bytes - 1);
+                let to = if self.rng.one_in(2) { bytes } else { offset + 1 };
+                let part = whole.slice(offset as usize..to as usize);
+                PluginCommand::Upload { module: hash, bytes, offset, part }
+            }
+            3..=5 => {
+                let binding = self.binding();
+                let module = ModuleHash::of(binding.module.as_bytes());
+                let if_unseen = self.rng.one_in(4);
+                PluginCommand::Stage { binding, module, after: None, if_unseen }
+            }
+            6..=8 => {
+                let (generation, result) = match staged {
+                    Some(staged) => {
+                        let module = &staged.plugin.binding.module;
+                        (staged.plugin.generation, Ok(native::exports(module)))
+                    }
+                    None => (1, Err("no".to_owned())),
+                };
+                PluginCommand::Report { server: 0, name, generation, result }
+            }
+            9..=11 => {
+                let generation = staged.map_or(1, |staged| staged.plugin.generation);
+                PluginCommand::Activate { name, generation, wait_all: self.rng.one_in(2) }
+            }
+            12 => {
+                let mode = [Mode::Off, Mode::Shadow, Mode::Warn, Mode::Enforce, Mode::Enforce];
+                PluginCommand::SetMode { name, mode: self.rng.pick(&mode) }
+            }
+            13 => PluginCommand::Rollback { name },
+            14 if self.rng.one_in(3) => PluginCommand::Remove { name, generation: None },
+            _ => PluginCommand::Step,
+        }
     }
 
     fn path(&mut self) -> String {
@@ -80,6 +207,15 @@ impl Generator {
         if self.rng.one_in(10) {
             let name = self.rng.pick(&["zookeeper_limits", "zookeeper_stats"]);
             return format!("/zookeeper/quota/a/{name}");
+        }
+        if self.plugins && self.rng.one_in(2) {
+            let depth = self.rng.below(3);
+            let mut path = format!("/tenants/{}", self.rng.pick(&["a", "b"]));
+            for _ in 0..depth {
+                let names = ["a", "b", "bad-guard", "bad-observer", "near", "reads", "scans"];
+                path = format!("{path}/{}", self.rng.pick(&names));
+            }
+            return if self.rng.one_in(20) { "/tenants".to_owned() } else { path };
         }
         let depth = 1 + self.rng.below(3);
         (0..depth).map(|_| format!("/{}", self.rng.pick(&["a", "b", "c", "é"]))).collect()
@@ -107,12 +243,21 @@ impl Generator {
             2 => vec![],
             3 => vec![acl_row(self.rng.below(32) as i32, "ip", "10.0.0.0/8")],
             4 => vec![acl_row(31, "nobody", "knows")],
+            5 if self.plugins => vec![acl_row(31, "tenant", "x")],
             _ => vec![acl_row(31, "world", "anyone")],
         }
     }
 
     fn op(&mut self, view: &View, in_multi: bool) -> Op {
-        let path = self.path();
+        let mut path = self.path();
+        // Rather its parent, where that is missing.
+        while self.plugins
+            && let Some((parent, _)) = path.rsplit_once('/').filter(|(parent, _)| parent.len() > 1)
+            && view.node(parent).expect("the store works").is_none()
+            && !self.rng.one_in(20)
+        {
+            path.truncate(parent.len());
+        }
         let version = match self.rng.below(4) {
             0 => self.rng.below(3) as i32,
             1 => view.node(&path).expect("the store works").map_or(0, |node| node.version),
@@ -154,12 +299,24 @@ impl Generator {
         };
         let password = [session as u8 + u8::from(self.rng.one_in(6)); 16];
         let timeout_ms = 1000 * (1 + self.rng.below(9) as i32);
+        if self.plugins && self.rng.one_in(3) {
+            return Command::Plugin(self.plugin(view));
+        }
         match self.rng.below(40) {
             0..=5 => Command::OpenSession { session, password, timeout_ms },
             6..=7 => Command::AttachSession { session, password, timeout_ms },
             8 => Command::CloseSession { session, generation: Some(generation) },
             9 => Command::CloseSession { session, generation: None },
             10 => Command::ContinueClose { session },
+            11 if self.plugins && self.rng.one_in(2) => {
+                let limits = [
+                    (PluginLimit::BreakerFaults, 2 + self.rng.below(10)),
+                    (PluginLimit::TransactionFuel, 2000 + self.rng.below(2) * 8_000_000),
+                    (PluginLimit::Reads, self.rng.below(3)),
+                ];
+                let (limit, value) = self.rng.pick(&limits);
+                Command::ChangeSettings(vec![SettingChange::PluginLimit(limit, value)])
+            }
             11 => Command::ChangeSettings(vec![
                 SettingChange::TtlNodes(!self.rng.one_in(4)),
                 SettingChange::EnforceQuota(!self.rng.one_in(3)),
@@ -174,7 +331,7 @@ impl Generator {
                 session,
                 generation,
                 is_local: self.rng.one_in(6),
-                identities: self.rng.below(3) as u32,
+                identities: self.rng.below(if self.plugins { 4 } else { 3 }) as u32,
                 op: self.op(view, false),
             },
         }
@@ -192,7 +349,9 @@ impl Generator {
                 ("digest".to_owned(), "u:hash".to_owned()),
             ],
             vec![("super".to_owned(), String::new())],
+            vec![("tenant".to_owned(), "x".to_owned())],
         ];
+        let identities = if self.plugins { identities } else { identities[..3].to_vec() };
         let mut skipped = Vec::new();
         for _ in 0..1 + self.rng.below(6) {
             let server = 1 + self.rng.below(2) as u32;
@@ -275,17 +434,46 @@ fn check_counts(view: &View, tree: &Dump, at: &str) {
     assert_eq!(indexed, ephemerals.len(), "indexed ephemerals {at}");
 }
 
-fn on_disk(dir: &Path, seed: u64) -> State {
+fn on_disk(dir: &Path, seed: u64, hooks: Box<dyn Hooks>) -> State {
     let store = FjallStore::open(dir, &StoreOptions { cache_bytes: 1 << 20 }).expect("it opens");
-    let state = State::open(Box::new(store), Box::new(NoHooks), TINY_CACHES[seed as usize % 2]);
+    let state = State::open(Box::new(store), hooks, TINY_CACHES[seed as usize % 2]);
     state.expect("it opens").with_gather_bytes(GATHERINGS[seed as usize % 3])
 }
 
 /// How much is gathered before it is written: nothing, a few entries, all there is.
 const GATHERINGS: [usize; 3] = [0, 2000, 1 << 20];
 
-fn in_memory(store: MemoryStore) -> State {
-    State::open(Box::new(store), Box::new(NoHooks), LARGE_CACHE).expect("it opens")
+fn in_memory(store: MemoryStore, hooks: Box<dyn Hooks>) -> State {
+    State::open(Box::new(store), hooks, LARGE_CACHE).expect("it opens")
+}
+
+/// What a quota that is built has counted is what there is.
+fn check_quotas(view: &View, tree: &Dump, at: &str) -> u64 {
+    let mut checked = 0;
+    for (name, row) in view.plugins.rows() {
+        if !name.starts_with("quota") || !row.is_evaluated() || row.build != Build::Done {
+            continue;
+        }
+        let mut counted: BTreeMap<String, i64> = BTreeMap::new();
+        for (path, _, data) in tree {
+            let Some(rest) = path.strip_prefix("/tenants/") else { continue };
+            let tenant = rest.split('/').next().expect("there is a first");
+            *counted.entry(format!("n/{tenant}")).or_default() += 1;
+            let bytes = data.as_ref().map_or(0, Bytes::len) as i64;
+            *counted.entry(format!("b/{tenant}")).or_default() += bytes;
+        }
+        counted.retain(|_, count| *count != 0);
+        let kept = view.kept(name, b"", 100).expect("the store works").into_iter();
+        let number = |value: Bytes| i64::from_le_bytes(value[..].try_into().expect("a number"));
+        let kept: BTreeMap<String, i64> = kept
+            .map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), number(value)))
+            .collect();
+        assert_eq!(kept, counted, "{name} {at}");
+        let held: usize = kept.keys().map(|key| key.len() + 8).sum();
+        assert_eq!(view.counters[&row.id].store_bytes, held as u64, "{name} {at}");
+        checked += 1;
+    }
+    checked
 }
 
 fn failed(answer: &Answer) -> bool {
@@ -309,16 +497,27 @@ struct Seen {
     reopened: u64,
     old_views: u64,
     flushes: u64,
+    /// Calls of plugins; quotas that were counted; waits because of this server; faults, quarantines.
+    calls: u64,
+    quotas: u64,
+    waits: u64,
+    faults: u64,
+    quarantines: u64,
 }
 
 #[allow(clippy::disallowed_methods, reason = "what is gathered is written by another thread")]
-fn run(seed: u64, seen: &mut Seen) {
+fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let mut handle = MemoryStore::default();
-    let mut memory = in_memory(handle.clone());
-    let mut disk = on_disk(dir.path(), seed);
+    // Each has its own, so that one may fail where the other does not.
+    let plugins = generator.plugins;
+    let (of_memory, of_disk) = (Native::default(), Native::default());
+    let hooks = move |native: &Native| -> Box<dyn Hooks> {
+        if plugins { Box::new(native.clone()) } else { Box::new(NoHooks) }
+    };
+    let mut memory = in_memory(handle.clone(), hooks(&of_memory));
+    let mut disk = on_disk(dir.path(), seed, hooks(&of_disk));
     let mut rng = Rng(seed ^ 0x5eed);
-    let mut generator = Generator::new(seed);
     // Every entry, with the digests that followed from it.
     let mut log: Vec<(Vec<u8>, u128, u128)> = Vec::new();
     let mut old: Option<(Arc<View>, Arc<View>, Dump)> = None;
@@ -332,7 +531,26 @@ fn run(seed: u64, seen: &mut Seen) {
         let (entry, skipped) =
             if rng.one_in(20) { (Vec::new(), Vec::new()) } else { generator.entry(&before) };
         let applied = memory.apply(index, term, &entry).expect("it applies");
-        assert_eq!(disk.apply(index, term, &entry).expect("it applies"), applied, "{at}");
+        if plugins && rng.one_in(3) {
+            // This server fails, and applies nothing; then it goes on.
+            of_disk.fails.store(true, Ordering::Relaxed);
+            of_disk.is_cold.store(rng.one_in(3), Ordering::Relaxed);
+            let meta = disk.meta().clone();
+            match disk.apply(index, term, &entry) {
+                Err(Fault::Waiting(_)) => {
+                    assert_eq!(disk.meta(), &meta, "{at}");
+                    of_disk.fails.store(false, Ordering::Relaxed);
+                    of_disk.is_cold.store(false, Ordering::Relaxed);
+                    seen.waits += 1;
+                    assert_eq!(disk.apply(index, term, &entry).expect("it applies"), applied, "{at}");
+                }
+                other => assert_eq!(other.expect("it applies"), applied, "{at}"),
+            }
+            of_disk.fails.store(false, Ordering::Relaxed);
+            of_disk.is_cold.store(false, Ordering::Relaxed);
+        } else {
+            assert_eq!(disk.apply(index, term, &entry).expect("it applies"), applied, "{at}");
+        }
         assert_eq!(disk.meta(), memory.meta(), "{at}");
         assert_eq!(memory.recomputed_digest().expect("it reads"), memory.meta().digest, "{at}");
 
@@ -340,7 +558,12 @@ fn run(seed: u64, seen: &mut Seen) {
         assert_eq!(applied.outcomes.len(), skipped.len(), "{at}");
         for (outcome, skipped) in applied.outcomes.iter().zip(skipped) {
             assert_eq!(outcome.answer == Answer::Skipped, skipped, "{at}: {outcome:?}");
-            assert!(!failed(&outcome.answer) || outcome.changes.is_empty(), "{at}: {outcome:?}");
+            // A fault of a plugin is shown, whatever becomes of what it was asked about.
+            let is_shown = |change: &Change| {
+                matches!(change, Change::DataSet { path, .. } if path.starts_with("/zookeeper/plugins"))
+            };
+            let kept = outcome.changes.iter().filter(|change| !is_shown(change)).count();
+            assert!(!failed(&outcome.answer) || kept == 0, "{at}: {outcome:?}");
             assert!(outcome.zxid >= zxid, "{at}: {outcome:?}");
             zxid = outcome.zxid;
             seen.done += u64::from(!failed(&outcome.answer));
@@ -361,6 +584,8 @@ fn run(seed: u64, seen: &mut Seen) {
         let tree = dump(&memory.view());
         check_counts(&memory.view(), &tree, &at);
         assert_eq!(dump(&disk.view()), tree, "{at}");
+        seen.quotas += check_quotas(&memory.view(), &tree, &at);
+        assert_eq!(disk.view().counters, memory.view().counters, "{at}");
         log.push((entry, memory.meta().digest, memory.meta().history));
 
         if let Some((of_memory, of_disk, tree)) = &old
@@ -382,7 +607,7 @@ fn run(seed: u64, seen: &mut Seen) {
             drop(before);
             old = None;
             handle = handle.crashed();
-            memory = in_memory(handle.clone());
+            memory = in_memory(handle.clone(), hooks(&of_memory));
             let lost = log.len() as u64 - (memory.meta().applied - BIRTH.0);
             for (i, (entry, digest, history)) in
                 log.iter().enumerate().skip(log.len() - lost as usize)
@@ -403,19 +628,23 @@ fn run(seed: u64, seen: &mut Seen) {
             disk.sync().expect("it syncs");
             writers.drain(..).for_each(|writer| writer.join().expect("it ends"));
             drop(disk);
-            disk = on_disk(dir.path(), seed);
+            disk = on_disk(dir.path(), seed, hooks(&of_disk));
             assert_eq!(disk.meta(), memory.meta(), "reopened {at}");
             assert_eq!(disk.recomputed_digest().expect("it reads"), disk.meta().digest, "{at}");
             seen.reopened += 1;
         }
     }
     assert_eq!(disk.recomputed_digest().expect("it reads"), disk.meta().digest, "seed {seed}");
+    let view = memory.view();
+    seen.calls += of_memory.calls.load(Ordering::Relaxed);
+    seen.faults += view.counters.values().map(|counters| counters.faults).sum::<u64>();
+    seen.quarantines += view.plugins.rows().filter(|(_, row)| row.quarantine.is_some()).count() as u64;
 }
 
 #[test]
 fn two_states_never_differ() {
     let mut seen = Seen::default();
-    (0..SEEDS).for_each(|seed| run(seed, &mut seen));
+    (0..SEEDS).for_each(|seed| run(seed, Generator::new(seed), &mut seen));
     // Streams in which everything fails would prove nothing.
     assert!(seen.done > 800, "{} commands had an effect", seen.done);
     assert!(seen.rejected > 300, "{} were rejected", seen.rejected);
@@ -426,6 +655,22 @@ fn two_states_never_differ() {
     assert!(seen.old_views > 20, "{} old views", seen.old_views);
 }
 
+#[test]
+fn two_states_with_plugins_never_differ() {
+    let mut seen = Seen::default();
+    (0..3 * SEEDS).for_each(|seed| run(seed, Generator::with_plugins(seed), &mut seen));
+    assert!(seen.done > 800 && seen.rejected > 300, "{} {}", seen.done, seen.rejected);
+    println!(
+        "calls {} quotas {} waits {} faults {} quarantines {}",
+        seen.calls, seen.quotas, seen.waits, seen.faults, seen.quarantines
+    );
+    assert!(seen.calls > 1000, "{} calls", seen.calls);
+    assert!(seen.quotas > 50, "{} quotas that were counted", seen.quotas);
+    assert!(seen.waits > 20, "{} waits", seen.waits);
+    assert!(seen.faults > 20 && seen.quarantines > 0, "{} {}", seen.faults, seen.quarantines);
+    assert!(seen.crashes > 5 && seen.reopened > 5, "{} {}", seen.crashes, seen.reopened);
+}
+
 /// Entries, each with the digests that follow it: what a release's program made of them. A release adds
 /// its own, by `RECORD_CORPUS=1`, and leaves the earlier ones as they are.
 fn corpus() -> PathBuf {
@@ -434,7 +679,7 @@ fn corpus() -> PathBuf {
 }
 
 fn record(path: &Path) {
-    let mut state = in_memory(MemoryStore::default());
+    let mut state = in_memory(MemoryStore::default(), Box::new(NoHooks));
     let mut generator = Generator::new(77);
     let mut out = Vec::new();
     for index in BIRTH.0 + 1..BIRTH.0 + 150 {
@@ -458,7 +703,7 @@ fn what_earlier_programs_wrote_is_applied_as_they_did() {
     let directory = std::fs::read_dir(path.parent().expect("it is in a directory"));
     for file in directory.expect("there is a corpus").map(|file| file.expect("it is listed").path())
     {
-        let (mut state, mut index) = (in_memory(MemoryStore::default()), BIRTH.0);
+        let (mut state, mut index) = (in_memory(MemoryStore::default(), Box::new(NoHooks)), BIRTH.0);
         let bytes = std::fs::read(&file).expect("it reads");
         let mut rest = &bytes[..];
         while let Some((length, after)) = rest.split_first_chunk::<4>() {

@@ -6,25 +6,37 @@
 //! [`Runner::run_command`]; all that write take `as=SESSION`, `generation=N`, `local=true`,
 //! `ids=SCHEME:ID,...`, and `server=N boot=N seq=N` where the origin's numbering is the point.
 
+mod native;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use proto::{ErrorCode, MultiResult, Reply, Stat};
 use state::apply::BIRTH;
 use state::command::CreateKind;
 use state::view::Listing;
+use state::change::PluginDone;
+use state::command::PluginCommand;
+use state::hooks::{Check, Credentials};
+use state::plugins::{Binding, Mode, ModuleHash, PluginLimit};
 use state::{
-    Answer, Batch, Change, Command, Group, MemoryStore, NoHooks, Op, Outcome, SettingChange, State,
+    Answer, Batch, Change, Command, Group, MemoryStore, Op, Outcome, SettingChange, State,
 };
+
+use native::Native;
 
 type Failure = Box<dyn Error>;
 
 struct Runner {
     handle: MemoryStore,
     state: State,
+    hooks: Native,
+    /// The servers that the leader reaches.
+    present: Vec<u32>,
     time_ms: i64,
     term: u64,
     sequence: u64,
@@ -159,6 +171,84 @@ fn op(words: &mut Words) -> Result<Option<Op>, Failure> {
     }))
 }
 
+fn list(words: &mut Words, key: &str) -> Result<Vec<String>, Failure> {
+    let text: String = words.key(key, String::new())?;
+    Ok(text.split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect())
+}
+
+/// What stands in a file as one word.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    Ok(serde_json::from_value(serde_json::Value::String(text.to_owned()))?)
+}
+
+fn ids(words: &mut Words) -> Result<Vec<(String, String)>, Failure> {
+    let ids: String = words.key("ids", "ip:127.0.0.1".to_owned())?;
+    let ids = ids.split(',').filter_map(|id| id.split_once(':'));
+    Ok(ids.map(|(scheme, id)| (scheme.to_owned(), id.to_owned())).collect())
+}
+
+/// `NAME module=MODULE match=.. ops=.. reads=.. schemes=.. points=.. mode=.. on-fault=.. priority=..
+/// settings=..`
+fn binding(words: &mut Words) -> Result<Binding, Failure> {
+    let words_of = |words: &mut Words, key| list(words, key);
+    Ok(Binding {
+        name: words.next()?,
+        module: words.key("module", String::new())?,
+        mode: word(&words.key("mode", "enforce".to_owned())?)?,
+        priority: words.key("priority", 0)?,
+        matches: list(words, "match")?,
+        ops: words_of(words, "ops")?.iter().map(|op| word(op)).collect::<Result<_, _>>()?,
+        reads: list(words, "reads")?,
+        schemes: list(words, "schemes")?,
+        points: words_of(words, "points")?.iter().map(|p| word(p)).collect::<Result<_, _>>()?,
+        on_fault: word(&words.key("on-fault", "deny".to_owned())?)?,
+        override_acl: words.key("override-acl", false)?,
+        instance: words.keys.remove("instance").map(|text| word(&text)).transpose()?,
+        settings: words.key("settings", "{}".to_owned())?,
+    })
+}
+
+/// The step in the life of a plugin that a command means, if it is one.
+fn plugin(words: &mut Words) -> Result<Option<PluginCommand>, Failure> {
+    Ok(Some(match words.name.as_str() {
+        "upload" => {
+            let module = words.next()?;
+            let (offset, until) = (words.key("from", 0usize)?, words.key("to", module.len())?);
+            let given = words.key("as-if", module.clone())?;
+            let part = Bytes::copy_from_slice(&module.as_bytes()[offset..until]);
+            let (module, bytes) = (ModuleHash::of(given.as_bytes()), module.len() as u64);
+            PluginCommand::Upload { module, bytes, offset: offset as u64, part }
+        }
+        "stage" => {
+            let after = words.keys.remove("after").map(|text| text.parse()).transpose()?;
+            let if_unseen = words.key("if-unseen", false)?;
+            let binding = binding(words)?;
+            let module = ModuleHash::of(binding.module.as_bytes());
+            PluginCommand::Stage { binding, module, after, if_unseen }
+        }
+        "report" => {
+            let (name, generation) = (words.next()?, words.number()?);
+            let result = match words.keys.remove("error") {
+                Some(why) => Err(why),
+                None => Ok(native::exports(&words.key("module", String::new())?)),
+            };
+            PluginCommand::Report { server: words.key("of", 0)?, name, generation, result }
+        }
+        "activate" => {
+            let (name, generation) = (words.next()?, words.number()?);
+            PluginCommand::Activate { name, generation, wait_all: words.key("all", false)? }
+        }
+        "mode" => {
+            let (name, mode): (String, Mode) = (words.next()?, word(&words.next()?)?);
+            PluginCommand::SetMode { name, mode }
+        }
+        "rollback" => PluginCommand::Rollback { name: words.next()? },
+        "remove" => PluginCommand::Remove { name: words.next()?, generation: None },
+        "step" => PluginCommand::Step,
+        _ => return Ok(None),
+    }))
+}
+
 fn zxid(zxid: i64) -> String {
     format!("{}.{}", zxid >> 32, zxid & 0xffff_ffff)
 }
@@ -231,6 +321,18 @@ fn show(outcome: &Outcome) -> String {
             format!("attached, {timeout_ms} ms, generation {generation}")
         }
         Answer::Settings { .. } => "Done".to_owned(),
+        Answer::Plugin(Ok(PluginDone::Received(bytes))) => format!("{bytes} bytes are here"),
+        Answer::Plugin(Ok(PluginDone::Staged(Some(generation)))) => {
+            format!("generation {generation} is staged")
+        }
+        Answer::Plugin(Ok(PluginDone::Staged(None))) => "seen before".to_owned(),
+        Answer::Plugin(Ok(PluginDone::Active(generation))) => {
+            format!("generation {generation} is active")
+        }
+        Answer::Plugin(Ok(PluginDone::Stepped(true))) => "there are more steps".to_owned(),
+        Answer::Plugin(Ok(PluginDone::Stepped(false))) => "the last step is done".to_owned(),
+        Answer::Plugin(Ok(PluginDone::Done)) => "done".to_owned(),
+        Answer::Plugin(Err(why)) | Answer::SettingsRefused(why) => why.clone(),
         other => format!("{other:?}"),
     };
     let mut out = format!("{} {answer}\n", zxid(outcome.zxid));
@@ -249,8 +351,10 @@ fn show(outcome: &Outcome) -> String {
 impl Runner {
     fn new() -> Self {
         let handle = MemoryStore::default();
-        let state = open(&handle);
-        let mut runner = Self { handle, state, time_ms: 1000, term: 1, sequence: 1 };
+        let (hooks, present) = (Native::default(), vec![0]);
+        let state = open(&handle, &hooks);
+        let (time_ms, term, sequence) = (1000, 1, 1);
+        let mut runner = Self { handle, state, hooks, present, time_ms, term, sequence };
         runner
             .apply((1, 1), Vec::new(), 1, vec![Command::Origin { replaces: 0 }])
             .expect("an origin can always start");
@@ -265,7 +369,8 @@ impl Runner {
         commands: Vec<Command>,
     ) -> Result<Vec<Outcome>, Failure> {
         let group = Group { origin, first, identities: vec![ids], commands };
-        let batch = Batch { time_ms: self.time_ms, groups: vec![group], ..Batch::default() };
+        let (time_ms, present) = (self.time_ms, self.present.clone());
+        let batch = Batch { time_ms, groups: vec![group], present, ..Batch::default() };
         let index = self.state.meta().applied + 1;
         let outcomes = self.state.apply(index, self.term, &batch.encode())?.outcomes;
         let (meta, recomputed) = (self.state.meta(), self.state.recomputed_digest()?);
@@ -283,11 +388,17 @@ impl Runner {
             self.sequence = own;
             own
         };
-        let ids: String = words.key("ids", "ip:127.0.0.1".to_owned())?;
-        let ids = ids.split(',').filter_map(|id| id.split_once(':'));
-        let ids = ids.map(|(scheme, id)| (scheme.to_owned(), id.to_owned())).collect();
+        let ids = ids(words)?;
         words.done()?;
-        let outcomes = self.apply(origin, ids, sequence, vec![command])?;
+        let outcomes = match self.apply(origin, ids, sequence, vec![command]) {
+            Ok(outcomes) => outcomes,
+            // Nothing was applied: the command is as if it had not come.
+            Err(fault) if fault.is::<state::Fault>() => {
+                self.sequence = own - 1;
+                return Ok(format!("waits: {fault}\n"));
+            }
+            Err(other) => return Err(other),
+        };
         Ok(outcomes.iter().map(show).collect())
     }
 
@@ -301,6 +412,12 @@ impl Runner {
             let is_local = words.key("local", false)?;
             let command = Command::Write { session, generation, is_local, identities: 0, op };
             return self.submit(words, command);
+        }
+        if let Some(command) = plugin(words)? {
+            return self.submit(words, Command::Plugin(command));
+        }
+        if let Some(out) = self.look_at_plugins(words)? {
+            return Ok(out);
         }
         let view = self.state.view();
         let command = match words.name.as_str() {
@@ -320,6 +437,15 @@ impl Runner {
             "continue" => Command::ContinueClose { session: words.number()? },
             "reap" => Command::Reap { path: words.next()? },
             "origin" => Command::Origin { replaces: words.key("replaces", 0)? },
+            "limit" => {
+                let name = words.next()?;
+                let limit = PluginLimit::named(&name).ok_or("no such limit")?;
+                Command::ChangeSettings(vec![SettingChange::PluginLimit(limit, words.number()?)])
+            }
+            "grants" => {
+                let grants = std::iter::from_fn(|| words.positional.pop_front()).collect();
+                Command::ChangeSettings(vec![SettingChange::PluginGrants(grants)])
+            }
             "settings" => Command::ChangeSettings(vec![
                 SettingChange::TtlNodes(words.key("ttl_nodes", true)?),
                 SettingChange::EnforceQuota(words.key("enforce_quota", false)?),
@@ -337,7 +463,7 @@ impl Runner {
                 self.state.sync()?;
                 let before = self.state.meta().clone();
                 self.handle = self.handle.crashed();
-                self.state = open(&self.handle);
+                self.state = open(&self.handle, &self.hooks);
                 assert_eq!(self.state.meta(), &before, "a restart changes nothing");
                 return Ok(String::new());
             }
@@ -372,6 +498,121 @@ impl Runner {
         self.submit(words, command)
     }
 
+    /// What shows or sets the plugins' surroundings, without an entry.
+    fn look_at_plugins(&mut self, words: &mut Words) -> Result<Option<String>, Failure> {
+        let view = self.state.view();
+        let mut out = String::new();
+        match words.name.as_str() {
+            // The whole way, for a script that is about something else.
+            "install" => {
+                let module = words.keys.get("module").cloned().ok_or("which module?")?;
+                let part = Bytes::from(module.clone());
+                let (module, bytes) = (ModuleHash::of(&part), part.len() as u64);
+                let upload = PluginCommand::Upload { module, bytes, offset: 0, part };
+                let binding = binding(words)?;
+                let name = binding.name.clone();
+                let exports = native::exports(&binding.module);
+                let stage = PluginCommand::Stage { binding, module, after: None, if_unseen: false };
+                self.do_plugin(upload)?;
+                self.do_plugin(stage)?;
+                let view = self.state.view();
+                let generation = view.plugins.row(&name).map_or(0, |row| row.generations);
+                let result = Ok(exports);
+                let (server, wait_all) = (0, false);
+                self.do_plugin(PluginCommand::Report {
+                    server,
+                    name: name.clone(),
+                    generation,
+                    result,
+                })?;
+                let activate = PluginCommand::Activate { name, generation, wait_all };
+                return self.do_plugin(activate).map(Some);
+            }
+            // Steps until there are no more.
+            "build" => {
+                let mut steps = 0;
+                while self.state.view().plugins.has_steps() {
+                    self.do_plugin(PluginCommand::Step)?;
+                    steps += 1;
+                    assert!(steps < 100, "there is no end of steps");
+                }
+                writeln!(out, "{steps} steps")?;
+            }
+            "store" => {
+                for (key, value) in view.kept(&words.next()?, b"", 100)? {
+                    let value = match <[u8; 8]>::try_from(&value[..]) {
+                        Ok(number) => i64::from_le_bytes(number).to_string(),
+                        Err(_) => value.escape_ascii().to_string(),
+                    };
+                    writeln!(out, "{}={value}", key.escape_ascii())?;
+                }
+            }
+            "decisions" => {
+                for of in view.decisions.last(words.key("most", 5)?, |_| true) {
+                    let (name, path) = (&of.name, &of.path);
+                    let (said, effect) = (of.said, of.effect);
+                    writeln!(out, "{name} {path} {said:?} {effect:?}: {}", of.reason)?;
+                }
+            }
+            "counters" => {
+                let row = view.plugins.row(&words.next()?).ok_or("there is no such binding")?;
+                let of = view.counters.get(&row.id).copied().unwrap_or_default();
+                let state::plugins::Counters { calls, denials, faults, store_bytes, .. } = of;
+                writeln!(out, "calls={calls} denials={denials} faults={faults} bytes={store_bytes}")?;
+            }
+            "modules" => {
+                for (_, module) in view.plugins.modules() {
+                    writeln!(out, "{} of {} bytes", module.received, module.bytes)?;
+                }
+            }
+            // `cold`, `warm`: whether modules are compiled here; `fails`: whether this server can run
+            // `host`.
+            "cold" => self.hooks.is_cold.store(true, Ordering::Relaxed),
+            "warm" => {
+                self.hooks.is_cold.store(false, Ordering::Relaxed);
+                self.hooks.fails.store(false, Ordering::Relaxed);
+            }
+            "fails" => self.hooks.fails.store(true, Ordering::Relaxed),
+            "present" => {
+                self.present.clear();
+                while !words.positional.is_empty() {
+                    self.present.push(words.number()?);
+                }
+            }
+            // Whether a read of a path passes.
+            "may" => {
+                let (path, ids) = (words.next()?, ids(words)?);
+                let ids: Vec<_> =
+                    ids.into_iter().map(|(scheme, id)| proto::Id::new(scheme, id)).collect();
+                let node = view.node(&path)?.ok_or("there is no such znode")?;
+                let check = Check {
+                    operation: 4,
+                    path: &path,
+                    consulted: &path,
+                    permission: proto::Perms::READ,
+                    entry: None,
+                    identities: &ids,
+                };
+                writeln!(out, "{}", if view.may(&node.acl, &check, 1)? { "yes" } else { "no" })?;
+            }
+            "authenticate" => {
+                let (scheme, bytes) = (words.next()?, words.next()?);
+                let (bytes, identities) = (bytes.as_bytes(), &[][..]);
+                let credentials = Credentials { scheme: &scheme, bytes, identities };
+                writeln!(out, "{:?}", view.authenticate(&credentials, 1)?)?;
+            }
+            _ => return Ok(None),
+        }
+        Ok(Some(out))
+    }
+
+    fn do_plugin(&mut self, command: PluginCommand) -> Result<String, Failure> {
+        self.sequence += 1;
+        let outcomes =
+            self.apply((1, 1), Vec::new(), self.sequence, vec![Command::Plugin(command)])?;
+        Ok(outcomes.iter().map(show).collect())
+    }
+
     /// `many PREFIX COUNT as=SESSION`: that many ephemerals in one entry.
     fn many(&mut self, words: &mut Words) -> Result<String, Failure> {
         let (prefix, count): (String, u64) = (words.next()?, words.number()?);
@@ -391,8 +632,9 @@ impl Runner {
     }
 }
 
-fn open(handle: &MemoryStore) -> State {
-    State::open(Box::new(handle.clone()), Box::new(NoHooks), 1 << 20).expect("memory does not fail")
+fn open(handle: &MemoryStore, hooks: &Native) -> State {
+    let (store, hooks) = (Box::new(handle.clone()), Box::new(hooks.clone()));
+    State::open(store, hooks, 1 << 20).expect("memory does not fail")
 }
 
 impl goldenscript::Runner for Runner {
@@ -451,4 +693,9 @@ fn acl() {
 #[test]
 fn ttl() {
     run_all("ttl");
+}
+
+#[test]
+fn hooks() {
+    run_all("hooks");
 }

@@ -1,5 +1,6 @@
 //! What this server wants done, and what it has done as the leader, on the way to the log.
 
+use state::command::PluginCommand;
 use state::{Command, View};
 
 use super::Node;
@@ -12,6 +13,7 @@ use crate::peer::PeerMessage;
 impl<D: Disk> Node<D> {
     /// It leads from now on.
     pub(super) fn take_over(&mut self) {
+        self.steps = false;
         if !self.mutants.no_full_timeouts {
             self.liveness.begin_again();
         }
@@ -75,11 +77,22 @@ impl<D: Disk> Node<D> {
         true
     }
 
-    /// Containers and TTL nodes that may go, up to `most`; the leader decides that they do.
+    /// Has the next step done of what plugins have to build or to delete, one after the other, if there
+    /// are any.
+    pub(super) fn go_on_with_steps(&mut self, more: bool) {
+        if more && self.decides() && !self.steps {
+            self.steps = true;
+            self.decide(Command::Plugin(PluginCommand::Step));
+        }
+    }
+
+    /// Containers and TTL nodes that may go, up to `most`; the leader decides that they do, and begins with
+    /// what plugins have to build or to delete.
     ///
     /// # Errors
     /// [`state::Fault`] if the store fails.
     pub fn reap(&mut self, view: &View, most: usize) -> Result<(), state::Fault> {
+        self.go_on_with_steps(view.plugins.has_steps());
         if self.decides() {
             view.due(self.clocks.time_ms(), most)?
                 .into_iter()

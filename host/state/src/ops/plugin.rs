@@ -77,7 +77,9 @@ pub(crate) fn plugin(
         PluginCommand::SetMode { name, mode } => set_mode(txn, &name, mode),
         PluginCommand::Rollback { name } => roll_back(txn, &name),
         PluginCommand::Remove { name, generation } => remove(txn, &name, generation),
-        PluginCommand::Step => step(txn).map(|()| PluginDone::Done).map_err(Refused::Fault),
+        PluginCommand::Step => step(txn)
+            .map(|()| PluginDone::Stepped(txn.plugins.registry.has_steps()))
+            .map_err(Refused::Fault),
     };
     match told {
         Ok(done) => Ok(Ok(done)),

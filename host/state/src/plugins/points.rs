@@ -19,7 +19,7 @@ use crate::hooks::{Changed, Check, Decision, OpNumber, Operation, Verdict};
 use crate::ops::Stop;
 use crate::txn::Txn;
 
-fn kind_of(operation: OpNumber) -> OpKind {
+pub(super) fn kind_of(operation: OpNumber) -> OpKind {
     match OpCode::from_i32(i32::from(operation)) {
         Some(
             OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl,
@@ -45,6 +45,9 @@ pub(crate) fn guard(txn: &mut Txn<'_>, operation: &Operation<'_>) -> Result<(), 
     let point = Point::Guard;
     let about = About { point, operation: operation.operation, path: operation.path };
     let is_super = is_super(operation.identities);
+    if !registry.shadows(operation.path, kind_of(operation.operation)).is_empty() {
+        txn.plugins.shadow(operation);
+    }
     for at in registry.guards(operation.path, kind_of(operation.operation)).iter() {
         let live = registry.live(at);
         if !txn.plugins.calls_still(&registry, live) {

@@ -15,15 +15,18 @@ use super::{Module, ModuleHash, PluginLimit};
 use super::binding::Point;
 use super::decisions::{Decision, Effect, Said};
 use super::env::{Ground, PluginEnv};
+use super::reading::Shadowed;
 use super::registry::{Live, Registry, counters_key, encode};
 use super::row::{Build, Counters, Plugin};
 use crate::fault::Fault;
-use crate::hooks::{Call, Env, EnvError, FaultKind, Hooks, OpNumber, Outcome, PluginFault, Scope};
+use crate::hooks::{Call, Env, EnvError, FaultKind, Hooks, OpNumber, Operation, Outcome, PluginFault, Scope};
 use crate::keys::{self, Keyspace};
 use crate::txn::Txn;
 use crate::view::View;
 use crate::znode::Znode;
 
+/// How many operations of an entry guards in the shadow are asked about, at most.
+const SHADOWED_MAX: usize = 1000;
 /// How many times in a row an observer's store may end with a fault before it is given up.
 const FAILED_BUILDS_MAX: u32 = 3;
 
@@ -32,10 +35,13 @@ pub(crate) struct Running<'a> {
     pub(crate) registry: Arc<Registry>,
     before: &'a BTreeMap<u32, Counters>,
     counters: BTreeMap<u32, Counters>,
+    /// The private stores that are gone, with their counters.
+    gone: Vec<u32>,
     /// What the calls so far came to.
     outcomes: Option<Box<Xxh3>>,
     calls: u64,
     pub(crate) decisions: Vec<Decision>,
+    shadowed: Vec<Shadowed>,
     /// The bindings whose state has changed, by name.
     changed: BTreeSet<String>,
     fuel_left: u64,
@@ -50,11 +56,13 @@ pub(crate) struct Running<'a> {
 /// What is left of it once the entry is over.
 pub(crate) struct Ran {
     pub(crate) registry: Arc<Registry>,
-    /// Those that changed.
+    /// Those that changed, and whose are gone.
     pub(crate) counters: BTreeMap<u32, Counters>,
+    pub(crate) gone: Vec<u32>,
     /// A digest of what the calls came to, if there were any.
     pub(crate) outcomes: Option<u128>,
     pub(crate) decisions: Vec<Decision>,
+    pub(crate) shadowed: Vec<Shadowed>,
 }
 
 /// What a call was about.
@@ -72,9 +80,11 @@ impl<'a> Running<'a> {
             registry: Arc::clone(&base.plugins),
             before: &base.counters,
             counters: BTreeMap::new(),
+            gone: Vec::new(),
             outcomes: None,
             calls: 0,
             decisions: Vec::new(),
+            shadowed: Vec::new(),
             changed: BTreeSet::new(),
             fuel_left: 0,
             scope: Scope::Apply { index, transaction: 0 },
@@ -99,15 +109,24 @@ impl<'a> Running<'a> {
         self.counters.entry(id).or_insert_with(|| before.get(&id).copied().unwrap_or_default())
     }
 
+    /// A private store that nobody has is empty: its counters go too.
+    pub(crate) fn store_is_gone(&mut self, id: u32) {
+        self.counters.remove(&id);
+        self.gone.push(id);
+        self.registry_mut().garbage_is_gone();
+    }
+
     /// The counters as of now.
     pub(crate) fn counters_of(&self, id: u32) -> Counters {
         let changed = self.counters.get(&id).or_else(|| self.before.get(&id));
         changed.copied().unwrap_or_default()
     }
 
-    /// Whose counters are others than before the entry.
-    pub(crate) fn counted(&self) -> impl Iterator<Item = u32> {
-        self.counters.keys().copied()
+    /// Keeps an operation for the guards in the shadow, unless there are very many.
+    pub(super) fn shadow(&mut self, operation: &Operation<'_>) {
+        if self.shadowed.len() < SHADOWED_MAX {
+            self.shadowed.push(Shadowed::of(operation, self.session));
+        }
     }
 
     /// The registry, to be changed; the binding's state is published with the command.
@@ -163,8 +182,10 @@ impl<'a> Running<'a> {
         Ran {
             registry: self.registry,
             counters: self.counters,
+            gone: self.gone,
             outcomes: self.outcomes.map(|outcomes| outcomes.digest128()),
             decisions: self.decisions,
+            shadowed: self.shadowed,
         }
     }
 }
@@ -356,6 +377,9 @@ impl Txn<'_> {
             self.plugins.counters.iter().map(|(id, row)| (*id, encode(row))).collect();
         for (id, row) in counters {
             self.put_row(Keyspace::Plugins, counters_key(id), Some(row))?;
+        }
+        for id in self.plugins.gone.clone() {
+            self.put_row(Keyspace::Plugins, counters_key(id), None)?;
         }
         Ok(())
     }

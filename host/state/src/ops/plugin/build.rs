@@ -8,10 +8,9 @@ use proto::OpCode;
 
 use crate::fault::Fault;
 use crate::hooks::{Cause, Changed};
-use crate::keys;
-use crate::keys::Keyspace;
+use crate::keys::{self, Keyspace};
 use crate::plugins::registry::{Live, store_range};
-use crate::plugins::{Build, points};
+use crate::plugins::{Build, Point, points};
 use crate::txn::Txn;
 
 /// How many rows a step goes over, at most.
@@ -22,7 +21,7 @@ pub(crate) fn step(txn: &mut Txn<'_>) -> Result<(), Fault> {
     txn.fuel_up(STEP_ROWS as u64);
     if let Some(id) = txn.plugins.registry.garbage() {
         if clear(txn, id)? {
-            txn.plugins.registry_mut().garbage_is_gone();
+            txn.plugins.store_is_gone(id);
         }
         return Ok(());
     }
@@ -36,6 +35,7 @@ pub(crate) fn step(txn: &mut Txn<'_>) -> Result<(), Fault> {
         Build::Done => {}
         Build::Clear => {
             if clear(txn, row.id)? {
+                txn.put_store_bytes(row.id, 0);
                 txn.plugins.registry_mut().set_build(&name, Build::Walk(Vec::new()));
             }
         }
@@ -62,16 +62,13 @@ fn clear(txn: &mut Txn<'_>, id: u32) -> Result<bool, Fault> {
     for (key, _) in &rows {
         txn.put_row(Keyspace::Plugins, key.to_vec(), None)?;
     }
-    let is_empty = rows.len() < STEP_ROWS;
-    if is_empty {
-        txn.put_store_bytes(id, 0);
-    }
-    Ok(is_empty)
+    Ok(rows.len() < STEP_ROWS)
 }
 
 /// Tells an observer of what is at the next keys from `from` on. Gives how far that went; `None` if it came
 /// to the end, or was a fault, of which the binding has taken notice.
 fn walk(txn: &mut Txn<'_>, live: &Live, from: Vec<u8>) -> Result<Option<Vec<u8>>, Fault> {
+    let fuel_max = live.plugin.limits.fuel(Point::Observer);
     let mut left = STEP_ROWS;
     for (first, last) in live.ranges() {
         let mut at = first.max(from.clone());
@@ -82,7 +79,8 @@ fn walk(txn: &mut Txn<'_>, live: &Live, from: Vec<u8>) -> Result<Option<Vec<u8>>
             let found = txn.node_keys(&at, &last, left)?;
             let is_all = found.len() < left;
             for key in found {
-                if txn.fuel_left() < live.plugin.limits.fuel(crate::plugins::Point::Observer) {
+                // One is told of in any case, so that there is an end.
+                if left < STEP_ROWS && txn.fuel_left() < fuel_max {
                     return Ok(Some(key));
                 }
                 left -= 1;
