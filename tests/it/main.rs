@@ -25,4 +25,5 @@ mod settings;
 mod shell;
 mod slow_apply;
 mod stop;
+mod tidy;
 mod versions;
