@@ -24,4 +24,5 @@ mod settings;
 mod shell;
 mod slow_apply;
 mod stop;
+mod tidy;
 mod versions;

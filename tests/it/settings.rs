@@ -43,9 +43,16 @@ fn a_change_is_shown_takes_effect_and_survives_a_kill() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path());
     let shown = stdout(operator(&server, dir.path(), &[]));
-    let born = "apply-version = 1\nenforce-quota = false\nskip-acl = false\nsuper-digest = none\n\
+    let born = "apply-version = 2\nenforce-quota = false\nskip-acl = false\nsuper-digest = none\n\
                 ttl-nodes = true\n";
-    assert_eq!(shown, born);
+    let others: String = shown
+        .lines()
+        .filter(|line| !line.starts_with("plugin-"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_eq!(others, born);
+    assert!(shown.contains("plugin-grants = none\n"), "{shown}");
+    assert!(shown.contains("plugin-reads = 64\n"), "{shown}");
     assert!(shell(&server, &["create", "-t", "60000", "/ttl"]).status.success());
 
     let changed = stdout(operator(&server, dir.path(), &["set", "ttl-nodes=false"]));

@@ -4,7 +4,7 @@ use state::hooks::FaultKind;
 use state::plugins::CallLimits;
 use wasmtime::ResourceLimiter;
 
-use crate::engine::TABLE_ELEMENTS_MAX;
+use crate::engine::{MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use crate::sort::Stop;
 
 /// Calls of the host in one call of the guest.
@@ -31,9 +31,8 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn new(limits: &CallLimits) -> Self {
-        let memory_bytes_max = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
         Self {
-            memory_bytes_max,
+            memory_bytes_max: memory_bytes_max(limits),
             granted: false,
             refused: false,
             settings: None,
@@ -45,6 +44,7 @@ impl Guest {
 
     /// A call begins.
     pub(crate) fn begin(&mut self, limits: &CallLimits) {
+        self.memory_bytes_max = memory_bytes_max(limits);
         self.refused = false;
         self.calls_left = HOST_CALLS_MAX;
         self.bytes_left = HOST_BYTES_MAX;
@@ -86,6 +86,10 @@ impl Guest {
     fn failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         if self.granted { Err(Stop::host(format!("no memory: {error}")).into()) } else { Ok(()) }
     }
+}
+
+fn memory_bytes_max(limits: &CallLimits) -> usize {
+    usize::try_from(limits.memory_bytes.min(MEMORY_BYTES_MAX)).unwrap_or(usize::MAX)
 }
 
 impl ResourceLimiter for Guest {

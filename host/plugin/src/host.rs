@@ -48,7 +48,7 @@ pub(crate) fn set_scene<R>(scene: Scene<'_>, run: impl FnOnce() -> R) -> R {
 
 /// Asks what surrounds the call.
 fn ask<R>(question: impl FnOnce(Scene<'_>) -> Result<R, EnvError>) -> wasmtime::Result<R> {
-    SCENE.with(|scene| question(scene)).map_err(|error| Stop(error).into())
+    SCENE.with(question).map_err(|error| Stop(error).into())
 }
 
 impl types::Host for Guest {}

@@ -17,7 +17,7 @@ use proto::{MultiResult, Reply};
 use state::apply::BIRTH;
 use state::command::{CreateKind, PluginCommand};
 use state::keys::DATA_INLINE_BYTES_MAX;
-use state::plugins::{Binding, Build, Mode, ModuleHash, OnFault};
+use state::plugins::{Binding, Build, Mode, ModuleHash, OnFault, PluginLimit};
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
@@ -86,8 +86,13 @@ impl Generator {
     }
 
     fn binding(&mut self) -> Binding {
+<<<<<<< HEAD
         let module =
             self.rng.pick(&["quota", "quota", "deny", "faulty", "greedy", "host", "token"]);
+=======
+        let modules = ["quota", "quota", "deny", "faulty", "faulty", "greedy", "host", "token"];
+        let module = self.rng.pick(&modules);
+>>>>>>> h-wasm
         // Each module under names of its own, so that upgrades are of one kind.
         let name = format!("{module}{}", self.rng.below(2));
         let matches: &[&str] = match (module, self.rng.below(3)) {
@@ -95,7 +100,7 @@ impl Generator {
             ("deny", _) => &["/tenants/a/*/b"],
             (_, 0) => &["/tenants/*/*", "/a/**"],
             (_, 1) => &["/tenants/**"],
-            _ => &["/a/*", "/b", "/tenants/*/c"],
+            _ => &["/a/*", "/b", "/tenants/*/bad-guard"],
         };
         Binding {
             name,
@@ -212,10 +217,10 @@ impl Generator {
             let depth = self.rng.below(3);
             let mut path = format!("/tenants/{}", self.rng.pick(&["a", "b"]));
             for _ in 0..depth {
-                let names = ["a", "b", "c", "bad-guard", "bad-observer", "near", "reads", "scans"];
+                let names = ["a", "b", "bad-guard", "bad-observer", "near", "reads", "scans"];
                 path = format!("{path}/{}", self.rng.pick(&names));
             }
-            return if self.rng.one_in(6) { "/tenants".to_owned() } else { path };
+            return if self.rng.one_in(20) { "/tenants".to_owned() } else { path };
         }
         let depth = 1 + self.rng.below(3);
         (0..depth).map(|_| format!("/{}", self.rng.pick(&["a", "b", "c", "é"]))).collect()
@@ -308,6 +313,15 @@ impl Generator {
             8 => Command::CloseSession { session, generation: Some(generation) },
             9 => Command::CloseSession { session, generation: None },
             10 => Command::ContinueClose { session },
+            11 if self.plugins && self.rng.one_in(2) => {
+                let limits = [
+                    (PluginLimit::BreakerFaults, 2 + self.rng.below(10)),
+                    (PluginLimit::TransactionFuel, 2000 + self.rng.below(2) * 8_000_000),
+                    (PluginLimit::Reads, self.rng.below(3)),
+                ];
+                let (limit, value) = self.rng.pick(&limits);
+                Command::ChangeSettings(vec![SettingChange::PluginLimit(limit, value)])
+            }
             11 => Command::ChangeSettings(vec![
                 SettingChange::TtlNodes(!self.rng.one_in(4)),
                 SettingChange::EnforceQuota(!self.rng.one_in(3)),
@@ -654,6 +668,10 @@ fn two_states_with_plugins_never_differ() {
     let mut seen = Seen::default();
     (0..3 * SEEDS).for_each(|seed| run(seed, Generator::with_plugins(seed), &mut seen));
     assert!(seen.done > 800 && seen.rejected > 300, "{} {}", seen.done, seen.rejected);
+    println!(
+        "calls {} quotas {} waits {} faults {} quarantines {}",
+        seen.calls, seen.quotas, seen.waits, seen.faults, seen.quarantines
+    );
     assert!(seen.calls > 1000, "{} calls", seen.calls);
     assert!(seen.quotas > 50, "{} quotas that were counted", seen.quotas);
     assert!(seen.waits > 20, "{} waits", seen.waits);

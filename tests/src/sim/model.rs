@@ -322,6 +322,9 @@ impl Model {
             Command::ChangeSettings(_) => {
                 return Err("the settings were changed, but nobody asked for it".to_owned());
             }
+            Command::Plugin(_) => {
+                return Err("plugins were changed, but nobody asked for it".to_owned());
+            }
             Command::OpenSession { session, password, timeout_ms } => {
                 let (password, timeout_ms) = (*password, *timeout_ms);
                 let new = Session { password, timeout_ms, generation: 1, closing: false };

@@ -13,7 +13,7 @@ use state::hooks::{
 use state::plugins::{CallLimits, Plugin};
 
 /// Runs a test on a thread that guests may be called on.
-pub fn on_big_stack(test: impl FnOnce() + Send) {
+pub(crate) fn on_big_stack(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(THREAD_STACK_BYTES);
         let thread = thread.spawn_scoped(scope, test).expect("there is room for a stack");
@@ -25,11 +25,11 @@ pub fn on_big_stack(test: impl FnOnce() + Send) {
 
 /// A tree and a store.
 #[derive(Default)]
-pub struct Maps {
-    pub tree: BTreeMap<String, Bytes>,
-    pub store: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub lines: Vec<String>,
-    pub fuel: Option<u64>,
+pub(crate) struct Maps {
+    pub(crate) tree: BTreeMap<String, Bytes>,
+    pub(crate) store: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) lines: Vec<String>,
+    pub(crate) fuel: Option<u64>,
 }
 
 impl Env for Maps {
@@ -102,14 +102,14 @@ impl Env for Maps {
 }
 
 /// Guests of a module, and the plugin that is bound to it.
-pub fn loaded(module: &[u8], tuning: Tuning) -> (Guests, Plugin) {
+pub(crate) fn loaded(module: &[u8], tuning: Tuning) -> (Guests, Plugin) {
     let runtime = Arc::new(Runtime::new(None, tuning).expect("there is an engine"));
     let plugin = bound(&runtime, module, r#"{"name": "tested", "settings": {"max": 7}}"#);
     (Guests::new(runtime), plugin)
 }
 
 /// A binding of a module.
-pub fn bound(runtime: &Runtime, module: &[u8], binding: &str) -> Plugin {
+pub(crate) fn bound(runtime: &Runtime, module: &[u8], binding: &str) -> Plugin {
     let loaded = runtime.load(module, 4 << 20).expect("this server can load it");
     let (hash, exports) = loaded.expect("it is not refused");
     Plugin {
@@ -123,13 +123,13 @@ pub fn bound(runtime: &Runtime, module: &[u8], binding: &str) -> Plugin {
 }
 
 /// A call in apply.
-pub fn in_apply(plugin: &Plugin, index: u64, transaction: u32) -> Call<'_> {
+pub(crate) fn in_apply(plugin: &Plugin, index: u64, transaction: u32) -> Call<'_> {
     let scope = Scope::Apply { index, transaction };
     Call { scope, ..on_read(plugin) }
 }
 
 /// A call on a read.
-pub fn on_read(plugin: &Plugin) -> Call<'_> {
+pub(crate) fn on_read(plugin: &Plugin) -> Call<'_> {
     Call {
         plugin,
         scope: Scope::Read,
@@ -142,7 +142,7 @@ pub fn on_read(plugin: &Plugin) -> Call<'_> {
 }
 
 /// A create with 100 bytes of data.
-pub fn create<'a>(path: &'a str, acl: &'a [Acl], identities: &'a [Id]) -> Operation<'a> {
+pub(crate) fn create<'a>(path: &'a str, acl: &'a [Acl], identities: &'a [Id]) -> Operation<'a> {
     Operation {
         operation: 1,
         path,
@@ -158,7 +158,7 @@ pub fn create<'a>(path: &'a str, acl: &'a [Acl], identities: &'a [Id]) -> Operat
 }
 
 /// The change that follows.
-pub fn created<'a>(path: &'a str, after: &'a Stat) -> Changed<'a> {
+pub(crate) fn created<'a>(path: &'a str, after: &'a Stat) -> Changed<'a> {
     Changed {
         operation: 1,
         cause: Cause::Client,
@@ -172,11 +172,11 @@ pub fn created<'a>(path: &'a str, after: &'a Stat) -> Changed<'a> {
 }
 
 /// A question whether something may be read.
-pub fn read<'a>(entry: Option<&'a Id>, identities: &'a [Id]) -> Check<'a> {
+pub(crate) fn read<'a>(entry: Option<&'a Id>, identities: &'a [Id]) -> Check<'a> {
     Check { operation: 4, path: "/a", consulted: "/a", permission: 1, entry, identities }
 }
 
 /// What a client proves itself with.
-pub fn token(bytes: &[u8]) -> Credentials<'_> {
+pub(crate) fn token(bytes: &[u8]) -> Credentials<'_> {
     Credentials { scheme: "token", bytes, identities: &[] }
 }

@@ -13,7 +13,7 @@ static WIT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
 });
 
 /// A component of these worlds from a core module.
-pub fn component(worlds: &[&str], module: &str) -> Vec<u8> {
+pub(crate) fn component(worlds: &[&str], module: &str) -> Vec<u8> {
     let (resolve, package) = &*WIT;
     let mut module = wat::parse_str(module).expect("the module is valid text");
     for world in worlds {
@@ -27,7 +27,7 @@ pub fn component(worlds: &[&str], module: &str) -> Vec<u8> {
 
 /// What all of them have: imports, memory, an allocator that starts again after each call, and the address
 /// of answers.
-pub fn module(items: &str) -> String {
+pub(crate) fn module(items: &str) -> String {
     format!(
         r#"(module
   (import "vivarium:plugin/tree@0.1.0" "get" (func $tree-get (param i32 i32 i32)))
@@ -62,11 +62,11 @@ pub fn module(items: &str) -> String {
 
 /// A guard. `body` leaves the address of a `result<_, denial>` on the stack; it is given that of the operation
 /// as local 0. `$allow` and `$deny` make answers.
-pub fn guard(items: &str, body: &str) -> Vec<u8> {
+pub(crate) fn guard(items: &str, body: &str) -> Vec<u8> {
     component(&["guarding"], &guard_module(items, body))
 }
 
-pub fn guard_module(items: &str, body: &str) -> String {
+pub(crate) fn guard_module(items: &str, body: &str) -> String {
     module(&format!(
         r#"
   (func $allow (result i32)
@@ -86,7 +86,7 @@ pub fn guard_module(items: &str, body: &str) -> String {
 }
 
 /// An observer. `body` is given the address of the change as local 0.
-pub fn observer(items: &str, body: &str) -> Vec<u8> {
+pub(crate) fn observer(items: &str, body: &str) -> Vec<u8> {
     component(
         &["observing"],
         &module(&format!(
@@ -100,7 +100,7 @@ pub fn observer(items: &str, body: &str) -> Vec<u8> {
 
 /// An authorizer. `check` leaves 0 (abstain), 1 (allow) or 2 (deny) on the stack, `authenticate` the address
 /// of a `result<list<string>, string>`.
-pub fn authorizer(items: &str, authenticate: &str, check: &str) -> Vec<u8> {
+pub(crate) fn authorizer(items: &str, authenticate: &str, check: &str) -> Vec<u8> {
     component(
         &["authorizing"],
         &module(&format!(
@@ -117,7 +117,7 @@ pub fn authorizer(items: &str, authenticate: &str, check: &str) -> Vec<u8> {
 }
 
 /// A guard that checks its settings first.
-pub fn configured(body: &str) -> Vec<u8> {
+pub(crate) fn configured(body: &str) -> Vec<u8> {
     let guard = guard_module(
         &format!(
             r#"(func (export "vivarium:plugin/setup@0.1.0#configure") (result i32)
@@ -129,4 +129,4 @@ pub fn configured(body: &str) -> Vec<u8> {
 }
 
 /// The word that makes a module stateless, as an item.
-pub const STATELESS: &str = r#"(@custom "vivarium:plugin" "stateless\0a")"#;
+pub(crate) const STATELESS: &str = r#"(@custom "vivarium:plugin" "stateless\0a")"#;

@@ -8,7 +8,7 @@ use crate::env::{Maps, create, in_apply, loaded, on_big_stack, on_read, read, to
 use crate::guest::{authorizer, configured, guard};
 
 /// All that an engine may be tuned to.
-pub fn tunings() -> impl Iterator<Item = Tuning> {
+pub(crate) fn tunings() -> impl Iterator<Item = Tuning> {
     let all = (0..8).map(|bits| Tuning {
         optimised: bits & 1 == 0,
         pooled: bits & 2 == 0,

@@ -71,11 +71,13 @@ fn or_one_entrys_and_a_fault_ends_it() {
 fn another_generation_gets_another_instance() {
     with(STATELESS, r#"{"name": "t"}"#, |guests, plugin| {
         let next = Plugin { generation: 2, ..plugin.clone() };
-        for call in [in_apply, |plugin, _, _| on_read(plugin)] {
-            assert_eq!(before(guests, &call(plugin, 1, 0)), Some(0));
-            assert_eq!(before(guests, &call(plugin, 1, 0)), Some(1));
-            assert_eq!(before(guests, &call(&next, 1, 0)), Some(0));
-            assert_eq!(before(guests, &call(plugin, 1, 0)), Some(0));
+        for is_read in [false, true] {
+            let before = |plugin| match is_read {
+                true => before(guests, &on_read(plugin)),
+                false => before(guests, &in_apply(plugin, 1, 0)),
+            };
+            let came = [plugin, plugin, &next, plugin].map(before);
+            assert_eq!(came, [Some(0), Some(1), Some(0), Some(0)]);
         }
     });
 }

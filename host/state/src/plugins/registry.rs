@@ -278,6 +278,21 @@ impl Registry {
         self.lives.list.iter().find(|live| live.name() == name)
     }
 
+    /// Whether a binding that is called is bound to this operation on this path.
+    pub fn is_matched(&self, path: &str, kind: OpKind) -> bool {
+        !is_system(path) && !self.lives.matcher.matching(path, kind).is_empty()
+    }
+
+    /// The names of the bindings that are called, or evaluated in the shadow, for this operation on this path,
+    /// in the order in which they are asked.
+    pub fn bound_to(&self, path: &str, kind: OpKind) -> Vec<&str> {
+        if is_system(path) {
+            return Vec::new();
+        }
+        let matched = self.lives.matcher.matching(path, kind);
+        matched.iter().map(|at| self.lives.list[at].name()).collect()
+    }
+
     fn matching(&self, path: &str, kind: OpKind, of: &Set) -> Set {
         if of.is_empty() || is_system(path) {
             return Set::default();

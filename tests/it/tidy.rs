@@ -1,0 +1,55 @@
+//! What may depend on what: determinism is kept by what a crate cannot reach.
+
+use std::fs;
+use std::path::Path;
+
+/// Of ours, what each crate may use; `tests` may use all of it.
+const OURS: [(&str, &[&str]); 5] = [
+    ("proto", &[]),
+    ("state", &["proto"]),
+    ("plugin", &["proto", "state"]),
+    ("replica", &["proto", "state"]),
+    ("server", &["proto", "state", "plugin", "replica"]),
+];
+
+/// Of others', what only one crate may name.
+const DOORS: [(&str, &str); 5] = [
+    ("fjall", "state"),
+    ("raft", "replica"),
+    ("wasmtime", "plugin"),
+    ("tokio", "server"),
+    ("notify", "server"),
+];
+
+fn dependencies(of: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../host/{of}/Cargo.toml"));
+    let text = fs::read_to_string(&path).expect("the crate is there");
+    let manifest: toml::Table = text.parse().expect("its manifest is TOML");
+    let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
+    dependencies.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn crates_depend_on_what_they_may_know() {
+    for (name, allowed) in OURS {
+        for dependency in dependencies(name) {
+            let is_ours = OURS.iter().any(|(ours, _)| *ours == dependency);
+            assert!(
+                !is_ours || allowed.contains(&dependency.as_str()),
+                "{name} depends on {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_big_dependency_has_one_door() {
+    for (dependency, door) in DOORS {
+        for (name, _) in OURS.iter().filter(|(name, _)| *name != door) {
+            assert!(
+                !dependencies(name).iter().any(|named| named == dependency),
+                "{name} names {dependency}, which is behind {door}"
+            );
+        }
+    }
+}
