@@ -21,8 +21,8 @@ use state::plugins::{Binding, Build, Mode, ModuleHash, OnFault, PluginLimit};
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
-    APPLY_VERSION, Answer, Batch, Change, Command, Fault, FjallStore, Group, Hooks, MemoryStore,
-    NoHooks, Op, SettingChange, State, StoreOptions, View, Znode,
+    APPLY_VERSION, Answer, Batch, Change, Command, Fault, FjallStore, Group, Hooks, MemoryStore, NoHooks, Op,
+    SettingChange, State, StoreOptions, View, Znode,
 };
 
 use native::Native;
@@ -86,13 +86,8 @@ impl Generator {
     }
 
     fn binding(&mut self) -> Binding {
-<<<<<<< HEAD
-        let module =
-            self.rng.pick(&["quota", "quota", "deny", "faulty", "greedy", "host", "token"]);
-=======
         let modules = ["quota", "quota", "deny", "faulty", "faulty", "greedy", "host", "token"];
         let module = self.rng.pick(&modules);
->>>>>>> h-wasm
         // Each module under names of its own, so that upgrades are of one kind.
         let name = format!("{module}{}", self.rng.below(2));
         let matches: &[&str] = match (module, self.rng.below(3)) {
@@ -547,11 +542,7 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
                     of_disk.fails.store(false, Ordering::Relaxed);
                     of_disk.is_cold.store(false, Ordering::Relaxed);
                     seen.waits += 1;
-                    assert_eq!(
-                        disk.apply(index, term, &entry).expect("it applies"),
-                        applied,
-                        "{at}"
-                    );
+                    assert_eq!(disk.apply(index, term, &entry).expect("it applies"), applied, "{at}");
                 }
                 other => assert_eq!(other.expect("it applies"), applied, "{at}"),
             }
@@ -568,7 +559,9 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
         for (outcome, skipped) in applied.outcomes.iter().zip(skipped) {
             assert_eq!(outcome.answer == Answer::Skipped, skipped, "{at}: {outcome:?}");
             // A fault of a plugin is shown, whatever becomes of what it was asked about.
-            let is_shown = |change: &Change| matches!(change, Change::DataSet { path, .. } if path.starts_with("/zookeeper/plugins"));
+            let is_shown = |change: &Change| {
+                matches!(change, Change::DataSet { path, .. } if path.starts_with("/zookeeper/plugins"))
+            };
             let kept = outcome.changes.iter().filter(|change| !is_shown(change)).count();
             assert!(!failed(&outcome.answer) || kept == 0, "{at}: {outcome:?}");
             assert!(outcome.zxid >= zxid, "{at}: {outcome:?}");
@@ -645,8 +638,7 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
     let view = memory.view();
     seen.calls += of_memory.calls.load(Ordering::Relaxed);
     seen.faults += view.counters.values().map(|counters| counters.faults).sum::<u64>();
-    seen.quarantines +=
-        view.plugins.rows().filter(|(_, row)| row.quarantine.is_some()).count() as u64;
+    seen.quarantines += view.plugins.rows().filter(|(_, row)| row.quarantine.is_some()).count() as u64;
 }
 
 #[test]
@@ -711,8 +703,7 @@ fn what_earlier_programs_wrote_is_applied_as_they_did() {
     let directory = std::fs::read_dir(path.parent().expect("it is in a directory"));
     for file in directory.expect("there is a corpus").map(|file| file.expect("it is listed").path())
     {
-        let (mut state, mut index) =
-            (in_memory(MemoryStore::default(), Box::new(NoHooks)), BIRTH.0);
+        let (mut state, mut index) = (in_memory(MemoryStore::default(), Box::new(NoHooks)), BIRTH.0);
         let bytes = std::fs::read(&file).expect("it reads");
         let mut rest = &bytes[..];
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
