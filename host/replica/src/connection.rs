@@ -27,9 +27,10 @@ use state::Command;
 use state::apply::FIRST_GENERATION;
 use state::hooks::{Check, Credentials};
 
+use crate::audit::Audited;
 use crate::input::Input;
 use crate::mutants::ConnectionMutants;
-use crate::operator::{self, Decision, OperatorReply};
+use crate::operator::{self, Decision, OperatorReply, OperatorRequest};
 use crate::outbox::{Attached, Event, Outbox, Say, Ticket, Waits};
 use crate::own_sessions::{Admission, Asks, Closing};
 use crate::publish::Published;
@@ -369,8 +370,11 @@ impl Connection {
                 }
                 Sorted::Write(op) => {
                     let is_local = is_own;
-                    let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
+                    let audited = self.published.audit().and_then(|audit| {
+                        Audited::of(audit, &op, session, &identities, self.remote)
+                    });
+                    let ticket = self.outbox.push_pending(Waits::Write { xid, audited });
                     let write =
                         Input::Write { session, generation, is_local, identities, op, ticket };
                     inputs.push(write);
@@ -530,7 +534,8 @@ impl Connection {
             self.reply(xid, view.zxid, Err(ErrorCode::NoAuth));
             return None;
         }
-        let reply = match operator::decide(&name, &body, &view) {
+        let request = OperatorRequest::decode(&name, &body);
+        let reply = match operator::decide(request, &view) {
             Decision::Reply(reply) => reply,
             Decision::Command(_) if self.read_only => {
                 self.reply(xid, view.zxid, Err(ErrorCode::NotReadOnly));
@@ -538,7 +543,10 @@ impl Connection {
             }
             Decision::Command(command) => {
                 tracing::info!(name, remote = %self.remote, "an operator's change");
-                let ticket = Some(self.outbox.push_pending(Waits::Operator { xid }));
+                let audited = self.published.audit().map(|audit| {
+                    Audited::of_operator(audit, &command, session, &self.identities, self.remote)
+                });
+                let ticket = Some(self.outbox.push_pending(Waits::Operator { xid, audited }));
                 inputs.push(Input::Command { command, ticket });
                 return None;
             }

@@ -293,10 +293,10 @@ pub(crate) enum Decision {
 }
 
 /// Decides what becomes of a request of somebody with the right.
-pub(crate) fn decide(name: &str, body: &[u8], view: &View) -> Decision {
+pub(crate) fn decide(request: Result<OperatorRequest, OperatorError>, view: &View) -> Decision {
     let (current, members) = (&view.settings, &view.members);
     let refused = |why: String| Decision::Reply(OperatorReply::Refused { why });
-    match OperatorRequest::decode(name, body) {
+    match request {
         Err(error) => refused(error.to_string()),
         Ok(OperatorRequest::ShowSettings {}) => {
             Decision::Reply(OperatorReply::Settings { settings: settings::shown(current) })
@@ -371,7 +371,8 @@ mod tests {
         let store = Box::new(MemoryStore::default());
         let state = State::open(store, Box::new(NoHooks), 1 << 20).expect("an empty store");
         let view = state.view();
-        let why = |name: &str, body: &[u8]| match decide(name, body, &view) {
+        let decided = |name: &str, body: &[u8]| decide(OperatorRequest::decode(name, body), &view);
+        let why = |name: &str, body: &[u8]| match decided(name, body) {
             Decision::Reply(OperatorReply::Refused { why }) => why,
             Decision::Reply(other) => panic!("{other:?}"),
             Decision::Command(command) => panic!("{command:?}"),

@@ -22,6 +22,7 @@ use proto::connect::PASSWORD_BYTES;
 use proto::{Acl, ErrorCode, EventType, Reply};
 use state::Answer;
 
+use crate::audit::Audited;
 use crate::big_reads::Charge;
 use crate::operator::OperatorReply;
 use crate::waiting::{Behind, Taken, WaitingRead};
@@ -89,11 +90,11 @@ pub struct Attached {
 #[derive(Debug)]
 pub(crate) enum Waits {
     /// A write's reply.
-    Write { xid: i32 },
+    Write { xid: i32, audited: Option<Box<Audited>> },
     /// The reply to a close, after which the connection ends.
     Close { xid: i32 },
     /// What an operator's change did.
-    Operator { xid: i32 },
+    Operator { xid: i32, audited: Option<Box<Audited>> },
     /// A session.
     Connect { session: i64, password: [u8; PASSWORD_BYTES], read_only: Option<bool> },
     /// That all servers know the local session. No client asked for that.
@@ -404,8 +405,18 @@ impl Ticket {
             "a write was published before a read in front of it had its view"
         );
         let mut ends = false;
+        let waits = match waits {
+            Waits::Operator { xid, audited: Some(audited) } => {
+                audited.operated(zxid, &answer);
+                Waits::Operator { xid, audited: None }
+            }
+            waits => waits,
+        };
         let say = match (waits, answer) {
-            (Waits::Write { xid }, Answer::Reply(result)) => {
+            (Waits::Write { xid, audited }, Answer::Reply(result)) => {
+                if let Some(audited) = audited {
+                    audited.done(zxid, &result);
+                }
                 Say::Reply { xid, zxid, result, charge: None }
             }
             (Waits::Close { xid }, _) => {
@@ -423,7 +434,7 @@ impl Ticket {
                 ends = true;
                 Say::Refused { read_only }
             }
-            (Waits::Operator { xid }, answer) => match OperatorReply::of(answer) {
+            (Waits::Operator { xid, .. }, answer) => match OperatorReply::of(answer) {
                 Some(reply) => {
                     let result = Ok(Reply::Operator(reply.encode().into()));
                     Say::Reply { xid, zxid, result, charge: None }

@@ -146,7 +146,7 @@ mod tests {
 
     /// A write of so many bytes, by a name to know it by.
     fn write(outbox: &Arc<Outbox>, name: &str, bytes: usize, after_read: bool) -> Item {
-        let mut ticket = outbox.push_pending(Waits::Write { xid: 1 });
+        let mut ticket = outbox.push_pending(Waits::Write { xid: 1, audited: None });
         ticket.after_read = after_read;
         let op = Op::SetData { path: name.into(), data: Some(vec![0; bytes].into()), version: -1 };
         let identities = Arc::default();
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_command_behind_a_waiting_read_goes_into_a_later_entry() {
         let a = outbox(1);
-        let mut ticket = a.push_pending(Waits::Operator { xid: 1 });
+        let mut ticket = a.push_pending(Waits::Operator { xid: 1, audited: None });
         ticket.after_read = true;
         let change = (Queued::Command(Command::ChangeSettings(Vec::new())), Some(ticket));
         let queue = vec![write(&a, "a1", 1, false), change, write(&a, "a2", 1, false)];
