@@ -23,8 +23,8 @@ use proto::{
     ClientInfo, ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Id, OpCode, Perms, Reply,
     ReplyHeader, Request, RequestHeader, WatchEvent,
 };
-use state::apply::FIRST_GENERATION;
 use state::Command;
+use state::apply::FIRST_GENERATION;
 use state::hooks::{Check, Credentials};
 
 use crate::input::Input;

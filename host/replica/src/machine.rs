@@ -23,6 +23,8 @@ pub struct Machine {
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
+    /// Whether the Node was told that time must go on.
+    needs_time: bool,
     /// Entries that cannot be applied here for now, oldest first; the server goes on trying.
     held: VecDeque<(u64, u64, Bytes)>,
     /// A clock that is never set, in milliseconds; it decides nothing here.
@@ -42,7 +44,19 @@ impl Machine {
             (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
         let steady = Box::new(|| 0);
         let (held, is_shut, compared_every) = (VecDeque::new(), false, COMPARED_EVERY);
-        Self { state, published, me, waiting, reads, held, steady, is_shut, compared_every, mutants }
+        Self {
+            state,
+            published,
+            me,
+            waiting,
+            reads,
+            needs_time: false,
+            held,
+            steady,
+            is_shut,
+            compared_every,
+            mutants,
+        }
     }
 
     /// Has it tell the Node how long entries take, by this clock.
@@ -200,7 +214,11 @@ impl Machine {
             let applied = match self.state.apply(index, term, &payload) {
                 Err(Fault::Waiting(why)) => {
                     if !was_held_up {
-                        tracing::error!(index, why, "an entry cannot be applied here; trying again");
+                        tracing::error!(
+                            index,
+                            why,
+                            "an entry cannot be applied here; trying again"
+                        );
                     }
                     break;
                 }
@@ -224,6 +242,10 @@ impl Machine {
             }
             let (commands, time_ms) = (applied.outcomes.len(), self.state.meta().time_ms);
             let view = self.state.view();
+            let needs_time = view.plugins.has_authorizers();
+            if std::mem::replace(&mut self.needs_time, needs_time) != needs_time {
+                reports.push(Report::NeedsTime(needs_time));
+            }
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, reports);
             let took_ms = (self.steady)() - began_ms;

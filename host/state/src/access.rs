@@ -194,7 +194,8 @@ mod tests {
         for (id, valid) in [("", true), ("a/b/c", true), ("a/b@c", true), ("a@b@c", false)] {
             assert_eq!(resolve(&[give("sasl", id)], &me, |_| false).is_ok(), valid, "{id}");
         }
-        let auth = resolve(&[give("auth", ""), give("auth", "")], &me, |_| false).expect("authenticated");
+        let auth =
+            resolve(&[give("auth", ""), give("auth", "")], &me, |_| false).expect("authenticated");
         assert_eq!(auth, [Acl { perms: 31, id: Id::new("digest", "a:b") }]);
     }
 }

@@ -318,7 +318,11 @@ impl<'a> Txn<'a> {
         let mut keys: std::collections::BTreeSet<Vec<u8>> =
             base.into_iter().map(|(key, _)| key.to_vec()).collect();
         for (key, is_there) in changed {
-            if is_there { keys.insert(key) } else { keys.remove(&key) };
+            if is_there {
+                keys.insert(key)
+            } else {
+                keys.remove(&key)
+            };
         }
         Ok(keys.into_iter().take(most).collect())
     }

@@ -40,11 +40,7 @@ pub(crate) fn delete(
 }
 
 /// Deletes a container or TTL node that the leader found due, if it still is.
-pub(crate) fn reap(
-    txn: &mut Txn<'_>,
-    quotas: &mut QuotaPaths,
-    path: &str,
-) -> Result<bool, Fault> {
+pub(crate) fn reap(txn: &mut Txn<'_>, quotas: &mut QuotaPaths, path: &str) -> Result<bool, Fault> {
     match txn.node(path)? {
         Some(node) if txn::may_reap(&node, txn.time_ms) => remove(txn, quotas, By::DUE, path),
         _ => Ok(false),

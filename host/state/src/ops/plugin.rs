@@ -14,7 +14,7 @@ use crate::change::PluginDone;
 use crate::command::PluginCommand;
 use crate::fault::Fault;
 use crate::members::Members;
-use crate::plugins::{Binding, Exports, Mode, ModuleHash, PluginLimit, Plugin, Registry, Staged};
+use crate::plugins::{Binding, Exports, Mode, ModuleHash, Plugin, PluginLimit, Registry, Staged};
 use crate::txn::Txn;
 
 pub(crate) use build::step;

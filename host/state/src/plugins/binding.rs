@@ -184,9 +184,11 @@ impl Binding {
             ));
         }
         if self.matches.is_empty() && self.schemes.is_empty() {
-            return Err("it is bound to nothing: give paths (`match = [\"/tenants/**\"]`), or, for an \
+            return Err(
+                "it is bound to nothing: give paths (`match = [\"/tenants/**\"]`), or, for an \
                         authorizer, `schemes`"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         for (key, count, most) in [
             ("match", self.matches.len(), PATTERNS_MAX),
@@ -210,7 +212,9 @@ impl Binding {
         }
         for scheme in &self.schemes {
             if NATIVE_SCHEMES.contains(&scheme.as_str()) {
-                return Err(format!("the scheme \"{scheme}\" is built in, and no plugin's to decide"));
+                return Err(format!(
+                    "the scheme \"{scheme}\" is built in, and no plugin's to decide"
+                ));
             }
             let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if scheme.is_empty() || scheme.len() > 64 || !scheme.chars().all(is_name) {
@@ -225,7 +229,8 @@ impl Binding {
                 "the settings have {length} bytes as JSON; at most {SETTINGS_BYTES_MAX} are allowed"
             ));
         }
-        let object = serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(&self.settings);
+        let object =
+            serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(&self.settings);
         object.map_err(|e| format!("the settings are no table: {e}"))?;
         Ok(())
     }
@@ -250,7 +255,9 @@ impl Binding {
         if let Some(scheme) = self.schemes.first() {
             needs(Point::Authorizer, format!("the scheme \"{scheme}\" needs"))?;
             if !self.points_of(exports).contains(&Point::Authorizer) {
-                return Err("`schemes` need the point \"authorizer\", which `points` leaves out".into());
+                return Err(
+                    "`schemes` need the point \"authorizer\", which `points` leaves out".into()
+                );
             }
         }
         let only_asks = |kind: &OpKind| matches!(kind, OpKind::Check | OpKind::Read);
@@ -264,9 +271,11 @@ impl Binding {
             ));
         }
         if self.instance == Some(Instance::Entry) && !exports.is_stateless {
-            return Err("`instance = \"entry\"` is for modules that say of themselves that they keep \
+            return Err(
+                "`instance = \"entry\"` is for modules that say of themselves that they keep \
                         nothing between calls, which this one does not"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -304,5 +313,40 @@ impl std::fmt::Display for Mode {
             Self::Warn => "warn",
             Self::Enforce => "enforce",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"{
+        "name": "tenant-quota", "module": "quota.wasm", "mode": "enforce", "priority": 100,
+        "match": ["/tenants/**"], "ops": ["create", "set-acl"], "reads": ["/tenants/*/limits"],
+        "on-fault": "allow", "settings": { "max-nodes": 10000, "nested": { "b": [1, "x"] } }
+    }"#;
+
+    #[test]
+    fn what_an_operator_writes_is_read_and_kept() {
+        let binding: Binding = serde_json::from_str(EXAMPLE).expect("it is a binding");
+        assert_eq!((binding.mode, binding.priority), (Mode::Enforce, 100));
+        assert_eq!(binding.ops, [OpKind::Create, OpKind::SetAcl]);
+        assert_eq!(binding.settings, r#"{"max-nodes":10000,"nested":{"b":[1,"x"]}}"#);
+        assert_eq!((binding.on_fault, binding.instance), (OnFault::Allow, None));
+        assert_eq!(binding.check(&[]), Ok(()));
+        let row = rmp_serde::to_vec(&binding).expect("it encodes");
+        let kept: Binding = rmp_serde::from_slice(&row).expect("it decodes");
+        assert_eq!(kept, binding);
+    }
+
+    #[test]
+    fn a_key_that_is_unknown_is_an_error_that_names_it() {
+        let text = EXAMPLE.replace("priority", "prority");
+        let why = serde_json::from_str::<Binding>(&text).expect_err("it is unknown").to_string();
+        assert!(why.contains("unknown field `prority`"), "{why}");
+        let text = EXAMPLE.replace("\"create\"", "\"creat\"");
+        let why = serde_json::from_str::<Binding>(&text).expect_err("it is unknown").to_string();
+        assert!(why.contains("creat"), "{why}");
+        assert!(serde_json::from_str::<Binding>(r#"{"match": ["/a"]}"#).is_err(), "it has no name");
     }
 }

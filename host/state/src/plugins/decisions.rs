@@ -88,7 +88,14 @@ impl Decisions {
     /// The last ones of which this holds, the newest first.
     pub fn last(&self, most: usize, holds: impl Fn(&Decision) -> bool) -> Vec<Decision> {
         let remembered = self.0.lock();
-        remembered.last.iter().rev().filter(|decision| holds(decision)).take(most).cloned().collect()
+        remembered
+            .last
+            .iter()
+            .rev()
+            .filter(|decision| holds(decision))
+            .take(most)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn remember(&self, decisions: impl IntoIterator<Item = Decision>) {

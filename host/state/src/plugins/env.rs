@@ -246,9 +246,8 @@ impl<G: Ground> Env for PluginEnv<'_, G> {
 
     fn add(&mut self, key: &[u8], delta: i64) -> Result<i64, EnvError> {
         self.do_store(key, key.len() + 8, |env| {
-            let bad = |why: &str| {
-                Err(EnvError::Plugin(PluginFault::new(FaultKind::BadReturn, why)))
-            };
+            let bad =
+                |why: &str| Err(EnvError::Plugin(PluginFault::new(FaultKind::BadReturn, why)));
             let before = match env.ground.row(&store_key(env.id(), key))? {
                 None => 0,
                 Some(row) => match <[u8; 8]>::try_from(&row[..]) {

@@ -21,9 +21,9 @@ use crate::txn::Txn;
 
 pub(super) fn kind_of(operation: OpNumber) -> OpKind {
     match OpCode::from_i32(i32::from(operation)) {
-        Some(
-            OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl,
-        ) => OpKind::Create,
+        Some(OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl) => {
+            OpKind::Create
+        }
         Some(OpCode::Delete | OpCode::DeleteContainer) => OpKind::Delete,
         Some(OpCode::SetData) => OpKind::Set,
         Some(OpCode::SetAcl) => OpKind::SetAcl,

@@ -22,7 +22,8 @@ use super::{ModuleHash, PART_BYTES_MAX};
 use crate::access;
 use crate::fault::Fault;
 use crate::hooks::{
-    Call, Check, Credentials, Decision, Env, EnvError, Operation, Outcome, Ownership, Scope, Verdict,
+    Call, Check, Credentials, Decision, Env, EnvError, Operation, Outcome, Ownership, Scope,
+    Verdict,
 };
 use crate::keys::{self, Keyspace};
 use crate::view::View;
@@ -153,7 +154,8 @@ impl View {
             index: shadowed.index,
             of_multi: shadowed.of_multi,
         };
-        let about = About { point: Point::Guard, operation: operation.operation, path: operation.path };
+        let about =
+            About { point: Point::Guard, operation: operation.operation, path: operation.path };
         for at in self.plugins.shadows(operation.path, kind_of(operation.operation)).iter() {
             let live = self.plugins.live(at);
             if !live.plugin.points().contains(&Point::Guard) {
@@ -177,12 +179,7 @@ impl View {
     ///
     /// # Errors
     /// [`Fault`] if the store fails.
-    pub fn kept(
-        &self,
-        name: &str,
-        from: &[u8],
-        most: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+    pub fn kept(&self, name: &str, from: &[u8], most: usize) -> Result<Vec<(Bytes, Bytes)>, Fault> {
         let Some(row) = self.plugins.row(name) else { return Ok(Vec::new()) };
         let (head, to) = store_range(row.id);
         let rows = self.rows.range(Keyspace::Plugins, &store_key(row.id, from), &to, most)?;
@@ -220,13 +217,7 @@ impl View {
         }
     }
 
-    fn note(
-        &self,
-        live: &Live,
-        about: About<'_>,
-        session: i64,
-        kept: (Said, Effect, String),
-    ) {
+    fn note(&self, live: &Live, about: About<'_>, session: i64, kept: (Said, Effect, String)) {
         let when = (self.zxid, self.time_ms, session);
         self.decisions.remember([decision(live, about, when, kept)]);
     }

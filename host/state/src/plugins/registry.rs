@@ -207,12 +207,11 @@ impl Registry {
     /// What of it is not yet in the rows, to be written.
     pub(crate) fn take_dirty(&mut self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let Dirty { rows, modules, general } = std::mem::take(&mut self.dirty);
-        let rows = rows.into_iter().map(|name| {
-            (row_key(&name), self.rows.get(&name).map(|row| encode(row.as_ref())))
-        });
-        let modules = modules.into_iter().map(|hash| {
-            (module_key(hash), self.modules.get(&hash).map(encode))
-        });
+        let rows = rows
+            .into_iter()
+            .map(|name| (row_key(&name), self.rows.get(&name).map(|row| encode(row.as_ref()))));
+        let modules =
+            modules.into_iter().map(|hash| (module_key(hash), self.modules.get(&hash).map(encode)));
         let general = general.then(|| (GENERAL_KEY.to_vec(), Some(encode(&self.general))));
         rows.chain(modules).chain(general).collect()
     }
@@ -224,6 +223,11 @@ impl Registry {
     /// The bindings by name, with those of which only the memory is left.
     pub fn rows(&self) -> impl Iterator<Item = (&str, &Row)> {
         self.rows.iter().map(|(name, row)| (name.as_str(), row.as_ref()))
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// The binding of this name.
@@ -403,7 +407,9 @@ impl Registry {
     /// Forgets the memory of bindings that were removed, where there are too many: those of the lowest
     /// ids go first.
     pub(crate) fn forget_old(&mut self, most: usize) {
-        let mut gone: Vec<(u32, String)> = self.rows.iter()
+        let mut gone: Vec<(u32, String)> = self
+            .rows
+            .iter()
             .filter(|(_, row)| !row.is_there())
             .map(|(name, row)| (row.id, name.clone()))
             .collect();

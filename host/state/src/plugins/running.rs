@@ -11,15 +11,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Module, ModuleHash, PluginLimit};
 use super::binding::Point;
 use super::decisions::{Decision, Effect, Said};
 use super::env::{Ground, PluginEnv};
 use super::reading::Shadowed;
 use super::registry::{Live, Registry, counters_key, encode};
 use super::row::{Build, Counters, Plugin};
+use super::{Module, ModuleHash, PluginLimit};
 use crate::fault::Fault;
-use crate::hooks::{Call, Env, EnvError, FaultKind, Hooks, OpNumber, Operation, Outcome, PluginFault, Scope};
+use crate::hooks::{
+    Call, Env, EnvError, FaultKind, Hooks, OpNumber, Operation, Outcome, PluginFault, Scope,
+};
 use crate::keys::{self, Keyspace};
 use crate::txn::Txn;
 use crate::view::View;

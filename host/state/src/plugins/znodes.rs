@@ -73,9 +73,13 @@ fn text(row: &Row, counters: &Counters) -> Bytes {
     let staged = row.staged.as_ref().map(|staged| ShownStaged {
         generation: staged.plugin.generation,
         module: staged.plugin.module.to_string(),
-        reports: staged.reports.iter().map(|(server, report)| {
-            (*server, report.as_ref().err().map_or("ready", String::as_str))
-        }).collect(),
+        reports: staged
+            .reports
+            .iter()
+            .map(|(server, report)| {
+                (*server, report.as_ref().err().map_or("ready", String::as_str))
+            })
+            .collect(),
     });
     let shown = Shown {
         state: match row.quarantine {

@@ -34,7 +34,8 @@ pub(crate) struct Native {
     pub(crate) calls: Arc<AtomicU64>,
 }
 
-pub(crate) const MODULES: [&str; 7] = ["quota", "deny", "faulty", "greedy", "host", "token", "strange"];
+pub(crate) const MODULES: [&str; 7] =
+    ["quota", "deny", "faulty", "greedy", "host", "token", "strange"];
 
 /// What a module is, by its text.
 pub(crate) fn exports(module: &str) -> Exports {
@@ -142,7 +143,10 @@ impl Hooks for Native {
                     i64::from_le_bytes(count.try_into().expect("it is a number"))
                 });
                 if count >= most {
-                    return deny(ErrorCode::QuotaExceeded, &format!("{name} has {count} of {most}"));
+                    return deny(
+                        ErrorCode::QuotaExceeded,
+                        &format!("{name} has {count} of {most}"),
+                    );
                 }
                 Ok(Ok(Verdict::Allow))
             }
@@ -167,7 +171,8 @@ impl Hooks for Native {
         match kind(call.plugin) {
             "quota" => {
                 let Some(name) = tenant(changed.path) else { return Ok(Ok(())) };
-                let (was, is) = (changed.before.map(|s| s.data_length), changed.after.map(|s| s.data_length));
+                let (was, is) =
+                    (changed.before.map(|s| s.data_length), changed.after.map(|s| s.data_length));
                 let znodes = i64::from(is.is_some()) - i64::from(was.is_some());
                 let bytes = i64::from(is.unwrap_or(0)) - i64::from(was.unwrap_or(0));
                 if znodes != 0 {
@@ -230,8 +235,10 @@ impl Native {
                 ask!(env.put(b"b", Some(b"2")));
                 ask!(env.put(b"a", None));
                 let found = ask!(env.scan(b"", b"", 10));
-                let found: Vec<_> =
-                    found.iter().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect();
+                let found: Vec<_> = found
+                    .iter()
+                    .map(|(key, _)| String::from_utf8_lossy(key).into_owned())
+                    .collect();
                 env.log(&found.join(" "));
             }
             _ => {}

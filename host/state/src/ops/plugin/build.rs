@@ -9,7 +9,7 @@ use proto::OpCode;
 use crate::fault::Fault;
 use crate::hooks::{Cause, Changed};
 use crate::keys::{self, Keyspace};
-use crate::plugins::registry::{Live, store_range};
+use crate::plugins::registry::{Live, is_system, store_range};
 use crate::plugins::{Build, Point, points};
 use crate::txn::Txn;
 
@@ -25,9 +25,8 @@ pub(crate) fn step(txn: &mut Txn<'_>) -> Result<(), Fault> {
         }
         return Ok(());
     }
-    let builds = txn.plugins.registry.rows().find(|(_, row)| {
-        row.is_evaluated() && row.build != Build::Done
-    });
+    let builds =
+        txn.plugins.registry.rows().find(|(_, row)| row.is_evaluated() && row.build != Build::Done);
     let Some((name, row)) = builds.map(|(name, row)| (name.to_owned(), row.clone())) else {
         return Ok(());
     };
@@ -45,7 +44,12 @@ pub(crate) fn step(txn: &mut Txn<'_>) -> Result<(), Fault> {
             };
             if let Some(upto) = walk(txn, &live, from)? {
                 txn.plugins.registry_mut().set_build(&name, Build::Walk(upto));
-            } else if txn.plugins.registry.live_named(&name).is_some_and(|l| l.build != Build::Clear) {
+            } else if txn
+                .plugins
+                .registry
+                .live_named(&name)
+                .is_some_and(|l| l.build != Build::Clear)
+            {
                 txn.plugins.change(&name).change(&name, |row| {
                     (row.build, row.failed_builds) = (Build::Done, 0);
                 });
@@ -99,9 +103,8 @@ fn walk(txn: &mut Txn<'_>, live: &Live, from: Vec<u8>) -> Result<Option<Vec<u8>>
 
 /// Tells an observer of what is there; false if that was a fault.
 fn meet(txn: &mut Txn<'_>, live: &Live, key: &[u8]) -> Result<bool, Fault> {
-    let Some(path) = keys::path_of(key).filter(|path| live.matches(path)) else {
-        return Ok(true);
-    };
+    let path = keys::path_of(key).filter(|path| live.matches(path) && !is_system(path));
+    let Some(path) = path else { return Ok(true) };
     let Some(node) = txn.peek(&path)? else { return Ok(true) };
     let (data, stat) = (txn.data(&path, &node)?, node.stat());
     let changed = Changed {

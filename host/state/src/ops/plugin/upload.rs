@@ -67,7 +67,10 @@ pub(super) fn upload(
         return Ok(PluginDone::Received(module.received));
     }
     if offset != module.received {
-        return refuse(format!("a part at {offset} overlaps what is here up to {}", module.received));
+        return refuse(format!(
+            "a part at {offset} overlaps what is here up to {}",
+            module.received
+        ));
     }
     module.received += length;
     module.touched_ms = touched_ms;
