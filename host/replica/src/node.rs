@@ -380,9 +380,11 @@ impl<D: Disk> Node<D> {
         self.raft.hears_leader()
     }
 
-    /// How this server stands to its ensemble, as of the last tick.
+    /// How this server stands to its ensemble: as of the last tick, but that a leader who was heard of
+    /// since then ends the silence at once.
     pub fn reach(&self) -> Reach {
-        self.reach
+        let hears_again = self.reach.silent_ms > 0 && !self.is_removed() && self.hears_leader();
+        if hears_again { Reach::default() } else { self.reach }
     }
 
     /// Whether this server leads.

@@ -288,17 +288,22 @@ impl NodeThread {
         let mut next_tick = started;
         let mut next_reap = started + self.reaping.every;
         let mut inputs = Vec::new();
+        let mut reach = self.node.reach();
         while !self.stop.load(Ordering::SeqCst) {
             self.inbox.take(&mut inputs, next_tick.saturating_duration_since(Instant::now()));
             inputs.drain(..).for_each(|input| self.node.step(input));
             let now = Instant::now();
-            if now >= next_tick {
+            let now_ms = milliseconds(now - started);
+            let ticks = now >= next_tick;
+            if ticks {
                 next_tick = now + TICK;
                 let damage = self.published.take_damage().map(Input::Damaged);
                 damage.into_iter().for_each(|damage| self.node.step(damage));
-                let now_ms = milliseconds(started.elapsed());
                 self.node.tick(now_ms).unwrap_or_else(|error| node_broken(&error));
-                self.published.look(now_ms, self.node.reach());
+            }
+            let before = std::mem::replace(&mut reach, self.node.reach());
+            if ticks || reach != before {
+                self.published.look(now_ms, reach);
             }
             if now >= next_reap {
                 next_reap = now + self.reaping.every;
