@@ -22,7 +22,11 @@ const DOORS: [(&str, &str); 5] = [
 ];
 
 fn dependencies(of: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../host/{of}/Cargo.toml"));
+    dependencies_in(&format!("host/{of}"))
+}
+
+fn dependencies_in(dir: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../{dir}/Cargo.toml"));
     let text = fs::read_to_string(&path).expect("the crate is there");
     let manifest: toml::Table = text.parse().expect("its manifest is TOML");
     let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
@@ -50,6 +54,22 @@ fn every_big_dependency_has_one_door() {
                 !dependencies(name).iter().any(|named| named == dependency),
                 "{name} names {dependency}, which is behind {door}"
             );
+        }
+    }
+}
+
+#[test]
+fn plugins_and_their_sdk_know_the_contract_only() {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
+    let plugins = fs::read_dir(plugins).expect("there are plugins");
+    let names = plugins.map(|entry| entry.expect("it is listed").file_name());
+    let dirs = names.map(|name| format!("plugins/{}", name.to_string_lossy()));
+    let is_rust = |dir: &String| {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../{dir}/Cargo.toml")).is_file()
+    };
+    for dir in dirs.filter(is_rust).chain(["plugin-sdk".to_owned()]) {
+        for dependency in dependencies_in(&dir) {
+            assert!(OURS.iter().all(|(ours, _)| *ours != dependency), "{dir} depends on {dependency}");
         }
     }
 }

@@ -43,6 +43,10 @@ pub const DEPTH_MAX: u64 = (WASM_STACK_BYTES / 4 / FRAME_BYTES_MAX) as u64;
 /// The most fuel that any limit may give a call. `state` refuses limits that are higher.
 pub const FUEL_PER_CALL_MAX: u64 = DEPTH_MAX * CALL as u64;
 
+/// The same for `authenticate`. It may have all of the stack, since it is not called in apply and what it comes
+/// to is this server's alone.
+pub const AUTHENTICATE_FUEL_MAX: u64 = 4 * FUEL_PER_CALL_MAX;
+
 /// The most linear memory that any limit may give an instance. `state` refuses limits that are higher.
 pub const MEMORY_BYTES_MAX: u64 = 64 << 20;
 

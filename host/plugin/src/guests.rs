@@ -20,7 +20,7 @@ use state::plugins::{Instance, Plugin};
 
 use crate::bindings::exports::vivarium::plugin::authorizer::Decision as Decided;
 use crate::convert;
-use crate::engine::{FUEL_PER_CALL_MAX, HOST_STACK_BYTES, WASM_STACK_BYTES};
+use crate::engine::{AUTHENTICATE_FUEL_MAX, FUEL_PER_CALL_MAX, HOST_STACK_BYTES, WASM_STACK_BYTES};
 use crate::host::{Scene, set_scene};
 use crate::kept::{Kept, Used};
 use crate::module::Live;
@@ -58,6 +58,17 @@ impl Guests {
         env: &mut dyn Env,
         run: impl FnOnce(&mut Live) -> wasmtime::Result<T>,
     ) -> Outcome<T> {
+        self.call_with(call.fuel_max.min(FUEL_PER_CALL_MAX), call, identities, env, run)
+    }
+
+    fn call_with<T>(
+        &self,
+        fuel: u64,
+        call: &Call<'_>,
+        identities: &[Id],
+        env: &mut dyn Env,
+        run: impl FnOnce(&mut Live) -> wasmtime::Result<T>,
+    ) -> Outcome<T> {
         let enough = WASM_STACK_BYTES + HOST_STACK_BYTES;
         if stacker::remaining_stack().is_some_and(|left| left < enough) {
             return Err(Fault::Waiting(
@@ -68,7 +79,6 @@ impl Guests {
             Ok(used) => used,
             Err(fault) => return Ok(Err(fault)),
         };
-        let fuel = call.fuel_max.min(FUEL_PER_CALL_MAX);
         let live = &mut used.live;
         live.store.data_mut().begin(&call.plugin.limits);
         let scene = Scene { call, identities, env: &mut *env };
@@ -143,7 +153,8 @@ impl Hooks for Guests {
         credentials: &Credentials<'_>,
         env: &mut dyn Env,
     ) -> Outcome<Result<Vec<String>, String>> {
-        self.call(call, credentials.identities, env, |live| {
+        let fuel = call.fuel_max.min(AUTHENTICATE_FUEL_MAX);
+        self.call_with(fuel, call, credentials.identities, env, |live| {
             let authorizer = exported(live.authorizer()?)?;
             let identities = convert::identities(credentials.identities);
             let asked = convert::credentials(credentials, &identities);

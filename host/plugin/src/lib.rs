@@ -32,8 +32,8 @@ mod sort;
 
 pub use compiler::Compiler;
 pub use engine::{
-    DEPTH_MAX, FRAME_BYTES_MAX, FUEL_PER_CALL_MAX, MEMORY_BYTES_MAX, PROFILE, THREAD_STACK_BYTES,
-    Tuning, WASM_STACK_BYTES,
+    AUTHENTICATE_FUEL_MAX, DEPTH_MAX, FRAME_BYTES_MAX, FUEL_PER_CALL_MAX, MEMORY_BYTES_MAX,
+    PROFILE, THREAD_STACK_BYTES, Tuning, WASM_STACK_BYTES,
 };
 pub use error::Refused;
 pub use guests::Guests;

@@ -133,6 +133,7 @@ impl Machine {
     fn shut(&mut self, why: &str) {
         self.is_shut = true;
         self.held.clear();
+        self.published.wait_for(None);
         self.state.give_up();
         let waiting = self.waiting.drain(..).map(|(_, ticket)| ticket);
         let reads = std::mem::take(&mut self.reads).into_values().flatten();
@@ -146,6 +147,7 @@ impl Machine {
         self.is_shut = false;
         let meta = self.state.meta().clone();
         self.held.retain(|(index, ..)| *index > meta.applied);
+        self.published.wait_for(None);
         let view = self.state.view();
         let sessions = view.sessions()?;
         let taken = meta.taken_from(self.me);
@@ -220,6 +222,7 @@ impl Machine {
                             "an entry cannot be applied here; trying again"
                         );
                     }
+                    self.published.wait_for(Some(why));
                     break;
                 }
                 applied => applied?,
@@ -227,6 +230,7 @@ impl Machine {
             self.held.pop_front();
             if was_held_up && self.held.is_empty() {
                 tracing::info!(index, "entries are applied again");
+                self.published.wait_for(None);
             }
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
                 reports.push(Report::Members(Box::new(self.state.meta().clone())));

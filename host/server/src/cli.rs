@@ -4,6 +4,7 @@ mod config_args;
 mod connect_args;
 mod member;
 mod operator_args;
+mod plugin;
 mod recover;
 mod settings;
 mod shell;
@@ -16,7 +17,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use state::NoHooks;
 
 use crate::bench;
 use crate::local_ensemble::{self, LocalEnsembleArgs};
@@ -25,6 +25,7 @@ use crate::tls;
 
 use self::config_args::ConfigArgs;
 use self::member::MemberArgs;
+use self::plugin::PluginArgs;
 use self::recover::RecoverArgs;
 use self::settings::SettingsArgs;
 use self::shell::ShellArgs;
@@ -129,6 +130,9 @@ enum Command {
     /// Show the servers of an ensemble, or change which ones take part.
     #[command(after_help = member::EXAMPLES)]
     Member(MemberArgs),
+    /// Write plugins, bring them in, switch them, and look at what they do.
+    #[command(after_help = plugin::EXAMPLES)]
+    Plugin(PluginArgs),
     /// Save the state of a running server to a file, check such a file, or begin with one anew.
     #[command(after_help = snapshot::EXAMPLES)]
     Snapshot(SnapshotArgs),
@@ -167,7 +171,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             end_with.map_or(Ok(()), serve::end_with)?;
             let (config, warnings) = config.load()?;
             config.require_supported()?;
-            serve::run(&config, &warnings, &|| Box::new(NoHooks))
+            serve::run(&config, &warnings)
         }
         Command::LocalEnsemble(args) => local_ensemble::run(&args),
         Command::CheckConfig(args) => {
@@ -192,6 +196,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Member(args) => {
+            args.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Plugin(args) => {
             args.run()?;
             Ok(ExitCode::SUCCESS)
         }

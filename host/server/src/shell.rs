@@ -27,6 +27,7 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use proto::Acl;
 use tokio::runtime::Runtime;
 
 use self::command::Command;
@@ -41,6 +42,14 @@ const READ_ONLY: &str =
 
 /// How long leaving may take; a session that was not closed ends by its timeout.
 const CLOSE_MAX: Duration = Duration::from_secs(3);
+
+/// Reads an ACL as the shell's commands take it: `SCHEME:ID:PERMISSIONS,...`.
+///
+/// # Errors
+/// What does not have that form.
+pub(crate) fn parse_acl(given: &str) -> anyhow::Result<Vec<Acl>> {
+    acl::parse(given).map_err(|problem| anyhow::anyhow!("{problem}"))
+}
 
 /// Runs one command, or, without words, reads commands from standard input.
 ///

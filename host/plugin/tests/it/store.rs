@@ -150,6 +150,7 @@ fn the_limits_of_the_state_are_within_those_of_the_engine() {
     use state::plugins::PluginLimit;
     let most = |limit: PluginLimit| limit.describe().3;
     assert!(most(PluginLimit::AuthorizerFuel) <= plugin::FUEL_PER_CALL_MAX);
+    assert!(most(PluginLimit::AuthenticateFuel) <= plugin::AUTHENTICATE_FUEL_MAX);
     assert!(2 * most(PluginLimit::GuardFuel) <= plugin::FUEL_PER_CALL_MAX);
     assert!(most(PluginLimit::MemoryBytes) <= plugin::MEMORY_BYTES_MAX);
     let deepest = plugin::DEPTH_MAX as usize * plugin::FRAME_BYTES_MAX;

@@ -15,6 +15,9 @@ const FRAME_BYTES_MAX: u64 = 8 << 10;
 const STACK_BYTES_MAX: u64 = (256 << 20) / 4;
 /// The most fuel of a call for which its stack is never the limit.
 const CALL_FUEL_MAX: u64 = STACK_BYTES_MAX / FRAME_BYTES_MAX * CALL_FUEL;
+/// The same for `authenticate`, which may have the whole stack: it is called on one server, outside of apply,
+/// and to check a signature takes more than any decision does.
+const AUTHENTICATE_FUEL_MAX: u64 = 4 * CALL_FUEL_MAX;
 
 /// A limit of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,6 +32,8 @@ pub enum PluginLimit {
     MemoryBytes,
     /// The fuel of a call of an authorizer.
     AuthorizerFuel,
+    /// The fuel of a call of its `authenticate`.
+    AuthenticateFuel,
     /// The fuel of a call of a guard or an observer; a trigger and a view have twice as much.
     GuardFuel,
     /// The fuel of a transaction.
@@ -57,12 +62,13 @@ pub enum PluginLimit {
 
 impl PluginLimit {
     /// Every limit.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ModuleBytes,
         Self::ModulesBytes,
         Self::Bindings,
         Self::MemoryBytes,
         Self::AuthorizerFuel,
+        Self::AuthenticateFuel,
         Self::GuardFuel,
         Self::TransactionFuel,
         Self::OperationFuel,
@@ -85,6 +91,9 @@ impl PluginLimit {
             Self::Bindings => ("plugin-bindings", 256, 0, 256),
             Self::MemoryBytes => ("plugin-memory-bytes", 16 << 20, 64 << 10, 64 << 20),
             Self::AuthorizerFuel => ("plugin-authorizer-fuel", 500_000, 1_000, CALL_FUEL_MAX),
+            Self::AuthenticateFuel => {
+                ("plugin-authenticate-fuel", 8_000_000, 1_000, AUTHENTICATE_FUEL_MAX)
+            }
             Self::GuardFuel => ("plugin-guard-fuel", 1_000_000, 1_000, CALL_FUEL_MAX / 2),
             Self::TransactionFuel => ("plugin-transaction-fuel", 8_000_000, 1_000, 1 << 40),
             Self::OperationFuel => ("plugin-operation-fuel", 64_000, 0, 1 << 30),
@@ -174,6 +183,7 @@ pub struct CallLimits {
     /// The length of each, in bytes.
     pub log_line_bytes: u32,
     authorizer_fuel: u64,
+    authenticate_fuel: u64,
     guard_fuel: u64,
     pub(crate) reads: u64,
     pub(crate) read_bytes: u64,
@@ -190,6 +200,7 @@ impl CallLimits {
             log_lines: small(PluginLimit::LogLines),
             log_line_bytes: small(PluginLimit::LogLineBytes),
             authorizer_fuel: settings.limit(PluginLimit::AuthorizerFuel),
+            authenticate_fuel: settings.limit(PluginLimit::AuthenticateFuel),
             guard_fuel: settings.limit(PluginLimit::GuardFuel),
             reads: settings.limit(PluginLimit::Reads),
             read_bytes: settings.limit(PluginLimit::ReadBytes),
@@ -206,6 +217,11 @@ impl CallLimits {
             Point::Guard | Point::Observer => self.guard_fuel,
             Point::Trigger | Point::View => 2 * self.guard_fuel,
         }
+    }
+
+    /// The fuel of a call of `authenticate`.
+    pub fn authenticate_fuel(&self) -> u64 {
+        self.authenticate_fuel
     }
 }
 

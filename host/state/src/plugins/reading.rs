@@ -202,7 +202,10 @@ impl View {
             time_ms: self.time_ms,
             session,
             seed: 0,
-            fuel_max: live.plugin.limits.fuel(about.point),
+            fuel_max: match about.operation {
+                AUTH => live.plugin.limits.authenticate_fuel(),
+                _ => live.plugin.limits.fuel(about.point),
+            },
         };
         let mut env = PluginEnv::new(ground, live, about.point, about.path);
         let outcome = hook(&call, &mut env);
