@@ -272,3 +272,82 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use state::command::PluginCommand;
+    use state::plugins::{Exports, ModuleHash, Plugin, Point};
+    use state::{Batch, Command, Group, Hooks, MemoryStore};
+
+    use super::*;
+
+    /// Nothing is compiled while it is set.
+    struct Cold(Arc<AtomicBool>);
+
+    impl Hooks for Cold {
+        fn is_ready(&self, _: &Plugin) -> bool {
+            !self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn entry(first: u64, commands: Vec<Command>) -> (u64, u64, Bytes) {
+        let group = Group { origin: (1, 7), first, identities: Vec::new(), commands };
+        let batch = Batch { groups: vec![group], present: vec![0], ..Batch::default() };
+        (first + 1, 1, batch.encode().into())
+    }
+
+    fn applied(reports: &[Report]) -> Vec<u64> {
+        let index = |report: &Report| match report {
+            Report::Applied { index, .. } => Some(*index),
+            _ => None,
+        };
+        reports.iter().filter_map(index).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_applied_for_now_is_held_and_tried_again() {
+        let cold = Arc::new(AtomicBool::new(false));
+        let (store, hooks) = (Box::new(MemoryStore::default()), Box::new(Cold(Arc::clone(&cold))));
+        let mut machine =
+            Machine::new(State::open(store, hooks, 1 << 20).expect("it opens"), (1, 7));
+        let part = Bytes::from_static(b"module");
+        let module = ModuleHash::of(&part);
+        let text = r#"{"name": "p", "mode": "enforce", "match": ["/p/**"]}"#;
+        let binding = serde_json::from_str(text).expect("it is a binding");
+        let (name, generation, points) =
+            ("p".to_owned(), 1, vec![Point::Authorizer, Point::Observer]);
+        let result = Ok(Exports { points, is_stateless: true });
+        let life = [
+            PluginCommand::Upload { module, bytes: 6, offset: 0, part },
+            PluginCommand::Stage { binding, module, after: None, if_unseen: false },
+            PluginCommand::Report { server: 0, name: name.clone(), generation, result },
+            PluginCommand::Activate { name, generation, wait_all: false },
+        ];
+        let mut entries = vec![entry(1, vec![Command::Origin { replaces: 0 }])];
+        let life = life.into_iter().map(Command::Plugin).enumerate();
+        entries.extend(life.map(|(at, command)| entry(2 + at as u64, vec![command])));
+        let reports = machine.apply(Work { entries, ..Work::default() }).expect("it applies");
+        assert_eq!(applied(&reports), [2, 3, 4, 5, 6]);
+        assert!(reports.iter().any(|report| matches!(report, Report::NeedsTime(true))));
+        assert!(machine.state().view().plugins.has_steps(), "its store is to be built");
+
+        cold.store(true, Ordering::Relaxed);
+        for first in [6, 7] {
+            let entries = vec![entry(first, vec![Command::Plugin(PluginCommand::Step)])];
+            let reports = machine.apply(Work { entries, ..Work::default() }).expect("it waits");
+            assert_eq!(applied(&reports), [] as [u64; 0]);
+            assert!(machine.is_held_up());
+        }
+        cold.store(false, Ordering::Relaxed);
+        let reports = machine.apply(Work::default()).expect("it applies");
+        assert_eq!(applied(&reports), [7, 8]);
+        assert!(!machine.is_held_up());
+        let stepped = reports.iter().filter_map(|report| match report {
+            Report::Stepped(more) => Some(*more),
+            _ => None,
+        });
+        assert_eq!(stepped.collect::<Vec<_>>(), [true, false]);
+    }
+}

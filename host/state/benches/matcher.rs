@@ -115,7 +115,6 @@ fn look_up(bench: &Bench, path: &str, kind: OpKind) -> f64 {
 }
 
 fn main() {
-    let mut without = Bench::new();
     let mut with = Bench::new();
     let pattern = |at: usize| match at % 4 {
         0 => format!("/tenants/t{at}/**"),
@@ -139,7 +138,7 @@ fn main() {
     // In turns, so that whatever else the machine does falls on both.
     let mut pairs: Vec<(f64, f64)> = Vec::new();
     for _ in 0..5 {
-        (without, with) = (Bench::new(), Bench::new());
+        let (mut without, mut with) = (Bench::new(), Bench::new());
         with.install((0..BINDINGS).map(pattern).collect());
         pairs.push((without.creates(), with.creates()));
     }

@@ -565,7 +565,7 @@ impl Runner {
                 )?;
             }
             "modules" => {
-                for (_, module) in view.plugins.modules() {
+                for module in view.plugins.modules().values() {
                     writeln!(out, "{} of {} bytes", module.received, module.bytes)?;
                 }
             }
