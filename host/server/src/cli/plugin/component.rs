@@ -82,7 +82,7 @@ fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
 fn describe(module: &mut Vec<u8>, exports: &[String]) -> anyhow::Result<()> {
     let mut source = SourceMap::new();
     for (name, text) in WIT {
-        source.push(Path::new(name), *text);
+        source.push(Path::new(name), text);
     }
     let package = source.parse().map_err(|(_, error)| anyhow::anyhow!("wit/: {error}"))?;
     let mut resolve = Resolve::default();

@@ -19,8 +19,8 @@ use serde_json::Value;
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Of a plugin's memory; what is deeper ends as a fault.
 const STACK_BYTES: usize = 64 << 10;
-/// Of the first pages, what is free for the allocator: a call rarely has to ask for more.
-const HEAP_BYTES: usize = 32 << 10;
+/// What is free for the allocator from the beginning, a page: a call rarely has to ask for more.
+const HEAP_BYTES: usize = 64 << 10;
 
 const MISSING: &str = "\
 there is no Rust compiler here that can build for WebAssembly. One of these helps:
@@ -54,7 +54,6 @@ pub(super) fn build(dir: &Path, cargo_args: &[OsString]) -> anyhow::Result<Built
     }
     let flags = [
         format!("-Clink-arg=-zstack-size={STACK_BYTES}"),
-        "-Clink-arg=--stack-first".into(),
         format!("-Clink-arg=--initial-heap={HEAP_BYTES}"),
     ];
     cargo.arg("--config").arg(format!("target.{TARGET}.rustflags={flags:?}"));
