@@ -5,6 +5,7 @@ mod c;
 mod component;
 mod files;
 mod new;
+mod programs;
 mod rust;
 mod test;
 
