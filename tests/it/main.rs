@@ -16,6 +16,7 @@ mod logging;
 mod members;
 mod operator;
 mod peers;
+mod plugins;
 mod process;
 mod pty;
 mod read_only;

@@ -69,7 +69,10 @@ fn plugins_and_their_sdk_know_the_contract_only() {
     };
     for dir in dirs.filter(is_rust).chain(["plugin-sdk".to_owned()]) {
         for dependency in dependencies_in(&dir) {
-            assert!(OURS.iter().all(|(ours, _)| *ours != dependency), "{dir} depends on {dependency}");
+            assert!(
+                OURS.iter().all(|(ours, _)| *ours != dependency),
+                "{dir} depends on {dependency}"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a call costs: prints the time of a fresh instance and of one that is used again.
 //!
-//! `cargo run --release -p plugin --example cost [MODULE.wasm]`: without a module, a guard that reads a znode
+//! `cargo run --release -p plugin --example cost [MODULE.wasm SETTINGS.json]`: without a module, a guard that reads a znode
 //! and a counter, of two pages of memory. Times are of this thread's processor, in microseconds; of each kind
 //! the middle one of 200 rounds.
 
@@ -11,6 +11,7 @@ mod env;
 #[allow(dead_code, reason = "shared with the tests")]
 mod guest;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,7 +41,11 @@ fn main() {
             Tuning { pooled: false, ..Tuning::default() },
         ] {
             println!("{tuning:?}");
-            let (guests, plugin) = loaded(&module, tuning);
+            let (guests, mut plugin) = loaded(&module, tuning);
+            if let Some(settings) = std::env::args().nth(2) {
+                let settings = std::fs::read_to_string(settings).expect("the settings");
+                Arc::make_mut(&mut plugin.binding).settings = settings;
+            }
             guard(&guests, &plugin);
         }
         let (guests, plugin) = loaded(

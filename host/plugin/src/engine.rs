@@ -126,6 +126,8 @@ pub(crate) fn engine(tuning: Tuning) -> wasmtime::Result<Engine> {
         .operator_cost(cost::table())
         .epoch_interruption(false)
         .max_wasm_stack(WASM_STACK_BYTES)
+        // There are no such stacks, but the engine compares the two.
+        .async_stack_size(WASM_STACK_BYTES)
         .memory_may_move(false)
         .memory_init_cow(tuning.copy_on_write)
         .signals_based_traps(true)

@@ -21,8 +21,6 @@ pub(crate) struct Guest {
     granted: bool,
     /// Whether it was ever refused one.
     pub(crate) refused: bool,
-    /// What `context.settings` gives, once it was asked: the same while the instance lives.
-    pub(crate) settings: Option<Vec<u8>>,
     calls_left: u32,
     bytes_left: usize,
     /// Lines of the log that it may still write.
@@ -35,7 +33,6 @@ impl Guest {
             memory_bytes_max: memory_bytes_max(limits),
             granted: false,
             refused: false,
-            settings: None,
             calls_left: 0,
             bytes_left: 0,
             lines_left: 0,

@@ -14,7 +14,7 @@ use proto::{ErrorCode, Id};
 use state::Fault;
 use state::hooks::{
     Call, Changed, Check, Credentials, Decision, Env, EnvError, FaultKind, Hooks, Node, Operation,
-    Outcome, PluginFault, Scope, Verdict,
+    Outcome, Pairs, PluginFault, Scope, Verdict,
 };
 use state::plugins::{Instance, Plugin};
 
@@ -283,7 +283,7 @@ impl Env for Nothing {
         Self::refuse()
     }
 
-    fn scan(&mut self, _: &[u8], _: &[u8], _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EnvError> {
+    fn scan(&mut self, _: &[u8], _: &[u8], _: usize) -> Result<Pairs, EnvError> {
         Self::refuse()
     }
 

@@ -10,7 +10,6 @@
 
 use proto::Id;
 use scoped_tls_hkt::{ReborrowMut, scoped_thread_local};
-use state::Fault;
 use state::hooks::{Call, Env, EnvError};
 
 use crate::bindings::vivarium::plugin::{context, log, store, tree, types};
@@ -120,15 +119,9 @@ impl store::Host for Guest {
 
 impl context::Host for Guest {
     fn settings(&mut self) -> wasmtime::Result<Vec<u8>> {
-        let settings = match self.settings.take() {
-            Some(settings) => settings,
-            None => ask(|scene| {
-                serde_json::to_vec(&scene.call.plugin.binding.settings)
-                    .map_err(|error| EnvError::Host(Fault::Waiting(format!("settings: {error}"))))
-            })?,
-        };
+        let settings = ask(|scene| Ok(scene.call.plugin.binding.settings.clone().into_bytes()))?;
         self.called(settings.len())?;
-        Ok(self.settings.insert(settings).clone())
+        Ok(settings)
     }
 
     fn time_ms(&mut self) -> wasmtime::Result<i64> {

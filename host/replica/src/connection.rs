@@ -23,8 +23,8 @@ use proto::{
     ClientInfo, ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Id, OpCode, Perms, Reply,
     ReplyHeader, Request, RequestHeader, WatchEvent,
 };
-use state::apply::FIRST_GENERATION;
 use state::Command;
+use state::apply::FIRST_GENERATION;
 use state::hooks::{Check, Credentials};
 
 use crate::input::Input;
@@ -530,7 +530,7 @@ impl Connection {
             self.reply(xid, view.zxid, Err(ErrorCode::NoAuth));
             return None;
         }
-        let reply = match operator::decide(&name, &body, &view.settings, &view.members) {
+        let reply = match operator::decide(&name, &body, &view) {
             Decision::Reply(reply) => reply,
             Decision::Command(_) if self.read_only => {
                 self.reply(xid, view.zxid, Err(ErrorCode::NotReadOnly));

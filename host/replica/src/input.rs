@@ -128,6 +128,8 @@ pub enum Report {
     Closing(i64),
     /// A step of building or deleting what plugins keep is done; whether there are more.
     Stepped(bool),
+    /// Whether time must go on though nothing happens, because authorizers decide by it.
+    NeedsTime(bool),
     /// The servers of the ensemble are others: what stands beside the tree now.
     Members(Box<Meta>),
     /// It takes the state that it was given: what it said before is of another one.

@@ -23,6 +23,8 @@ pub struct Machine {
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
+    /// Whether the Node was told that time must go on.
+    needs_time: bool,
     /// Entries that cannot be applied here for now, oldest first; the server goes on trying.
     held: VecDeque<(u64, u64, Bytes)>,
     /// A clock that is never set, in milliseconds; it decides nothing here.
@@ -42,7 +44,19 @@ impl Machine {
             (VecDeque::new(), BTreeMap::new(), MachineMutants::default());
         let steady = Box::new(|| 0);
         let (held, is_shut, compared_every) = (VecDeque::new(), false, COMPARED_EVERY);
-        Self { state, published, me, waiting, reads, held, steady, is_shut, compared_every, mutants }
+        Self {
+            state,
+            published,
+            me,
+            waiting,
+            reads,
+            needs_time: false,
+            held,
+            steady,
+            is_shut,
+            compared_every,
+            mutants,
+        }
     }
 
     /// Has it tell the Node how long entries take, by this clock.
@@ -119,6 +133,7 @@ impl Machine {
     fn shut(&mut self, why: &str) {
         self.is_shut = true;
         self.held.clear();
+        self.published.wait_for(None);
         self.state.give_up();
         let waiting = self.waiting.drain(..).map(|(_, ticket)| ticket);
         let reads = std::mem::take(&mut self.reads).into_values().flatten();
@@ -132,6 +147,7 @@ impl Machine {
         self.is_shut = false;
         let meta = self.state.meta().clone();
         self.held.retain(|(index, ..)| *index > meta.applied);
+        self.published.wait_for(None);
         let view = self.state.view();
         let sessions = view.sessions()?;
         let taken = meta.taken_from(self.me);
@@ -200,8 +216,13 @@ impl Machine {
             let applied = match self.state.apply(index, term, &payload) {
                 Err(Fault::Waiting(why)) => {
                     if !was_held_up {
-                        tracing::error!(index, why, "an entry cannot be applied here; trying again");
+                        tracing::error!(
+                            index,
+                            why,
+                            "an entry cannot be applied here; trying again"
+                        );
                     }
+                    self.published.wait_for(Some(why));
                     break;
                 }
                 applied => applied?,
@@ -209,6 +230,7 @@ impl Machine {
             self.held.pop_front();
             if was_held_up && self.held.is_empty() {
                 tracing::info!(index, "entries are applied again");
+                self.published.wait_for(None);
             }
             if !Arc::ptr_eq(&members, &self.state.meta().members) {
                 reports.push(Report::Members(Box::new(self.state.meta().clone())));
@@ -224,6 +246,10 @@ impl Machine {
             }
             let (commands, time_ms) = (applied.outcomes.len(), self.state.meta().time_ms);
             let view = self.state.view();
+            let needs_time = view.plugins.has_authorizers();
+            if std::mem::replace(&mut self.needs_time, needs_time) != needs_time {
+                reports.push(Report::NeedsTime(needs_time));
+            }
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, reports);
             let took_ms = (self.steady)() - began_ms;
@@ -244,5 +270,84 @@ impl Machine {
         while let Some(reads) = self.reads.first_entry().filter(|reads| *reads.key() <= applied) {
             self.published.confirm(&reads.remove());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use state::command::PluginCommand;
+    use state::plugins::{Exports, ModuleHash, Plugin, Point};
+    use state::{Batch, Command, Group, Hooks, MemoryStore};
+
+    use super::*;
+
+    /// Nothing is compiled while it is set.
+    struct Cold(Arc<AtomicBool>);
+
+    impl Hooks for Cold {
+        fn is_ready(&self, _: &Plugin) -> bool {
+            !self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn entry(first: u64, commands: Vec<Command>) -> (u64, u64, Bytes) {
+        let group = Group { origin: (1, 7), first, identities: Vec::new(), commands };
+        let batch = Batch { groups: vec![group], present: vec![0], ..Batch::default() };
+        (first + 1, 1, batch.encode().into())
+    }
+
+    fn applied(reports: &[Report]) -> Vec<u64> {
+        let index = |report: &Report| match report {
+            Report::Applied { index, .. } => Some(*index),
+            _ => None,
+        };
+        reports.iter().filter_map(index).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_applied_for_now_is_held_and_tried_again() {
+        let cold = Arc::new(AtomicBool::new(false));
+        let (store, hooks) = (Box::new(MemoryStore::default()), Box::new(Cold(Arc::clone(&cold))));
+        let mut machine =
+            Machine::new(State::open(store, hooks, 1 << 20).expect("it opens"), (1, 7));
+        let part = Bytes::from_static(b"module");
+        let module = ModuleHash::of(&part);
+        let text = r#"{"name": "p", "mode": "enforce", "match": ["/p/**"]}"#;
+        let binding = serde_json::from_str(text).expect("it is a binding");
+        let (name, generation, points) =
+            ("p".to_owned(), 1, vec![Point::Authorizer, Point::Observer]);
+        let result = Ok(Exports { points, is_stateless: true });
+        let life = [
+            PluginCommand::Upload { module, bytes: 6, offset: 0, part },
+            PluginCommand::Stage { binding, module, after: None, if_unseen: false },
+            PluginCommand::Report { server: 0, name: name.clone(), generation, result },
+            PluginCommand::Activate { name, generation, wait_all: false },
+        ];
+        let mut entries = vec![entry(1, vec![Command::Origin { replaces: 0 }])];
+        let life = life.into_iter().map(Command::Plugin).enumerate();
+        entries.extend(life.map(|(at, command)| entry(2 + at as u64, vec![command])));
+        let reports = machine.apply(Work { entries, ..Work::default() }).expect("it applies");
+        assert_eq!(applied(&reports), [2, 3, 4, 5, 6]);
+        assert!(reports.iter().any(|report| matches!(report, Report::NeedsTime(true))));
+        assert!(machine.state().view().plugins.has_steps(), "its store is to be built");
+
+        cold.store(true, Ordering::Relaxed);
+        for first in [6, 7] {
+            let entries = vec![entry(first, vec![Command::Plugin(PluginCommand::Step)])];
+            let reports = machine.apply(Work { entries, ..Work::default() }).expect("it waits");
+            assert_eq!(applied(&reports), [] as [u64; 0]);
+            assert!(machine.is_held_up());
+        }
+        cold.store(false, Ordering::Relaxed);
+        let reports = machine.apply(Work::default()).expect("it applies");
+        assert_eq!(applied(&reports), [7, 8]);
+        assert!(!machine.is_held_up());
+        let stepped = reports.iter().filter_map(|report| match report {
+            Report::Stepped(more) => Some(*more),
+            _ => None,
+        });
+        assert_eq!(stepped.collect::<Vec<_>>(), [true, false]);
     }
 }

@@ -129,6 +129,8 @@ pub struct Node<D: Disk> {
     closing: BTreeSet<i64>,
     /// Whether a step for plugins is on its way, that this server decided as the leader.
     steps: bool,
+    /// Whether time must go on though nothing happens.
+    needs_time: bool,
     /// The servers, as of what is applied.
     members: Arc<Members>,
     /// Those with a link, by their ids for raft.
@@ -230,6 +232,7 @@ impl<D: Disk> Node<D> {
             led: (0, 0),
             closing: BTreeSet::new(),
             steps: false,
+            needs_time: false,
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
             knows: BTreeMap::new(),
@@ -377,9 +380,11 @@ impl<D: Disk> Node<D> {
         self.raft.hears_leader()
     }
 
-    /// How this server stands to its ensemble, as of the last tick.
+    /// How this server stands to its ensemble: as of the last tick, but that a leader who was heard of
+    /// since then ends the silence at once.
     pub fn reach(&self) -> Reach {
-        self.reach
+        let hears_again = self.reach.silent_ms > 0 && !self.is_removed() && self.hears_leader();
+        if hears_again { Reach::default() } else { self.reach }
     }
 
     /// Whether this server leads.
@@ -451,6 +456,7 @@ impl<D: Disk> Node<D> {
                 self.liveness.closed(session);
                 self.closing.remove(&session);
             }
+            Report::NeedsTime(needs) => self.needs_time = needs,
             Report::Stepped(more) => {
                 self.steps = false;
                 self.go_on_with_steps(more);

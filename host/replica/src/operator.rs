@@ -9,13 +9,17 @@
 //! * Only who has the `super` identity is answered at all.
 //! * What changes the cluster becomes one command in the log; nothing here acts on one server.
 
+pub mod plugins;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proto::{ErrorCode, Reply};
 use serde::{Deserialize, Serialize};
-use state::{Command, Members, Reconfig, Settings};
+use state::{Answer, Command, Reconfig, Settings, View};
 use thiserror::Error;
+
+use self::plugins::{Asked, PluginRequest, ShownDecision, ShownPlugin};
 
 use crate::roster::{self, Listed};
 use crate::saving::SnapshotHeader;
@@ -56,6 +60,12 @@ pub enum OperatorRequest {
     },
     /// The next record of the snapshot that was begun.
     NextRecord {},
+    /// Something of plugins.
+    Plugin {
+        /// What.
+        #[serde(flatten)]
+        request: PluginRequest,
+    },
 }
 
 /// What an operator is told.
@@ -103,6 +113,40 @@ pub enum OperatorReply {
     Record(Bytes),
     /// There are no more records.
     SnapshotEnd {},
+    /// A part of a module is here.
+    ModuleReceived {
+        /// How much of it is here by now, in bytes.
+        bytes: u64,
+    },
+    /// A binding is staged.
+    PluginStaged {
+        /// As which generation; `None` if the same was proposed before, and was left.
+        generation: Option<u64>,
+    },
+    /// A binding is called from now on, as far as its mode allows.
+    PluginActive {
+        /// Which generation.
+        generation: u64,
+    },
+    /// What was asked for is done.
+    PluginChanged {},
+    /// The bindings.
+    Plugins {
+        /// By name.
+        plugins: Vec<ShownPlugin>,
+    },
+    /// What plugins said lately.
+    Decisions {
+        /// The number that the next one will have.
+        next: u64,
+        /// Those that were asked for.
+        decisions: Vec<ShownDecision>,
+    },
+    /// Who would be asked.
+    Explained {
+        /// In order.
+        asked: Vec<Asked>,
+    },
     /// Nothing was done.
     Refused {
         /// Why, and what would be right.
@@ -189,8 +233,20 @@ impl OperatorReply {
         serde_json::from_value(body).map_err(|e| OperatorError::Malformed(e.to_string()))
     }
 
+    /// The answer to a command that is in the log; `None` if its outcome is unknown.
+    pub(crate) fn of(answer: Answer) -> Option<Self> {
+        Some(match answer {
+            Answer::Settings { before, after } => Self::changed(&before, &after),
+            Answer::VersionRefused { now, supported } => Self::version_refused(now, supported),
+            Answer::SettingsRefused(why) => Self::Refused { why },
+            Answer::Reply(result) => Self::reconfigured(result),
+            Answer::Plugin(result) => plugins::answer(result),
+            _ => return None,
+        })
+    }
+
     /// The answer to a change of the servers that is in the log.
-    pub(crate) fn reconfigured(result: Result<Reply, ErrorCode>) -> Self {
+    fn reconfigured(result: Result<Reply, ErrorCode>) -> Self {
         match result {
             Ok(Reply::Data(config, _)) => {
                 let config = config.unwrap_or_default();
@@ -202,7 +258,7 @@ impl OperatorReply {
     }
 
     /// The answer to a change of the apply version that cannot be.
-    pub(crate) fn version_refused(now: u32, supported: u32) -> Self {
+    fn version_refused(now: u32, supported: u32) -> Self {
         let why = match supported {
             0 => format!(
                 "apply-version stays {now}: it is not known of every voter what it supports; start \
@@ -218,7 +274,7 @@ impl OperatorReply {
     }
 
     /// The answer to a change that is in the log.
-    pub(crate) fn changed(before: &Settings, after: &Settings) -> Self {
+    fn changed(before: &Settings, after: &Settings) -> Self {
         let (before, after) = (settings::shown(before), settings::shown(after));
         Self::SettingsChanged { before, after }
     }
@@ -237,7 +293,8 @@ pub(crate) enum Decision {
 }
 
 /// Decides what becomes of a request of somebody with the right.
-pub(crate) fn decide(name: &str, body: &[u8], current: &Settings, members: &Members) -> Decision {
+pub(crate) fn decide(name: &str, body: &[u8], view: &View) -> Decision {
+    let (current, members) = (&view.settings, &view.members);
     let refused = |why: String| Decision::Reply(OperatorReply::Refused { why });
     match OperatorRequest::decode(name, body) {
         Err(error) => refused(error.to_string()),
@@ -270,11 +327,16 @@ pub(crate) fn decide(name: &str, body: &[u8], current: &Settings, members: &Memb
         }
         Ok(OperatorRequest::SaveSnapshot { from }) => Decision::SaveSnapshot(from),
         Ok(OperatorRequest::NextRecord {}) => Decision::NextRecord,
+        Ok(OperatorRequest::Plugin { request }) => {
+            plugins::decide(request, view).unwrap_or_else(refused)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use state::{MemoryStore, NoHooks, State};
+
     use super::*;
 
     #[test]
@@ -306,8 +368,10 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused_with_words() {
-        let (settings, members) = (Settings::default(), Members::default());
-        let why = |name: &str, body: &[u8]| match decide(name, body, &settings, &members) {
+        let store = Box::new(MemoryStore::default());
+        let state = State::open(store, Box::new(NoHooks), 1 << 20).expect("an empty store");
+        let view = state.view();
+        let why = |name: &str, body: &[u8]| match decide(name, body, &view) {
             Decision::Reply(OperatorReply::Refused { why }) => why,
             Decision::Reply(other) => panic!("{other:?}"),
             Decision::Command(command) => panic!("{command:?}"),

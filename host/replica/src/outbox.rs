@@ -423,24 +423,16 @@ impl Ticket {
                 ends = true;
                 Say::Refused { read_only }
             }
-            (Waits::Operator { xid }, Answer::Settings { before, after }) => {
-                let reply = OperatorReply::changed(&before, &after).encode();
-                let result = Ok(Reply::Operator(reply.into()));
-                Say::Reply { xid, zxid, result, charge: None }
-            }
-            (Waits::Operator { xid }, Answer::VersionRefused { now, supported }) => {
-                let reply = OperatorReply::version_refused(now, supported).encode();
-                let result = Ok(Reply::Operator(reply.into()));
-                Say::Reply { xid, zxid, result, charge: None }
-            }
-            (Waits::Operator { xid }, Answer::Reply(result)) => {
-                let reply = OperatorReply::reconfigured(result).encode();
-                let result = Ok(Reply::Operator(reply.into()));
-                Say::Reply { xid, zxid, result, charge: None }
-            }
+            (Waits::Operator { xid }, answer) => match OperatorReply::of(answer) {
+                Some(reply) => {
+                    let result = Ok(Reply::Operator(reply.encode().into()));
+                    Say::Reply { xid, zxid, result, charge: None }
+                }
+                None => Say::Close,
+            },
             (Waits::Upgrade, Answer::Attached { .. }) => Say::Nothing,
             // A command without effect: its outcome is unknown here, so the connection ends.
-            (Waits::Write { .. } | Waits::Operator { .. } | Waits::Upgrade, _) => Say::Close,
+            (Waits::Write { .. } | Waits::Upgrade, _) => Say::Close,
         };
         if let Some(slot) = inner.slot(self.number) {
             slot.state = State::Decided(say);

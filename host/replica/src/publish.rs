@@ -39,6 +39,8 @@ pub struct Published {
     durable: Mutex<Option<Arc<Source>>>,
     /// Why nobody is served, if that is so. Locked after the view.
     shut: Mutex<Option<Arc<str>>>,
+    /// What is missing here for the next entry, if something is.
+    waits_for: Mutex<Option<String>>,
     /// What somebody found to be damaged who read.
     damage: Mutex<Option<String>>,
     /// Whether one of them waits for a newer one.
@@ -62,6 +64,7 @@ impl Published {
             closing: Mutex::default(),
             durable: Mutex::default(),
             shut: Mutex::default(),
+            waits_for: Mutex::default(),
             damage: Mutex::default(),
             awaited: AtomicBool::new(false),
             mutants,
@@ -107,6 +110,16 @@ impl Published {
     /// Why nobody is served, if that is so.
     pub fn shut(&self) -> Option<Arc<str>> {
         self.shut.lock().clone()
+    }
+
+    /// What of this server's own is missing for the entry that is to be applied next, such as a compiled
+    /// module, if something is.
+    pub fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().clone()
+    }
+
+    pub(crate) fn wait_for(&self, what: Option<String>) {
+        *self.waits_for.lock() = what;
     }
 
     /// Serves nobody from now on, until the state of a snapshot is published: the state is of no use.

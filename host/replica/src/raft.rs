@@ -297,6 +297,9 @@ pub(crate) struct Raft<D: Disk> {
     /// Whether others are to lead, if they can: then it asks for votes late, and only because it may be
     /// the one with the most of the log.
     pub(crate) stands_back: bool,
+    /// What the leader was last told that this server has: to whom, in which term, up to where. `None`
+    /// since it last gave a sign that it may not know.
+    told: Option<(u64, u64, u64)>,
     /// A planted bug: the log is synced with the next tick only.
     pub(crate) sync_late: bool,
     /// A planted bug: votes are not written.
@@ -339,7 +342,8 @@ impl<D: Disk> Raft<D> {
             // Nobody else can lead.
             node.campaign()?;
         }
-        Ok(Self { node, stands_back: false, sync_late: false, forget_vote: false })
+        let (told, stands_back) = (None, false);
+        Ok(Self { node, stands_back, told, sync_late: false, forget_vote: false })
     }
 
     pub(crate) fn tick(&mut self) -> Result<(), LogError> {
@@ -409,6 +413,11 @@ impl<D: Disk> Raft<D> {
         };
         if self.stands_back && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return tracing::info!("this server was to lead, and stands back");
+        }
+        let only_commits =
+            message.get_msg_type() == MessageType::MsgAppend && message.get_entries().is_empty();
+        if !only_commits {
+            self.told = None;
         }
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%error, "raft dropped a message");
@@ -634,7 +643,9 @@ impl<D: Disk> Raft<D> {
                 log.sync()?;
             }
             // 6. Messages that had to wait for it.
-            send(ready.take_persisted_messages());
+            let mut answers = ready.take_persisted_messages();
+            answers.retain(|message| self.is_news(message));
+            send(answers);
             // 7. What that commits, and what is to be told of it.
             let mut light = self.node.advance_append(ready);
             send(light.take_messages());
@@ -654,6 +665,18 @@ impl<D: Disk> Raft<D> {
             }
         }
         Ok(Flushed { entries: committed, installed, read_indexes })
+    }
+
+    /// Whether the leader may not know this yet. It hears of what is on this server's disk when that gets
+    /// there; raft-rs says it once more when the leader tells that it is committed, and the leader, who
+    /// is woken for that, ignores it. Should the first word be lost, the leader asks again with its next
+    /// heartbeat.
+    fn is_news(&mut self, message: &raft::prelude::Message) -> bool {
+        if message.get_msg_type() != MessageType::MsgAppendResponse || message.reject {
+            return true;
+        }
+        let told = Some((message.to, message.term, message.index));
+        std::mem::replace(&mut self.told, told) != told
     }
 }
 
@@ -678,6 +701,44 @@ fn take(
 mod tests {
     use super::*;
     use crate::log::{Options, SimDisk};
+
+    #[test]
+    fn a_leader_hears_once_what_a_follower_has() {
+        let mut rafts = [1, 2].map(|id| {
+            let log = Log::create(SimDisk::new(), Options::default(), 0, 0).expect("a new log");
+            Raft::new(log, id, (&[1, 2], &[]), 0, (10, 11)).expect("it starts")
+        });
+        rafts[0].campaign();
+        let (mut answers, mut committed) = (Vec::new(), [0, 0]);
+        // What is said by `lost`, once, does not arrive.
+        let mut talk = |rafts: &mut [Raft<SimDisk>; 2], mut lost: Option<MessageType>| {
+            answers.clear();
+            for round in 0..20 {
+                let at = round % 2;
+                let mut sent = Vec::new();
+                let flushed = rafts[at].flush(None, &mut |messages| sent.extend(messages));
+                committed[at] += flushed.expect("the log works").entries.len();
+                for message in sent {
+                    let kind = message_type(message.kind).expect("it is known");
+                    if kind == MessageType::MsgAppendResponse {
+                        answers.push(message.index);
+                    }
+                    if lost.take_if(|lost| *lost == kind).is_none() {
+                        rafts[1 - at].step(message);
+                    }
+                }
+            }
+            (answers.clone(), committed)
+        };
+        assert_eq!(talk(&mut rafts, None), (vec![1], [1, 1]), "the entry that begins the term");
+        rafts[0].propose(b"entry".to_vec()).expect("it leads");
+        assert_eq!(talk(&mut rafts, None), (vec![2], [2, 2]));
+        rafts[0].propose(b"entry".to_vec()).expect("it leads");
+        let lost = Some(MessageType::MsgAppendResponse);
+        assert_eq!(talk(&mut rafts, lost), (vec![3], [2, 2]), "the leader does not know of it");
+        rafts[0].tick().expect("the log works");
+        assert_eq!(talk(&mut rafts, None), (vec![3], [3, 3]), "it asks again");
+    }
 
     #[test]
     fn one_that_does_not_vote_does_not_ask_for_votes() {

@@ -127,7 +127,8 @@ pub fn parse(name: &str, value: &str) -> Result<SettingChange, SettingError> {
         }
         GRANTS if value == NONE => SettingChange::PluginGrants(Vec::new()),
         GRANTS => {
-            let grants: Vec<String> = value.split(',').map(|grant| grant.trim().to_owned()).collect();
+            let grants: Vec<String> =
+                value.split(',').map(|grant| grant.trim().to_owned()).collect();
             check_grants(&grants).map_err(SettingError::Plugins)?;
             SettingChange::PluginGrants(grants)
         }

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use state::NoHooks;
 
 use crate::bench;
 use crate::local_ensemble::{self, LocalEnsembleArgs};
@@ -131,7 +130,7 @@ enum Command {
     /// Show the servers of an ensemble, or change which ones take part.
     #[command(after_help = member::EXAMPLES)]
     Member(MemberArgs),
-    /// Write plugins: begin one, build it, test it.
+    /// Write plugins, bring them in, switch them, and look at what they do.
     #[command(after_help = plugin::EXAMPLES)]
     Plugin(PluginArgs),
     /// Save the state of a running server to a file, check such a file, or begin with one anew.
@@ -172,7 +171,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             end_with.map_or(Ok(()), serve::end_with)?;
             let (config, warnings) = config.load()?;
             config.require_supported()?;
-            serve::run(&config, &warnings, &|| Box::new(NoHooks))
+            serve::run(&config, &warnings)
         }
         Command::LocalEnsemble(args) => local_ensemble::run(&args),
         Command::CheckConfig(args) => {

@@ -35,7 +35,9 @@ impl ClientThreads {
                 connections: Arc::default(),
                 _ends: ends,
             };
-            std::thread::Builder::new().name(format!("clients-{at}")).spawn(move || {
+            // Reserved, not used: authorizers run here (see the crate `plugin`).
+            let named = std::thread::Builder::new().name(format!("clients-{at}"));
+            named.stack_size(plugin::THREAD_STACK_BYTES).spawn(move || {
                 // It never gets a value: it ends when the sender is dropped.
                 let _ = runtime.block_on(ended);
             })?;

@@ -46,6 +46,10 @@ pub struct Config {
     pub server_id: u8,
     /// Everything the server keeps. Created if missing. Default `./vivarium-data`.
     pub data_dir: PathBuf,
+    /// Bindings of plugins, `*.toml` with their modules beside them, that are brought in as they come and
+    /// change. Created if missing. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_dir: Option<PathBuf>,
     /// ZooKeeper's unit of time, milliseconds: session timeouts are bounded and expire by it.
     /// Default 2,000.
     #[serde(with = "units::ms")]
@@ -84,6 +88,7 @@ impl Default for Config {
         Self {
             server_id: 1,
             data_dir: PathBuf::from("./vivarium-data"),
+            plugin_dir: None,
             tick_time_ms: 2_000,
             reads: Reads::default(),
             read_only_mode: false,

@@ -15,6 +15,7 @@ mod identity;
 mod local_ensemble;
 mod mailbox;
 mod peers;
+mod plugins;
 mod quarantine;
 mod recover;
 pub mod serve;

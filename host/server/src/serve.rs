@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use anyhow::Context;
+use plugin::{Guests, Runtime};
 use proto::ServerSpec;
 use replica::{NodeConfig, Policy, Published, settings};
 use state::{Hooks, Settings};
@@ -25,6 +26,7 @@ use crate::four_letter::Answers;
 use crate::mailbox::Mailbox;
 use crate::open::{Opened, open};
 use crate::operator_token::OperatorToken;
+use crate::plugins::{self, Directory};
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -36,17 +38,17 @@ const READ_ONLY_AFTER_MS_MIN: u64 = 2000;
 /// Makes what takes part in transactions, for each state that is opened.
 pub type MakeHooks = dyn Fn() -> Box<dyn Hooks>;
 
-/// Runs a server until SIGTERM or SIGINT; `hooks` take part in its transactions.
+/// Runs a server until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Whatever keeps it from starting, in one line that says what to do.
-pub fn run(config: &Config, warnings: &[String], hooks: &MakeHooks) -> anyhow::Result<ExitCode> {
+pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
     start_logging(config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config, hooks))?;
+    runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,7 +79,7 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
     started.map_err(|e| anyhow::anyhow!("logging cannot start: {e}"))
 }
 
-async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
+async fn serve(config: &Config) -> anyhow::Result<()> {
     // Ports first: a port in use must not leave a trace in the data.
     let plain = config.listen.client.as_ref().map(listen).transpose()?;
     let secure = config.listen.client_tls.as_ref().map(listen).transpose()?;
@@ -90,7 +92,10 @@ async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
     let _claim = data_dir::claim(&config.data_dir)?;
-    let (replica, last) = start_replica(config, listener, hooks)?;
+    let plugins = plugins::runtime(&config.data_dir)?;
+    let directory = config.plugin_dir.as_deref().map(Directory::watch).transpose()?;
+    let (replica, last) = start_replica(config, listener, &plugins)?;
+    let plugins = replica.run_plugins(config.server_id.into(), plugins, directory)?;
     if let Some(index) = last {
         caught_up(&replica.published, index).await;
     }
@@ -148,7 +153,12 @@ async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
     while !clients.addresses.lock().is_empty() && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tokio::task::spawn_blocking(move || replica.stop()).await.context("stopping panicked")?;
+    let stop = move || {
+        replica.stop();
+        // A module that is being compiled is not waited for any longer than that takes.
+        let _ = plugins.join();
+    };
+    tokio::task::spawn_blocking(stop).await.context("stopping panicked")?;
     tracing::info!("stopped; sessions live on until their timeouts");
     Ok(())
 }
@@ -175,10 +185,13 @@ fn listen(address: &Address) -> anyhow::Result<TcpListener> {
 fn start_replica(
     config: &Config,
     listener: Option<std::net::TcpListener>,
-    hooks: &MakeHooks,
+    plugins: &Arc<Runtime>,
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let inputs = Arc::new(Mailbox::new(usize::MAX));
-    let opened = open(config, listener, &inputs, hooks)?;
+    let runs = Arc::clone(plugins);
+    let hooks = move || Box::new(Guests::new(Arc::clone(&runs))) as Box<dyn Hooks>;
+    let opened = open(config, listener, &inputs, &hooks)?;
+    plugins::prepare(plugins, &opened.state.view())?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);
@@ -241,7 +254,7 @@ fn seed(config: &Config) -> Settings {
         skip_acl: config.auth.skip_acl,
         super_digest: config.auth.super_digest.clone(),
         apply_version: state::APPLY_VERSION,
-        plugins: state::plugins::PluginSettings::default(),
+        ..Settings::default()
     }
 }
 

@@ -17,6 +17,7 @@ use state::{Fault, Flush, Members, State};
 
 use crate::mailbox::Mailbox;
 use crate::peers::Peers;
+use crate::plugins::{Directory, Runner};
 use crate::stores::Stores;
 
 /// How often raft and the sessions tick.
@@ -27,6 +28,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody waits for what is gathered, and after how long without
 /// anything to apply it is written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often an entry is tried again that waits for something of this server's own.
+const TRY_EVERY: Duration = Duration::from_millis(20);
 /// How often it is looked whether an old state can be removed.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
@@ -196,8 +199,10 @@ impl Replica {
         // Bounded by the servers: each asks for one chunk.
         let snapshots = Arc::new(Mailbox::new(usize::MAX));
         let stop = Arc::new(AtomicBool::new(false));
+        // Reserved, not used: what calls plugins needs it (see the crate `plugin`).
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(body)
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.stack_size(plugin::THREAD_STACK_BYTES).spawn(body)
         };
         let mut threads = Vec::new();
         {
@@ -244,6 +249,35 @@ impl Replica {
         Ok(Self { inputs, big_reads, published, part, stop, threads })
     }
 
+    /// Starts the thread that looks after the plugins; it ends when the others are told to stop.
+    pub(crate) fn run_plugins(
+        &self,
+        server: u32,
+        runtime: Arc<plugin::Runtime>,
+        directory: Option<Directory>,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let part = Arc::clone(&self.part);
+        let leads = move || {
+            let part = part.load(Ordering::Relaxed);
+            part == Part::Leader as u8 || part == Part::Standalone as u8
+        };
+        let runner = Runner {
+            server,
+            runtime,
+            published: Arc::clone(&self.published),
+            inputs: Arc::clone(&self.inputs),
+            directory,
+            leads: Box::new(leads),
+            stop: Arc::clone(&self.stop),
+        };
+        let body = move || {
+            if let Err(fault) = runner.run() {
+                tracing::error!(%fault, "plugins are not looked after: none can be brought in here");
+            }
+        };
+        Ok(std::thread::Builder::new().name("plugins".to_owned()).spawn(body)?)
+    }
+
     /// Lets another server lead, if this one does, so that nobody misses it when it stops. Waits until
     /// that is so, but not for long: there may be no other server.
     pub(crate) async fn hand_over(&self) {
@@ -288,17 +322,22 @@ impl NodeThread {
         let mut next_tick = started;
         let mut next_reap = started + self.reaping.every;
         let mut inputs = Vec::new();
+        let mut reach = self.node.reach();
         while !self.stop.load(Ordering::SeqCst) {
             self.inbox.take(&mut inputs, next_tick.saturating_duration_since(Instant::now()));
             inputs.drain(..).for_each(|input| self.node.step(input));
             let now = Instant::now();
-            if now >= next_tick {
+            let now_ms = milliseconds(now - started);
+            let ticks = now >= next_tick;
+            if ticks {
                 next_tick = now + TICK;
                 let damage = self.published.take_damage().map(Input::Damaged);
                 damage.into_iter().for_each(|damage| self.node.step(damage));
-                let now_ms = milliseconds(started.elapsed());
                 self.node.tick(now_ms).unwrap_or_else(|error| node_broken(&error));
-                self.published.look(now_ms, self.node.reach());
+            }
+            let before = std::mem::replace(&mut reach, self.node.reach());
+            if ticks || reach != before {
+                self.published.look(now_ms, reach);
             }
             if now >= next_reap {
                 next_reap = now + self.reaping.every;
@@ -358,7 +397,8 @@ fn run_machine(
     let mut next_flush = Instant::now() + FLUSH_EVERY;
     loop {
         // Ends when the Node's thread has ended and all its work is done.
-        let wait = next_flush.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
+        let wait = next_flush.saturating_duration_since(Instant::now());
+        let wait = wait.min(if machine.is_held_up() { TRY_EVERY } else { LOOK_EVERY });
         let open = todo.take(&mut works, wait);
         // Then it costs nobody anything, and a start has nothing to replay.
         let has_time = works.is_empty() && machine.is_written();

@@ -39,7 +39,9 @@ use crate::known::Known;
 use crate::members::Members;
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
-use crate::plugins::{Counters, Decisions, Ran, Registry, Shadowed, check_grants, needs, znodes};
+use crate::plugins::{
+    Counters, Decisions, Plugin, Ran, Registry, Shadowed, check_grants, needs, znodes,
+};
 use crate::quota::{self, QuotaPaths};
 use crate::recent::Rows;
 use crate::snapshot::{Source, Staged};
@@ -84,6 +86,8 @@ pub struct State {
     hooks: Arc<dyn Hooks>,
     /// The plugins of which it is known that all that are called are compiled here.
     ready: Arc<Registry>,
+    /// A binding that is put into quarantine before the entry at an index.
+    skips: Option<(String, u64)>,
     /// The store as it was when it was last written, and the last entry that is in it.
     base: Arc<dyn ReadView>,
     base_index: u64,
@@ -162,7 +166,7 @@ impl State {
             recent: SmallVec::new(),
         };
         let (plugins, counters) = Registry::load(&rows, &meta.settings.plugins)?;
-        if plugins.rows().count() != meta.bindings as usize {
+        if plugins.len() != meta.bindings as usize {
             let why = format!("there are not {} bindings", meta.bindings);
             return Err(Fault::Damaged { keyspace: "plugins", why });
         }
@@ -175,6 +179,7 @@ impl State {
             store,
             hooks,
             ready: Arc::default(),
+            skips: None,
             base,
             base_index,
             writing: None,
@@ -321,6 +326,13 @@ impl State {
         }
     }
 
+    /// Puts a binding into quarantine before the entry at `index` is applied, so that no server's failing at
+    /// it keeps that entry from being applied: a repair, which has to be made on every server alike. On one
+    /// where it was not, digests will differ.
+    pub fn skip_binding(&mut self, name: &str, index: u64) {
+        self.skips = Some((name.to_owned(), index));
+    }
+
     /// What has to be compiled here before the next entry can be applied.
     ///
     /// # Errors
@@ -328,7 +340,12 @@ impl State {
     pub fn is_ready(&mut self) -> Result<(), Fault> {
         let plugins = &self.view.plugins;
         if !Arc::ptr_eq(plugins, &self.ready) {
-            plugins.called().try_for_each(|plugin| needs(self.hooks.as_ref(), plugin))?;
+            let next = self.meta.applied + 1;
+            let skips = self.skips.as_ref().filter(|(_, index)| *index == next);
+            let is_called =
+                |plugin: &&Plugin| skips.is_none_or(|(name, _)| *name != plugin.binding.name);
+            let mut called = plugins.called().filter(is_called);
+            called.try_for_each(|plugin| needs(self.hooks.as_ref(), plugin))?;
             self.ready = Arc::clone(plugins);
         }
         Ok(())
@@ -367,6 +384,12 @@ impl State {
         let mut meta = self.meta.clone();
         let mut txn = Txn::new(&base, index, (meta.next_acl, meta.history));
         txn.mutants = self.mutants;
+        if let Some((name, _)) = self.skips.as_ref().filter(|(_, at)| *at == index)
+            && txn.plugins.registry.row(name).is_some()
+        {
+            let why = format!("it was skipped at entry {index}, by a repair");
+            txn.plugins.change(name).change(name, |row| row.quarantine = Some(why));
+        }
         let (mut outcomes, mut is_idle) = (Vec::new(), false);
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
@@ -432,7 +455,7 @@ impl State {
         let Ran { registry, counters, gone, outcomes: called, decisions, shadowed } =
             finished.plugins;
         meta.history = history(meta.history, entry, meta.digest, called);
-        meta.bindings = registry.rows().count() as u32;
+        meta.bindings = registry.len() as u32;
         meta.settings = finished.settings;
         let Counts { nodes, bytes, ephemerals } = finished.counts;
         meta.counts = (nodes, bytes, ephemerals);

@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::members::ConfStep;
-#[allow(unused_imports, reason = "named in the documentation")]
-use crate::plugins::PART_BYTES_MAX;
 use crate::plugins::{Binding, Exports, Mode, ModuleHash, PluginLimit, PluginSettings};
 
 /// The newest format of a batch that this program reads and writes.
@@ -145,7 +143,7 @@ pub enum Command {
 /// A step in the life of a plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum PluginCommand {
-    /// A part of a module, at most [`PART_BYTES_MAX`] bytes; parts come in order.
+    /// A part of a module, at most [`crate::plugins::PART_BYTES_MAX`] bytes; parts come in order.
     Upload {
         /// Names it, by what it is to be in whole.
         module: ModuleHash,

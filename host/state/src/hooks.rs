@@ -336,6 +336,9 @@ pub struct Node {
     pub stat: Stat,
 }
 
+/// Keys and values of a private store.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a plugin may read and write during a call: the tree as of this point of the transaction within
 /// the binding's `reads`, and a store of its own.
 ///
@@ -390,12 +393,7 @@ pub trait Env {
     ///
     /// # Errors
     /// [`EnvError`]
-    fn scan(
-        &mut self,
-        start: &[u8],
-        end: &[u8],
-        most: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EnvError>;
+    fn scan(&mut self, start: &[u8], end: &[u8], most: usize) -> Result<Pairs, EnvError>;
 
     /// Writes a line to the decision log of this server.
     fn log(&mut self, line: &str);

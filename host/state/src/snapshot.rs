@@ -25,6 +25,11 @@ pub use self::check::Checker;
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
 /// How many rows are read from the store at a time.
 const PAGE_ROWS: usize = 256;
+/// The parts of modules are large.
+fn page_rows(keyspace: Keyspace) -> usize {
+    if keyspace == Keyspace::Modules { 1 } else { PAGE_ROWS }
+}
+
 /// The order in which the tables are sent.
 const ORDER: [Keyspace; 8] = [
     Keyspace::Acls,
@@ -113,8 +118,9 @@ impl Source {
         for (table, keyspace) in ORDER.into_iter().enumerate().skip(usize::from(at.table)) {
             loop {
                 // Above every key: none begins with these bytes.
-                let page = self.base.range(keyspace, &from, &[0xff; 9], PAGE_ROWS)?;
-                let whole = page.len() < PAGE_ROWS;
+                let page_rows = page_rows(keyspace);
+                let page = self.base.range(keyspace, &from, &[0xff; 9], page_rows)?;
+                let whole = page.len() < page_rows;
                 for (key, value) in page {
                     if !rows.is_empty() && bytes >= bytes_max {
                         let next = Next::Chunk(Cursor { table: table as u8, from: key });

@@ -21,8 +21,8 @@ use state::plugins::{Binding, Build, Mode, ModuleHash, OnFault, PluginLimit};
 use state::view::Listing;
 use state::znode::Owner;
 use state::{
-    APPLY_VERSION, Answer, Batch, Change, Command, Fault, FjallStore, Group, Hooks, MemoryStore, NoHooks, Op,
-    SettingChange, State, StoreOptions, View, Znode,
+    APPLY_VERSION, Answer, Batch, Change, Command, Fault, FjallStore, Group, Hooks, MemoryStore,
+    NoHooks, Op, SettingChange, State, StoreOptions, View, Znode,
 };
 
 use native::Native;
@@ -542,7 +542,11 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
                     of_disk.fails.store(false, Ordering::Relaxed);
                     of_disk.is_cold.store(false, Ordering::Relaxed);
                     seen.waits += 1;
-                    assert_eq!(disk.apply(index, term, &entry).expect("it applies"), applied, "{at}");
+                    assert_eq!(
+                        disk.apply(index, term, &entry).expect("it applies"),
+                        applied,
+                        "{at}"
+                    );
                 }
                 other => assert_eq!(other.expect("it applies"), applied, "{at}"),
             }
@@ -559,9 +563,7 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
         for (outcome, skipped) in applied.outcomes.iter().zip(skipped) {
             assert_eq!(outcome.answer == Answer::Skipped, skipped, "{at}: {outcome:?}");
             // A fault of a plugin is shown, whatever becomes of what it was asked about.
-            let is_shown = |change: &Change| {
-                matches!(change, Change::DataSet { path, .. } if path.starts_with("/zookeeper/plugins"))
-            };
+            let is_shown = |change: &Change| matches!(change, Change::DataSet { path, .. } if path.starts_with("/zookeeper/plugins"));
             let kept = outcome.changes.iter().filter(|change| !is_shown(change)).count();
             assert!(!failed(&outcome.answer) || kept == 0, "{at}: {outcome:?}");
             assert!(outcome.zxid >= zxid, "{at}: {outcome:?}");
@@ -585,6 +587,12 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
         check_counts(&memory.view(), &tree, &at);
         assert_eq!(dump(&disk.view()), tree, "{at}");
         seen.quotas += check_quotas(&memory.view(), &tree, &at);
+        let faults = |view: &View| view.counters.values().map(|of| of.faults).sum::<u64>();
+        seen.faults += faults(&memory.view()).saturating_sub(faults(&before));
+        let quarantined = |view: &View| {
+            view.plugins.rows().filter(|(_, row)| row.quarantine.is_some()).count() as u64
+        };
+        seen.quarantines += quarantined(&memory.view()).saturating_sub(quarantined(&before));
         assert_eq!(disk.view().counters, memory.view().counters, "{at}");
         log.push((entry, memory.meta().digest, memory.meta().history));
 
@@ -635,10 +643,7 @@ fn run(seed: u64, mut generator: Generator, seen: &mut Seen) {
         }
     }
     assert_eq!(disk.recomputed_digest().expect("it reads"), disk.meta().digest, "seed {seed}");
-    let view = memory.view();
     seen.calls += of_memory.calls.load(Ordering::Relaxed);
-    seen.faults += view.counters.values().map(|counters| counters.faults).sum::<u64>();
-    seen.quarantines += view.plugins.rows().filter(|(_, row)| row.quarantine.is_some()).count() as u64;
 }
 
 #[test]
@@ -703,7 +708,8 @@ fn what_earlier_programs_wrote_is_applied_as_they_did() {
     let directory = std::fs::read_dir(path.parent().expect("it is in a directory"));
     for file in directory.expect("there is a corpus").map(|file| file.expect("it is listed").path())
     {
-        let (mut state, mut index) = (in_memory(MemoryStore::default(), Box::new(NoHooks)), BIRTH.0);
+        let (mut state, mut index) =
+            (in_memory(MemoryStore::default(), Box::new(NoHooks)), BIRTH.0);
         let bytes = std::fs::read(&file).expect("it reads");
         let mut rest = &bytes[..];
         while let Some((length, after)) = rest.split_first_chunk::<4>() {

@@ -22,6 +22,7 @@ use state::command::CreateKind;
 use state::command::PluginCommand;
 use state::hooks::{Check, Credentials};
 use state::plugins::{Binding, Mode, ModuleHash, PluginLimit};
+use state::snapshot::{Progress, Staging};
 use state::view::Listing;
 use state::{
     Answer, Batch, Change, Command, Group, MemoryStore, Op, Outcome, SettingChange, State,
@@ -564,7 +565,7 @@ impl Runner {
                 )?;
             }
             "modules" => {
-                for (_, module) in view.plugins.modules() {
+                for module in view.plugins.modules().values() {
                     writeln!(out, "{} of {} bytes", module.received, module.bytes)?;
                 }
             }
@@ -581,6 +582,30 @@ impl Runner {
                 while !words.positional.is_empty() {
                     self.present.push(words.number()?);
                 }
+            }
+            // A binding is skipped at the next entry.
+            "skip" => {
+                let next = self.state.meta().applied + 1;
+                self.state.skip_binding(&words.next()?, next);
+            }
+            // Goes on with what another server would have been sent.
+            "snapshot" => {
+                self.state.sync()?;
+                let (source, before) = (self.state.source()?, self.state.meta().clone());
+                let handle = MemoryStore::default();
+                let mut staging = Staging::new(Box::new(handle.clone()));
+                let staged = loop {
+                    let chunk = source.chunk(staging.next().clone(), 100)?;
+                    match staging.put(&chunk)? {
+                        Progress::Unfinished(more) => staging = more,
+                        Progress::Whole(staged) => break staged,
+                    }
+                };
+                self.state.install(staged)?;
+                self.state.sync()?;
+                assert_eq!(self.state.meta(), &before);
+                let recomputed = self.state.recomputed_digest()?;
+                assert_eq!(recomputed, before.digest, "the snapshot has all that is digested");
             }
             // Whether a read of a path passes.
             "may" => {

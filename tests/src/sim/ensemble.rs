@@ -194,7 +194,9 @@ impl Ensemble {
         !self.doomed.is_empty() || self.corrupted.iter().any(|id| !notices(id))
     }
 
-    /// Since when a leader and a majority with it have run without anything wrong.
+    /// Since when a leader and a majority with it have run without anything wrong. A state that is
+    /// wrong, and not yet found to be, counts for nobody: without a majority of the others there are no
+    /// writes.
     pub fn well_since_ms(&mut self, faults: &Faults, now_ms: i64) -> Option<i64> {
         let Leader { server: leader, since_ms, .. } = self.leader()?;
         let voters = &self.servers.get(&leader)?.state()?.meta().members.voters;
@@ -212,11 +214,14 @@ impl Ensemble {
             let clean = ways(other).map(|(from, to)| self.network.clean_since_ms(from, to));
             Some(running_ms.max(clean[0]?).max(clean[1]?))
         };
-        let others = self.servers.keys().filter(|id| **id != leader && votes(**id));
+        let is_wrong =
+            |id: u64| self.corrupted.contains(&id) && !self.servers[&id].is_quarantined();
+        let counts = |id: u64| id != leader && votes(id) && !is_wrong(id);
+        let others = self.servers.keys().filter(|id| counts(**id));
         let mut followers: Vec<i64> = others.filter_map(|id| follower(*id)).collect();
         followers.sort_unstable();
         let itself_ms = faults.running_since_ms(leader, self)?.max(since_ms).max(*settled_ms);
-        match voters.len() / 2 {
+        match voters.len() / 2 + usize::from(is_wrong(leader)) {
             0 => Some(itself_ms),
             needed => followers.get(needed - 1).map(|ms| itself_ms.max(*ms)),
         }

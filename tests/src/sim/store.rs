@@ -20,6 +20,8 @@ struct Inner {
     commits_left: Option<u64>,
     /// The key of a znode's row that cannot be read.
     unreadable: Option<Vec<u8>>,
+    /// Whether the server has tried to: it goes into quarantine, even if the row is mended meanwhile.
+    was_found: bool,
     /// Whether the server reads.
     is_served: bool,
 }
@@ -51,14 +53,21 @@ impl SimStore {
         is_one
     }
 
-    /// Whether some row cannot be read.
+    /// Whether some row cannot be read, or could not.
     pub fn is_damaged(&self) -> bool {
-        self.lock().unreadable.is_some()
+        let inner = self.lock();
+        inner.unreadable.is_some() || inner.was_found
     }
 
     /// All rows can be read again.
     pub fn mend(&self) {
         self.lock().unreadable = None;
+    }
+
+    /// Its server goes on from another state.
+    pub fn is_replaced(&self) {
+        self.mend();
+        self.lock().was_found = false;
     }
 
     /// The server reads from now on, or somebody else.
@@ -67,10 +76,11 @@ impl SimStore {
     }
 
     fn check(&self, keyspace: Keyspace, mut has: impl FnMut(&[u8]) -> bool) -> Result<(), Fault> {
-        let inner = self.lock();
+        let mut inner = self.lock();
         let unreadable = inner.unreadable.as_ref().filter(|_| inner.is_served);
         match unreadable.filter(|key| keyspace == Keyspace::Nodes && has(key)) {
             Some(_) => {
+                inner.was_found = true;
                 Err(Fault::Damaged { keyspace: "the store", why: "simulated damage".to_owned() })
             }
             None => Ok(()),
@@ -87,8 +97,8 @@ impl SimStore {
         };
         left.sync().expect("memory does not fail");
         let (now, unsynced, commits_left) = (left.crashed(), Vec::new(), None);
-        let unreadable = inner.unreadable.take();
-        *inner = Inner { now, unsynced, commits_left, unreadable, is_served: false };
+        let (unreadable, was_found) = (inner.unreadable.take(), inner.was_found);
+        *inner = Inner { now, unsynced, commits_left, unreadable, was_found, is_served: false };
     }
 
     /// The process ends, power stays: nothing is lost.

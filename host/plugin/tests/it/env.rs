@@ -8,7 +8,7 @@ use plugin::{Guests, Runtime, THREAD_STACK_BYTES, Tuning};
 use proto::{Acl, Id, Stat};
 use state::hooks::{
     Call, Cause, Changed, Check, Credentials, Env, EnvError, FaultKind, Node, Operation, Ownership,
-    PluginFault, Scope,
+    Pairs, PluginFault, Scope,
 };
 use state::plugins::{CallLimits, Plugin};
 
@@ -82,12 +82,7 @@ impl Env for Maps {
         Ok(before + delta)
     }
 
-    fn scan(
-        &mut self,
-        start: &[u8],
-        _: &[u8],
-        most: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EnvError> {
+    fn scan(&mut self, start: &[u8], _: &[u8], most: usize) -> Result<Pairs, EnvError> {
         let pairs = self.store.range(start.to_vec()..).take(most);
         Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
     }

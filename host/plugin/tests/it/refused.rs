@@ -25,8 +25,19 @@ fn a_module_says_what_it_is() {
 #[test]
 fn a_truncated_file_is_not_valid_at_any_length() {
     let whole = guard("", "(call $allow)");
+    // Behind the exports there are only names, which may be left out: a cut between two of those sections makes
+    // another module, with another hash.
+    let ends: Vec<usize> = wasmparser::Parser::new(0)
+        .parse_all(&whole)
+        .filter_map(|payload| {
+            payload.expect("it is valid").as_section().map(|(_, range)| range.end)
+        })
+        .collect();
     for length in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
         let refused = inspect(&whole[..length], MAX);
+        if refused.is_ok() && ends.contains(&length) {
+            continue;
+        }
         assert!(
             matches!(refused, Err(Refused::Invalid { .. } | Refused::NoPoint)),
             "{length} of {} bytes: {refused:?}",

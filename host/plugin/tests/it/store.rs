@@ -155,7 +155,7 @@ fn the_limits_of_the_state_are_within_those_of_the_engine() {
     assert!(most(PluginLimit::MemoryBytes) <= plugin::MEMORY_BYTES_MAX);
     let deepest = plugin::DEPTH_MAX as usize * plugin::FRAME_BYTES_MAX;
     assert!(4 * deepest <= plugin::WASM_STACK_BYTES);
-    assert!(plugin::WASM_STACK_BYTES < plugin::THREAD_STACK_BYTES);
+    const { assert!(plugin::WASM_STACK_BYTES < plugin::THREAD_STACK_BYTES) };
 }
 
 #[test]

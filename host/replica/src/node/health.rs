@@ -285,14 +285,16 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// What was applied last is compared though nothing follows: this server, which leads, sees to it.
+    /// What was applied last is compared though nothing follows: this server, which leads, sees to it. Where
+    /// authorizers decide by time, an entry without effect follows every second.
     fn compare_the_last(&mut self) {
         if self.health.applied.0 != self.applied {
             self.health.applied = (self.applied, self.ticks);
         }
         let is_due = self.ticks.wrapping_sub(self.health.applied.1) == IDLE_TICKS;
         let is_new = self.applied > self.health.compared;
-        if is_due && is_new && self.decides() && !self.raft.is_alone() && self.queue.is_empty() {
+        let is_needed = self.needs_time || is_new && !self.raft.is_alone();
+        if is_due && is_needed && self.decides() && self.queue.is_empty() {
             self.decide(Command::Nothing);
         }
     }

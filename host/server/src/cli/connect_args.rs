@@ -81,7 +81,7 @@ fn credentials(text: &str) -> Option<(String, Vec<u8>)> {
 }
 
 /// A duration as people write it: a number of milliseconds, or one with a unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a duration such as 30s, 2m or 5000 (ms), got {text:?}");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_ms = match &text[digits.len()..] {

@@ -315,3 +315,38 @@ impl std::fmt::Display for Mode {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"{
+        "name": "tenant-quota", "module": "quota.wasm", "mode": "enforce", "priority": 100,
+        "match": ["/tenants/**"], "ops": ["create", "set-acl"], "reads": ["/tenants/*/limits"],
+        "on-fault": "allow", "settings": { "max-nodes": 10000, "nested": { "b": [1, "x"] } }
+    }"#;
+
+    #[test]
+    fn what_an_operator_writes_is_read_and_kept() {
+        let binding: Binding = serde_json::from_str(EXAMPLE).expect("it is a binding");
+        assert_eq!((binding.mode, binding.priority), (Mode::Enforce, 100));
+        assert_eq!(binding.ops, [OpKind::Create, OpKind::SetAcl]);
+        assert_eq!(binding.settings, r#"{"max-nodes":10000,"nested":{"b":[1,"x"]}}"#);
+        assert_eq!((binding.on_fault, binding.instance), (OnFault::Allow, None));
+        assert_eq!(binding.check(&[]), Ok(()));
+        let row = rmp_serde::to_vec(&binding).expect("it encodes");
+        let kept: Binding = rmp_serde::from_slice(&row).expect("it decodes");
+        assert_eq!(kept, binding);
+    }
+
+    #[test]
+    fn a_key_that_is_unknown_is_an_error_that_names_it() {
+        let text = EXAMPLE.replace("priority", "prority");
+        let why = serde_json::from_str::<Binding>(&text).expect_err("it is unknown").to_string();
+        assert!(why.contains("unknown field `prority`"), "{why}");
+        let text = EXAMPLE.replace("\"create\"", "\"creat\"");
+        let why = serde_json::from_str::<Binding>(&text).expect_err("it is unknown").to_string();
+        assert!(why.contains("creat"), "{why}");
+        assert!(serde_json::from_str::<Binding>(r#"{"match": ["/a"]}"#).is_err(), "it has no name");
+    }
+}

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::binding::Point;
 use super::registry::{Live, store_key, store_range};
 use crate::fault::Fault;
-use crate::hooks::{Env, EnvError, FaultKind, Node, PluginFault};
+use crate::hooks::{Env, EnvError, FaultKind, Node, Pairs, PluginFault};
 use crate::znode::Znode;
 
 /// How long a key of a private store may be, and a value, in bytes.
@@ -264,12 +264,7 @@ impl<G: Ground> Env for PluginEnv<'_, G> {
         })
     }
 
-    fn scan(
-        &mut self,
-        start: &[u8],
-        end: &[u8],
-        most: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EnvError> {
+    fn scan(&mut self, start: &[u8], end: &[u8], most: usize) -> Result<Pairs, EnvError> {
         let longest = if start.len() > end.len() { start } else { end };
         self.do_store(longest, start.len() + end.len(), |env| {
             let id = env.id();

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::binding::{Point, patterns};
 
-/// What a call costs at least in fuel ([`F48`](super)): a guest recurses no deeper than its fuel over this.
+/// What a call of a function costs in fuel, as the runtime counts it: a guest recurses no deeper than its fuel
+/// over this.
 const CALL_FUEL: u64 = 255;
 /// How large the frame of a guest's function is at most, in bytes.
 const FRAME_BYTES_MAX: u64 = 8 << 10;

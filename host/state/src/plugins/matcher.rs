@@ -2,7 +2,6 @@
 //! operations at its ends. What nothing matches costs a look-up in the root's children, mostly.
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use super::binding::OpKind;
 use super::pattern::{Name, Pattern};
@@ -109,6 +108,12 @@ impl Matcher {
     /// Which bindings match a valid path and an operation on it.
     pub(crate) fn matching(&self, path: &str, kind: OpKind) -> Set {
         let mut found = Set::default();
+        self.collect(0, path.strip_prefix('/').unwrap_or(path), kind, &mut found);
+        found
+    }
+
+    /// Goes down from a branch along the names of `rest`. Each branch is met at most once.
+    fn collect(&self, mut at: u32, mut rest: &str, kind: OpKind, found: &mut Set) {
         let mut take = |ends: &[End]| {
             for (at, ops) in ends {
                 if ops.has(kind) {
@@ -116,23 +121,28 @@ impl Matcher {
                 }
             }
         };
-        let mut branches: SmallVec<[u32; 8]> = SmallVec::from_slice(&[0]);
-        let mut rest = path.strip_prefix('/').unwrap_or(path);
-        while !rest.is_empty() && !branches.is_empty() {
-            let (name, after) = rest.split_once('/').unwrap_or((rest, ""));
-            let mut next: SmallVec<[u32; 8]> = SmallVec::new();
-            for branch in branches {
-                let branch = &self.0[branch as usize];
-                take(&branch.below);
-                next.extend(branch.names.get(name).copied());
-                next.extend(branch.any);
+        loop {
+            let branch = &self.0[at as usize];
+            if rest.is_empty() {
+                return take(&branch.here);
             }
-            (branches, rest) = (next, after);
+            take(&branch.below);
+            let end = rest.bytes().position(|byte| byte == b'/');
+            let (name, after) = match end {
+                Some(end) => (&rest[..end], &rest[end + 1..]),
+                None => (rest, ""),
+            };
+            let next = branch.names.get(name).copied();
+            match (next, branch.any) {
+                (None, None) => return,
+                (Some(only), None) | (None, Some(only)) => at = only,
+                (Some(next), Some(any)) => {
+                    self.collect(any, after, kind, found);
+                    return self.collect(next, after, kind, found);
+                }
+            }
+            rest = after;
         }
-        for branch in branches {
-            take(&self.0[branch as usize].here);
-        }
-        found
     }
 }
 

@@ -225,6 +225,11 @@ impl Registry {
         self.rows.iter().map(|(name, row)| (name.as_str(), row.as_ref()))
     }
 
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The binding of this name.
     pub fn row(&self, name: &str) -> Option<&Row> {
         self.rows.get(name).map(Arc::as_ref)

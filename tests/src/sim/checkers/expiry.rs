@@ -142,7 +142,13 @@ impl Checker for Expiry {
                     let row = known.model.sessions.get(session);
                     let timeout_ms = self.timeouts_ms.get(session).copied().unwrap_or(i64::MAX);
                     let heard_ms = heard.back().map_or(0, |(at_ms, _)| *at_ms);
-                    let silence_ms = now_ms - heard_ms.max(*since_ms);
+                    // A server that was cut off tells late whom it has heard from: that counts as news.
+                    let told_ms = self
+                        .leads
+                        .keys()
+                        .filter_map(|leader| Some(self.servers.get(leader)?.get(session)?.told_ms));
+                    let told_ms = told_ms.max().unwrap_or(0);
+                    let silence_ms = now_ms - heard_ms.max(told_ms).max(*since_ms);
                     if row.is_some() && silence_ms.saturating_sub(SLACK_MS) > timeout_ms {
                         return Err(format!(
                             "session {session:#x} was silent for {silence_ms} ms and is there, \

@@ -9,7 +9,7 @@ use proto::OpCode;
 use crate::fault::Fault;
 use crate::hooks::{Cause, Changed};
 use crate::keys::{self, Keyspace};
-use crate::plugins::registry::{Live, store_range};
+use crate::plugins::registry::{Live, is_system, store_range};
 use crate::plugins::{Build, Point, points};
 use crate::txn::Txn;
 
@@ -103,9 +103,8 @@ fn walk(txn: &mut Txn<'_>, live: &Live, from: Vec<u8>) -> Result<Option<Vec<u8>>
 
 /// Tells an observer of what is there; false if that was a fault.
 fn meet(txn: &mut Txn<'_>, live: &Live, key: &[u8]) -> Result<bool, Fault> {
-    let Some(path) = keys::path_of(key).filter(|path| live.matches(path)) else {
-        return Ok(true);
-    };
+    let path = keys::path_of(key).filter(|path| live.matches(path) && !is_system(path));
+    let Some(path) = path else { return Ok(true) };
     let Some(node) = txn.peek(&path)? else { return Ok(true) };
     let (data, stat) = (txn.data(&path, &node)?, node.stat());
     let changed = Changed {
