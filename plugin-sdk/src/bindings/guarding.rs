@@ -10,15 +10,15 @@
 //   * export-macro-name: export_guard
 //   * pub-export-macro
 #[allow(unfulfilled_lint_expectations, unused_imports)]
-use crate::bindings::imports::vivarium::plugin::types as __with_name0;
-#[allow(unfulfilled_lint_expectations, unused_imports)]
-use crate::bindings::imports::vivarium::plugin::tree as __with_name1;
-#[allow(unfulfilled_lint_expectations, unused_imports)]
-use crate::bindings::imports::vivarium::plugin::store as __with_name2;
-#[allow(unfulfilled_lint_expectations, unused_imports)]
 use crate::bindings::imports::vivarium::plugin::context as __with_name3;
 #[allow(unfulfilled_lint_expectations, unused_imports)]
 use crate::bindings::imports::vivarium::plugin::log as __with_name4;
+#[allow(unfulfilled_lint_expectations, unused_imports)]
+use crate::bindings::imports::vivarium::plugin::store as __with_name2;
+#[allow(unfulfilled_lint_expectations, unused_imports)]
+use crate::bindings::imports::vivarium::plugin::tree as __with_name1;
+#[allow(unfulfilled_lint_expectations, unused_imports)]
+use crate::bindings::imports::vivarium::plugin::types as __with_name0;
 #[rustfmt::skip]
 #[allow(dead_code, clippy::all)]
 pub mod exports {

@@ -1,5 +1,7 @@
 //! The guard and the observer with a mock host.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::collections::BTreeMap;
 
 use vivarium_plugin_sdk::testing::{Host, json, ops};

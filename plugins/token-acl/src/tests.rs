@@ -1,5 +1,7 @@
 //! The authorizer with a mock host.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL;
 use ed25519_dalek::{Signer, SigningKey};

@@ -6,6 +6,7 @@ mod component;
 mod files;
 mod new;
 mod operate;
+mod programs;
 mod rust;
 mod test;
 

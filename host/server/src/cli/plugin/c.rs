@@ -1,19 +1,16 @@
 //! Builds a C plugin for WebAssembly, freestanding: there is no C library, and none is needed.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
 use super::files::C_HEADER;
-use super::rust::in_path;
+use super::programs::newest;
 
 const MISSING: &str = "\
 clang and its linker for WebAssembly are needed to build C: on Debian, apt-get install clang lld";
-
-/// The newest version that is looked for under a name such as `clang-19`.
-const NEWEST: u32 = 40;
 
 /// Builds all `*.c` of a directory into one module, and names it after the directory.
 ///
@@ -64,10 +61,4 @@ pub(super) fn build(dir: &Path, compiler_args: &[OsString]) -> anyhow::Result<(S
         bail!("the plugin does not build");
     }
     Ok((name, std::fs::read(&module)?))
-}
-
-/// A program of this name in PATH, or the newest of those with a version behind it.
-fn newest(name: &str) -> Option<PathBuf> {
-    let numbered = (1..=NEWEST).rev().map(|version| format!("{name}-{version}"));
-    [name.to_owned()].into_iter().chain(numbered).find_map(|name| in_path(&name).into_iter().next())
 }

@@ -16,11 +16,13 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use super::programs::{in_path, newest};
+
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Of a plugin's memory; what is deeper ends as a fault.
 const STACK_BYTES: usize = 64 << 10;
-/// Of the first pages, what is free for the allocator: a call rarely has to ask for more.
-const HEAP_BYTES: usize = 32 << 10;
+/// What is free for the allocator from the beginning, a page: a call rarely has to ask for more.
+const HEAP_BYTES: usize = 64 << 10;
 
 const MISSING: &str = "\
 there is no Rust compiler here that can build for WebAssembly. One of these helps:
@@ -54,7 +56,6 @@ pub(super) fn build(dir: &Path, cargo_args: &[OsString]) -> anyhow::Result<Built
     }
     let flags = [
         format!("-Clink-arg=-zstack-size={STACK_BYTES}"),
-        "-Clink-arg=--stack-first".into(),
         format!("-Clink-arg=--initial-heap={HEAP_BYTES}"),
     ];
     cargo.arg("--config").arg(format!("target.{TARGET}.rustflags={flags:?}"));
@@ -144,7 +145,7 @@ fn door(dir: &Path) -> anyhow::Result<Door> {
     };
     let Some(rustc) = compilers().find(has_source) else { bail!(MISSING) };
     let lld = compilers().find_map(|rustc| linker(&rustc, dir));
-    let Some(linker) = lld.or_else(|| in_path("wasm-ld").into_iter().next()) else {
+    let Some(linker) = lld.or_else(|| newest("wasm-ld")) else {
         bail!("there is no linker for WebAssembly; on Debian, apt-get install lld");
     };
     Ok(Door::Source { rustc, linker })
@@ -179,10 +180,4 @@ fn add_target(dir: &Path) -> bool {
     let mut rustup = Command::new("rustup");
     rustup.args(["target", "add", TARGET]).current_dir(dir).stdout(std::io::stderr());
     rustup.status().is_ok_and(|status| status.success())
-}
-
-/// All programs of this name in PATH.
-pub(super) fn in_path(name: &str) -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|dir| dir.join(name)).filter(|file| file.is_file()).collect()
 }

@@ -100,13 +100,13 @@ impl Ensemble {
         if !matches!(answer, Answer::Settings { .. }) {
             bail!("the settings of a new state cannot be changed: {answer:?}");
         }
-        for (path, data) in &case.before {
+        for path in case.before.keys() {
             let ancestors = path.match_indices('/').map(|(at, _)| &path[..at]);
             for path in ancestors.filter(|path| !path.is_empty()).chain([path.as_str()]) {
                 if self.state.view().node(path)?.is_some() {
                     continue;
                 }
-                let data = if case.before.get(path).is_some() { data.as_str() } else { "" };
+                let data = case.before.get(path).map_or("", String::as_str);
                 let step = Step {
                     create: Some(path.to_owned()),
                     data: Some(data.to_owned()),
@@ -250,8 +250,7 @@ impl Ensemble {
         };
         let view = self.state.view();
         let said = view.decisions.since(said_before, usize::MAX);
-        let said = said.iter().filter(|said| !matches!(said.said, Said::Line));
-        let last = said.last();
+        let last = said.iter().rfind(|said| !matches!(said.said, Said::Line));
         let is_fault = last.is_some_and(|said| matches!(said.said, Said::Fault(_)));
         let what = match code {
             _ if is_fault => "fault".to_owned(),
