@@ -127,7 +127,10 @@ fn a_quota_is_installed_holds_everywhere_and_is_rolled_back() {
     let log = said(plugin(&ensemble, 1, &["log", "tenant-quota", "--path", "/tenants/a/4"]));
     assert!(log.contains("deny -125, refused"), "{log}");
     let explained = said(plugin(&ensemble, 0, &["explain", "/tenants/a/4", "create"]));
-    assert!(explained.starts_with("1. guard tenant-quota (enforce), by /tenants/**"), "{explained}");
+    assert!(
+        explained.starts_with("1. guard tenant-quota (enforce), by /tenants/**"),
+        "{explained}"
+    );
     said(plugin(&ensemble, 0, &["mode", "tenant-quota", "warn"]));
     assert_eq!(creates(&mut clients[1], "/tenants/a/4"), 0);
     said(plugin(&ensemble, 0, &["mode", "tenant-quota", "enforce"]));

@@ -51,7 +51,7 @@ impl OperatorCall {
             return refused(format!("nobody is served from this server's state: {why}"));
         }
         let view = published.view();
-        match operator::decide(Ok(request), &view.settings, &view.members) {
+        match operator::decide(Ok(request), &view) {
             Decision::Reply(reply) => Begun::Answered(reply),
             Decision::Command(_) if published.is_read_only() => {
                 refused("no leader is known: nothing can be changed".to_owned())

@@ -126,9 +126,7 @@ impl Operate {
             Self::Log { name, path, lines, follow } => {
                 show::log(operator, (name, path), *lines, *follow, json).await
             }
-            Self::Explain { path, op } => {
-                show::explain(operator, path, op.kind(), json).await
-            }
+            Self::Explain { path, op } => show::explain(operator, path, op.kind(), json).await,
             Self::Mode { name, mode } => {
                 let (name, mode) = (name.clone(), mode.mode());
                 let generation =
