@@ -26,9 +26,10 @@ use proto::{
 use state::apply::FIRST_GENERATION;
 use state::{Command, access};
 
+use crate::audit::Audited;
 use crate::input::Input;
 use crate::mutants::ConnectionMutants;
-use crate::operator::{self, Decision, OperatorReply};
+use crate::operator::{self, Decision, OperatorReply, OperatorRequest};
 use crate::outbox::{Attached, Event, Outbox, Say, Ticket, Waits};
 use crate::own_sessions::{Admission, Asks, Closing};
 use crate::publish::Published;
@@ -368,8 +369,11 @@ impl Connection {
                 }
                 Sorted::Write(op) => {
                     let is_local = is_own;
-                    let ticket = self.outbox.push_pending(Waits::Write { xid });
                     let identities = Arc::clone(&self.identities);
+                    let audited = self.published.audit().and_then(|audit| {
+                        Audited::of(audit, &op, session, &identities, self.remote)
+                    });
+                    let ticket = self.outbox.push_pending(Waits::Write { xid, audited });
                     let write =
                         Input::Write { session, generation, is_local, identities, op, ticket };
                     inputs.push(write);
@@ -529,7 +533,8 @@ impl Connection {
             self.reply(xid, view.zxid, Err(ErrorCode::NoAuth));
             return None;
         }
-        let reply = match operator::decide(&name, &body, &view.settings, &view.members) {
+        let request = OperatorRequest::decode(&name, &body);
+        let reply = match operator::decide(request, &view.settings, &view.members) {
             Decision::Reply(reply) => reply,
             Decision::Command(_) if self.read_only => {
                 self.reply(xid, view.zxid, Err(ErrorCode::NotReadOnly));

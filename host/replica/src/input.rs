@@ -94,8 +94,8 @@ pub enum Report {
         time_ms: i64,
         /// How many commands the entry held.
         commands: usize,
-        /// How long that took, in milliseconds.
-        took_ms: i64,
+        /// How long that took, in microseconds.
+        took_us: i64,
     },
     /// After the entry at this index the state has these digests, which are to be compared.
     Digests {

@@ -42,6 +42,7 @@ pub mod machine;
 pub mod publish;
 pub mod watches;
 
+pub mod audit;
 pub mod big_reads;
 pub mod connection;
 pub mod outbox;
@@ -51,19 +52,22 @@ mod waiting;
 mod writes;
 
 pub mod operator;
+pub mod operator_call;
 pub mod roster;
 pub mod saving;
 pub mod settings;
 
 pub mod mutants;
 
+pub use audit::Audit;
 pub use big_reads::BigReads;
 pub use clocks::Now;
 pub use connection::{Authenticator, Connection, Policy, Sasl, SaslStep};
 pub use input::{Input, Quarantine, Report, Work};
 pub use machine::Machine;
 pub use marked::Marked;
-pub use node::{Node, NodeConfig};
+pub use node::{Node, NodeConfig, NodeStatus};
+pub use operator_call::OperatorCall;
 pub use outbox::{Attached, Outbox};
 pub use own_sessions::Reach;
 pub use peer::PeerMessage;

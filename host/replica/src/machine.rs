@@ -22,7 +22,7 @@ pub struct Machine {
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
-    /// A clock that is never set, in milliseconds; it decides nothing here.
+    /// A clock that is never set, in microseconds; it decides nothing here.
     steady: Box<dyn FnMut() -> i64 + Send>,
     /// Whether the state is of no use: then nothing happens until another takes its place.
     is_shut: bool,
@@ -43,8 +43,8 @@ impl Machine {
     }
 
     /// Has it tell the Node how long entries take, by this clock.
-    pub fn with_clock(mut self, steady_ms: impl FnMut() -> i64 + Send + 'static) -> Self {
-        self.steady = Box::new(steady_ms);
+    pub fn with_clock(mut self, steady_us: impl FnMut() -> i64 + Send + 'static) -> Self {
+        self.steady = Box::new(steady_us);
         self
     }
 
@@ -181,7 +181,7 @@ impl Machine {
         }
         self.confirm();
         for (index, term, payload) in work.entries {
-            let began_ms = (self.steady)();
+            let began_us = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
             let before_ms = self.state.meta().time_ms;
             let applied = self.state.apply(index, term, &payload)?;
@@ -201,8 +201,8 @@ impl Machine {
             let view = self.state.view();
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, reports);
-            let took_ms = (self.steady)() - began_ms;
-            reports.push(Report::Applied { index, own, time_ms, commands, took_ms });
+            let took_us = (self.steady)() - began_us;
+            reports.push(Report::Applied { index, own, time_ms, commands, took_us });
             let Meta { digest: state, history, .. } = *self.state.meta();
             let every = self.compared_every;
             if is_compared(index, every, is_asked, (before_ms, time_ms)) {

@@ -16,6 +16,7 @@ mod health;
 mod members;
 mod proposing;
 mod snapshots;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use thiserror::Error;
 
 use self::health::Health;
 use self::members::Asking;
+pub use self::status::{NodeStatus, PeerStatus};
 use crate::backlog::Backlog;
 use crate::clocks::{Astray, Clocks, Now};
 use crate::cut_off::CutOff;
@@ -401,10 +403,10 @@ impl<D: Disk> Node<D> {
         }
         match report {
             Report::LeftState => self.installs = false,
-            Report::Applied { index, own, time_ms, commands, took_ms } => {
+            Report::Applied { index, own, time_ms, commands, took_us } => {
                 self.applied = index;
                 self.clocks.reached(time_ms);
-                self.backlog.applied(index, commands, took_ms);
+                self.backlog.applied(index, commands, took_us / 1000);
                 self.raft.applied(index);
                 if let Some(own) = own {
                     self.proposals.applied(own);

@@ -237,9 +237,13 @@ pub(crate) enum Decision {
 }
 
 /// Decides what becomes of a request of somebody with the right.
-pub(crate) fn decide(name: &str, body: &[u8], current: &Settings, members: &Members) -> Decision {
+pub(crate) fn decide(
+    request: Result<OperatorRequest, OperatorError>,
+    current: &Settings,
+    members: &Members,
+) -> Decision {
     let refused = |why: String| Decision::Reply(OperatorReply::Refused { why });
-    match OperatorRequest::decode(name, body) {
+    match request {
         Err(error) => refused(error.to_string()),
         Ok(OperatorRequest::ShowSettings {}) => {
             Decision::Reply(OperatorReply::Settings { settings: settings::shown(current) })
@@ -307,7 +311,10 @@ mod tests {
     #[test]
     fn what_is_unknown_is_refused_with_words() {
         let (settings, members) = (Settings::default(), Members::default());
-        let why = |name: &str, body: &[u8]| match decide(name, body, &settings, &members) {
+        let decided = |name: &str, body: &[u8]| {
+            decide(OperatorRequest::decode(name, body), &settings, &members)
+        };
+        let why = |name: &str, body: &[u8]| match decided(name, body) {
             Decision::Reply(OperatorReply::Refused { why }) => why,
             Decision::Reply(other) => panic!("{other:?}"),
             Decision::Command(command) => panic!("{command:?}"),

@@ -22,6 +22,7 @@ use proto::connect::PASSWORD_BYTES;
 use proto::{Acl, ErrorCode, EventType, Reply};
 use state::Answer;
 
+use crate::audit::Audited;
 use crate::big_reads::Charge;
 use crate::operator::OperatorReply;
 use crate::waiting::{Behind, Taken, WaitingRead};
@@ -89,7 +90,7 @@ pub struct Attached {
 #[derive(Debug)]
 pub(crate) enum Waits {
     /// A write's reply.
-    Write { xid: i32 },
+    Write { xid: i32, audited: Option<Box<Audited>> },
     /// The reply to a close, after which the connection ends.
     Close { xid: i32 },
     /// What an operator's change did.
@@ -405,7 +406,10 @@ impl Ticket {
         );
         let mut ends = false;
         let say = match (waits, answer) {
-            (Waits::Write { xid }, Answer::Reply(result)) => {
+            (Waits::Write { xid, audited }, Answer::Reply(result)) => {
+                if let Some(audited) = audited {
+                    audited.done(&result);
+                }
                 Say::Reply { xid, zxid, result, charge: None }
             }
             (Waits::Close { xid }, _) => {

@@ -144,7 +144,7 @@ mod tests {
 
     /// A write of so many bytes, by a name to know it by.
     fn write(outbox: &Arc<Outbox>, name: &str, bytes: usize, after_read: bool) -> Item {
-        let mut ticket = outbox.push_pending(Waits::Write { xid: 1 });
+        let mut ticket = outbox.push_pending(Waits::Write { xid: 1, audited: None });
         ticket.after_read = after_read;
         let op = Op::SetData { path: name.into(), data: Some(vec![0; bytes].into()), version: -1 };
         let identities = Arc::default();

@@ -166,6 +166,11 @@ impl Proposals {
         self.kept.len()
     }
 
+    /// How many commands are not applied.
+    pub(crate) fn commands(&self) -> u64 {
+        self.kept.front().map_or(0, |kept| self.next - kept.numbered.group.first)
+    }
+
     /// Whether all that this server wanted was applied.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()

@@ -9,8 +9,8 @@
 //! counts by itself, an outbox.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -19,6 +19,7 @@ use proto::{Acl, EventType};
 use state::snapshot::Source;
 use state::{Answer, Change, Outcome, View};
 
+use crate::audit::Audit;
 use crate::input::Report;
 use crate::mutants::MachineMutants;
 use crate::outbox::{Attached, Event, Outbox, Ticket};
@@ -43,6 +44,8 @@ pub struct Published {
     damage: Mutex<Option<String>>,
     /// Whether one of them waits for a newer one.
     awaited: AtomicBool,
+    /// Who is told of writes.
+    audit: OnceLock<Arc<dyn Audit>>,
     mutants: MachineMutants,
 }
 
@@ -64,8 +67,19 @@ impl Published {
             shut: Mutex::default(),
             damage: Mutex::default(),
             awaited: AtomicBool::new(false),
+            audit: OnceLock::new(),
             mutants,
         })
+    }
+
+    /// Has writes told of from now on; the first call counts.
+    pub fn put_audit(&self, audit: Arc<dyn Audit>) {
+        self.audit.get_or_init(|| audit);
+    }
+
+    /// Who is told of writes.
+    pub fn audit(&self) -> Option<&Arc<dyn Audit>> {
+        self.audit.get()
     }
 
     /// The view as it is now.
@@ -97,6 +111,11 @@ impl Published {
             self.awaited.store(true, Ordering::Relaxed);
         }
         found
+    }
+
+    /// Up to which zxid the store is durable, and the time of that, in milliseconds since the epoch.
+    pub fn last_durable(&self) -> Option<(i64, i64)> {
+        self.durable.lock().as_ref().map(|source| (source.meta().zxid, source.meta().time_ms))
     }
 
     /// Whether somebody has waited for a newer one since the last call.
@@ -263,6 +282,9 @@ impl Published {
                 }
                 _ => None,
             };
+            if let Some(audit) = self.audit.get() {
+                tell_of_ephemerals(&**audit, &outcome);
+            }
             for change in &outcome.changes {
                 self.change(
                     change,
@@ -412,6 +434,24 @@ impl Published {
                     wake.push(outbox);
                 }
             }
+        }
+    }
+}
+
+/// Tells of what a session took with it.
+fn tell_of_ephemerals(audit: &dyn Audit, outcome: &Outcome) {
+    let closed = outcome.changes.iter().find_map(|change| match change {
+        Change::SessionClosed { session } => Some(*session),
+        _ => None,
+    });
+    let closing = match outcome.answer {
+        Answer::Closing { session } => Some(session),
+        _ => closed,
+    };
+    let Some(session) = closing else { return };
+    for change in &outcome.changes {
+        if let Change::Deleted { path, .. } = change {
+            audit.ephemeral_deleted(session, path);
         }
     }
 }

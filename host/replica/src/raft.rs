@@ -465,6 +465,12 @@ impl<D: Disk> Raft<D> {
         counted
     }
 
+    /// Up to which entry those whom raft counts have the log, by their ids for raft; nobody but a leader
+    /// knows.
+    pub(crate) fn matched(&self) -> Vec<(u64, u64)> {
+        self.node.raft.prs().iter().map(|(id, at)| (*id, at.matched)).collect()
+    }
+
     /// Whether a change of whom raft counts is under way.
     pub(crate) fn is_changing(&self) -> bool {
         self.node.raft.has_pending_conf()

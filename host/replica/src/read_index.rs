@@ -109,7 +109,7 @@ mod tests {
     use crate::outbox::{Outbox, Waits};
 
     fn ticket(id: u64) -> Ticket {
-        Outbox::new(id, Box::new(|| {})).push_pending(Waits::Write { xid: 1 })
+        Outbox::new(id, Box::new(|| {})).push_pending(Waits::Write { xid: 1, audited: None })
     }
 
     fn ids(tickets: &[Ticket]) -> Vec<u64> {

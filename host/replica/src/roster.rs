@@ -62,7 +62,7 @@ impl Standing {
 }
 
 /// All servers, in the order of their ids.
-pub(crate) fn list(members: &Members) -> Vec<Listed> {
+pub fn list(members: &Members) -> Vec<Listed> {
     let listed = |(id, member): (&u32, &Member)| Listed {
         id: *id,
         spec: if member.is_located() { member.spec.to_string() } else { role(member) },

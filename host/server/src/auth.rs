@@ -20,11 +20,11 @@ pub(crate) struct Schemes {
     users: Arc<BTreeMap<String, String>>,
     /// Where the cluster's settings are read.
     published: Arc<Published>,
-    token: OperatorToken,
+    token: Arc<OperatorToken>,
 }
 
 impl Schemes {
-    pub(crate) fn new(auth: &Auth, published: Arc<Published>, token: OperatorToken) -> Self {
+    pub(crate) fn new(auth: &Auth, published: Arc<Published>, token: Arc<OperatorToken>) -> Self {
         let users = Arc::new(auth.sasl.users.clone());
         Self { auth: auth.clone(), users, published, token }
     }

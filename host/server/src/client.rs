@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -18,12 +18,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::audit::AuditLog;
 use crate::client_threads::ClientThreads;
 use crate::four_letter::{self, Asked};
 use crate::mailbox::Mailbox;
 use crate::slow::Waiting;
 use crate::stats::{Stats, Told};
 use crate::threads::{Part, clock_ms};
+use crate::watched::Watched;
 
 /// Bytes that may wait for a client to read them before nothing more is read from it.
 const OUT_BYTES_MAX: usize = 1 << 20;
@@ -69,6 +71,12 @@ pub(crate) struct Clients {
     pub(crate) next_connection: AtomicU64,
     pub(crate) addresses: Mutex<HashMap<std::net::IpAddr, usize>>,
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Whether clients are let in: what a start has to replay is applied.
+    pub(crate) serves: AtomicBool,
+    /// Whether they are about to be let go.
+    pub(crate) stops: AtomicBool,
+    pub(crate) watched: Arc<Watched>,
+    pub(crate) audit: Option<Arc<AuditLog>>,
 }
 
 /// Accepts clients until the server stops.
@@ -107,7 +115,7 @@ pub(crate) async fn accept(
             match tls {
                 None => {
                     let (reader, writer) = stream.into_split();
-                    serve(reader, writer, remote, Vec::new(), &clients).await;
+                    serve(reader, writer, (remote, false), Vec::new(), &clients).await;
                 }
                 Some(tls) => serve_tls(&tls, stream, remote, &clients).await,
             }
@@ -152,7 +160,12 @@ impl Drop for Place {
     }
 }
 
-async fn serve_tls(tls: &TlsAcceptor, stream: TcpStream, remote: SocketAddr, clients: &Clients) {
+async fn serve_tls(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+    clients: &Arc<Clients>,
+) {
     let handshake = tokio::time::timeout(clients.limits.sessionless, tls.accept(stream)).await;
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
@@ -169,15 +182,15 @@ async fn serve_tls(tls: &TlsAcceptor, stream: TcpStream, remote: SocketAddr, cli
         identities.push(Id::new("x509", name));
     }
     let (reader, writer) = tokio::io::split(stream);
-    serve(reader, writer, remote, identities, clients).await;
+    serve(reader, writer, (remote, true), identities, clients).await;
 }
 
 async fn serve(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
-    remote: SocketAddr,
+    (remote, is_secure): (SocketAddr, bool),
     mut identities: Vec<Id>,
-    clients: &Clients,
+    clients: &Arc<Clients>,
 ) {
     let notify = Arc::new(Notify::new());
     let wake = Arc::clone(&notify);
@@ -193,7 +206,8 @@ async fn serve(
         ip,
         identities,
     );
-    let told = Told { remote: remote.to_string(), since_ms: clock_ms(), ..Told::default() };
+    let (since_ms, from) = (clock_ms(), remote.to_string());
+    let told = Told { remote: from, is_secure, since_ms, ..Told::default() };
     let told = clients.stats.connected(id, told);
     let mut task = Task {
         connection,
@@ -246,7 +260,7 @@ enum End {
 
 struct Task<'a> {
     connection: Connection,
-    clients: &'a Clients,
+    clients: &'a Arc<Clients>,
     told: Arc<Mutex<Told>>,
     remote: SocketAddr,
     input: BytesMut,
@@ -485,7 +499,8 @@ impl Task<'_> {
         let answered = stats.received - outstanding as u64;
         let session = self.connection.session();
         let who = (self.remote, session.map_or(0, |attached| attached.session));
-        self.waiting.answered(answered, who, |count, us| server.answered(count, us));
+        let each = |slot, count, us| server.answered(slot, count, us);
+        self.waiting.answered(answered, who, each);
         self.counted = (stats.received, stats.sent);
         let mut told = self.told.lock();
         told.queued = outstanding;

@@ -29,9 +29,10 @@ pub use access::{
 pub use error::{ConfigError, Origin};
 pub use proto::{Address, Role};
 pub use sections::{
-    Admin, AllowFrom, Ensemble, EnsembleServer, FourLetterWords, Limits, Listen, LogFormat,
+    Admin, AllowFrom, Audit, Ensemble, EnsembleServer, FourLetterWords, Limits, Listen, LogFormat,
     Logging, Nodes, Reads, Sessions, Storage, WORDS,
 };
+pub(crate) use validate::TOKEN_BYTES_MIN;
 pub use zoo::{Warning, from_zoo_cfg};
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ pub struct Config {
     pub logging: Logging,
     /// `[admin]`
     pub admin: Admin,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[auth]`
     pub auth: Auth,
     /// `[tls]`
@@ -95,6 +98,7 @@ impl Default for Config {
             four_letter_words: FourLetterWords::default(),
             logging: Logging::default(),
             admin: Admin::default(),
+            audit: Audit::default(),
             auth: Auth::default(),
             tls: Tls::default(),
             ensemble: Ensemble::default(),
@@ -170,6 +174,7 @@ impl Config {
         let mut shown = self.clone();
         shown.auth.hide_secrets();
         shown.tls.hide_secrets();
+        shown.admin.tls.iter_mut().for_each(Tls::hide_secrets);
         shown.ensemble.tls.iter_mut().for_each(PeerTls::hide_secrets);
         toml::to_string(&shown).expect("every field is a value that TOML can hold")
     }

@@ -12,11 +12,12 @@ use state::view::Listing;
 
 use crate::client::Clients;
 use crate::config::{AllowFrom, FourLetterWords};
+use crate::metrics::{METRICS, Metric, Seen, Value};
 use crate::stats::Told;
 use crate::threads::{Part, clock_ms};
 
-/// What clients take for the server's version.
-pub(crate) const ZOOKEEPER_VERSION: &str = "3.9.5-vivarium";
+/// What clients take for the server's version. Older tools accept this form of a date only.
+pub(crate) const VERSION: &str = "3.9.5-vivarium, built on 01/01/2026 00:00 GMT";
 
 /// A word that came instead of a connect request, and what came with it.
 pub(crate) struct Asked {
@@ -41,7 +42,12 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// The answer to a word.
-    pub(crate) fn answer(&self, asked: &Asked, remote: SocketAddr, clients: &Clients) -> String {
+    pub(crate) fn answer(
+        &self,
+        asked: &Asked,
+        remote: SocketAddr,
+        clients: &Arc<Clients>,
+    ) -> String {
         let word = asked.word;
         let local = remote.ip().to_canonical().is_loopback();
         if !self.words.is_enabled(word) || (self.words.allow_from == AllowFrom::Local && !local) {
@@ -147,7 +153,7 @@ impl Answers {
     fn environment(&self, out: &mut String) -> std::fmt::Result {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         writeln!(out, "Environment:")?;
-        writeln!(out, "zookeeper.version={ZOOKEEPER_VERSION}, built on {BUILT_ON}")?;
+        writeln!(out, "zookeeper.version={VERSION}")?;
         writeln!(out, "host.name={}", host.trim())?;
         writeln!(out, "vivarium.version={}", env!("CARGO_PKG_VERSION"))?;
         writeln!(out, "os.name={}", std::env::consts::OS)?;
@@ -157,11 +163,8 @@ impl Answers {
     }
 }
 
-/// Older tools accept this form of a date only.
-const BUILT_ON: &str = "01/01/2026 00:00 GMT";
-
 fn version(out: &mut String) -> std::fmt::Result {
-    writeln!(out, "Zookeeper version: {ZOOKEEPER_VERSION}, built on {BUILT_ON}")
+    writeln!(out, "Zookeeper version: {VERSION}")
 }
 
 fn brief(out: &mut String, told: &Told) -> std::fmt::Result {
@@ -191,35 +194,16 @@ fn connections(out: &mut String, clients: &Clients) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn monitor(out: &mut String, clients: &Clients) -> std::fmt::Result {
-    let view = clients.published.view();
-    let watches = clients.published.watches().counts();
-    let stats = &clients.stats;
-    let latency = stats.latency();
-    let sessions = view.sessions().map_or(0, |sessions| sessions.len());
-    writeln!(out, "zk_version\t{ZOOKEEPER_VERSION}, built on {BUILT_ON}")?;
-    writeln!(out, "zk_server_state\t{}", Part::of(&clients.four_letter.part))?;
-    writeln!(out, "zk_avg_latency\t{:.4}", latency.avg)?;
-    let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
-    let gauges: [(&str, u64); 15] = [
-        ("max_latency", latency.max),
-        ("min_latency", latency.min),
-        ("packets_received", stats.received.load(Ordering::Relaxed)),
-        ("packets_sent", stats.sent.load(Ordering::Relaxed)),
-        ("num_alive_connections", stats.connection_count() as u64),
-        ("outstanding_requests", stats.outstanding.load(Ordering::Relaxed).max(0) as u64),
-        ("uptime", u64::try_from(stats.uptime_ms()).unwrap_or(u64::MAX)),
-        ("znode_count", view.counts.nodes + 1),
-        ("watch_count", watches.watches as u64),
-        ("ephemerals_count", view.counts.ephemerals),
-        ("approximate_data_size", view.counts.bytes),
-        ("global_sessions", sessions as u64),
-        ("local_sessions", clients.published.local_sessions() as u64),
-        ("open_file_descriptor_count", descriptors),
-        ("connection_rejected", stats.rejected.load(Ordering::Relaxed)),
-    ];
-    for (name, value) in gauges {
-        writeln!(out, "zk_{name}\t{value}")?;
+fn monitor(out: &mut String, clients: &Arc<Clients>) -> std::fmt::Result {
+    let seen = Seen::look(clients);
+    for Metric { zookeeper, read, .. } in METRICS {
+        let Some(name) = zookeeper else { continue };
+        match read(&seen) {
+            Value::Integer(n) => writeln!(out, "zk_{name}\t{n}")?,
+            Value::Float(n) => writeln!(out, "zk_{name}\t{n:.4}")?,
+            Value::Text(text) => writeln!(out, "zk_{name}\t{text}")?,
+            Value::Nothing | Value::Family(..) | Value::Times(_) | Value::TimesOf(..) => {}
+        }
     }
     Ok(())
 }
@@ -278,7 +262,7 @@ fn dump(out: &mut String, clients: &Clients) -> std::fmt::Result {
 }
 
 /// The lengths of all files in a directory and below it; what cannot be read counts as nothing.
-fn directory_bytes(dir: &std::path::Path) -> u64 {
+pub(crate) fn directory_bytes(dir: &std::path::Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries
         .flatten()

@@ -8,18 +8,25 @@ pub mod digest;
 pub mod sasl;
 pub mod tls;
 
+mod admin;
+mod audit;
 mod backup;
 mod data_dir;
 mod found;
+mod histogram;
 mod identity;
 mod local_ensemble;
 mod mailbox;
+mod metrics;
 mod peers;
+mod process;
 mod quarantine;
 mod recover;
+mod roster;
 pub mod serve;
 mod stores;
 mod threads;
+mod watched;
 
 mod auth;
 mod client;

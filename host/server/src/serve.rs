@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::admin::{self, Admin};
+use crate::audit::AuditLog;
 use crate::auth::Schemes;
 use crate::client::{self, ClientLimits, Clients};
 use crate::client_threads::ClientThreads;
@@ -85,24 +87,29 @@ async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
         Some(_) => Some(tls::current(&config.tls)?),
         None => None,
     };
+    let admin = Admin::new(&config.admin);
+    if let Some(address) = &config.admin.listen {
+        start_admin(config, address, &admin)?;
+    }
     let listener = listen_for_peers(config)?;
     let told = plain.as_ref().or(secure.as_ref()).context("expected `listen.client`, got none")?;
     let local = told.local_addr()?;
     let secure_local = secure.as_ref().map(TcpListener::local_addr).transpose()?;
     let _claim = data_dir::claim(&config.data_dir)?;
     let (replica, last) = start_replica(config, listener, hooks)?;
-    if let Some(index) = last {
-        caught_up(&replica.published, index).await;
-    }
-    tokio::spawn(compare_settings(Arc::clone(&replica.published), seed(config)));
     // Not before the data directory is ours: its server's token is the one that holds.
-    let token = OperatorToken::create(&config.data_dir)?;
+    let token = Arc::new(OperatorToken::create(&config.data_dir)?);
+    let audit = start_audit(config, &replica.published)?;
     let (stop, stopping) = watch::channel(false);
     let clients = Arc::new(Clients {
         inputs: Arc::clone(&replica.inputs),
         big_reads: Arc::clone(&replica.big_reads),
         published: Arc::clone(&replica.published),
-        authenticator: Arc::new(Schemes::new(&config.auth, Arc::clone(&replica.published), token)),
+        authenticator: Arc::new(Schemes::new(
+            &config.auth,
+            Arc::clone(&replica.published),
+            Arc::clone(&token),
+        )),
         policy: Arc::new(policy(config)),
         x509: config.auth.providers.contains(&Provider::X509),
         x509_super: config.auth.x509.super_user.clone(),
@@ -113,7 +120,17 @@ async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
         next_connection: AtomicU64::new(1),
         addresses: parking_lot::Mutex::default(),
         stopping,
+        serves: AtomicBool::new(false),
+        stops: AtomicBool::new(false),
+        watched: Arc::clone(&replica.watched),
+        audit: audit.clone(),
     });
+    admin.runs(Arc::clone(&clients), token);
+    if let Some(index) = last {
+        caught_up(&replica.published, index).await;
+    }
+    tokio::spawn(compare_settings(Arc::clone(&replica.published), seed(config)));
+    clients.serves.store(true, Ordering::Relaxed);
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let threads = Arc::new(ClientThreads::start(threads).context("no threads for clients")?);
     let listeners = [(plain, None), (secure, tls)];
@@ -138,6 +155,7 @@ async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
         _ = term.recv() => tracing::info!("SIGTERM: stopping"),
         _ = int.recv() => tracing::info!("SIGINT: stopping"),
     }
+    clients.stops.store(true, Ordering::Relaxed);
     replica.hand_over().await;
     stop.send_replace(true);
     for accepting in accepting {
@@ -148,9 +166,38 @@ async fn serve(config: &Config, hooks: &MakeHooks) -> anyhow::Result<()> {
     while !clients.addresses.lock().is_empty() && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tokio::task::spawn_blocking(move || replica.stop()).await.context("stopping panicked")?;
+    let stop = move || {
+        replica.stop();
+        audit.iter().for_each(|audit| audit.stop());
+    };
+    tokio::task::spawn_blocking(stop).await.context("stopping panicked")?;
     tracing::info!("stopped; sessions live on until their timeouts");
     Ok(())
+}
+
+fn start_admin(config: &Config, address: &Address, admin: &Arc<Admin>) -> anyhow::Result<()> {
+    let listener = listen_as(address, "`admin.listen`")?;
+    let local = listener.local_addr()?;
+    let tls = config.admin.tls.as_ref().map(tls::current).transpose();
+    let tls = tls.context("[admin.tls]")?;
+    if tls.is_none() && !local.ip().is_loopback() {
+        tracing::warn!(
+            %local,
+            "the admin API is served in the clear: operators' tokens can be read on the network; set \
+             [admin.tls], or let it listen on 127.0.0.1"
+        );
+    }
+    tracing::info!(%local, tls = tls.is_some(), "the admin API is served");
+    admin::start(listener, tls, admin).context("no thread for the admin API")
+}
+
+fn start_audit(config: &Config, published: &Published) -> anyhow::Result<Option<Arc<AuditLog>>> {
+    if !config.audit.enabled {
+        return Ok(None);
+    }
+    let log = AuditLog::start(config.audit.file.as_deref())?;
+    published.put_audit(Arc::clone(&log) as _);
+    Ok(Some(log))
 }
 
 fn resolve(address: &Address) -> anyhow::Result<SocketAddr> {
@@ -160,15 +207,21 @@ fn resolve(address: &Address) -> anyhow::Result<SocketAddr> {
 }
 
 fn listen(address: &Address) -> anyhow::Result<TcpListener> {
+    listen_as(address, "`listen.client`, --listen")
+}
+
+/// Listens where `key` says.
+fn listen_as(address: &Address, key: &str) -> anyhow::Result<TcpListener> {
     let address = resolve(address)?;
     let socket = match address.ip() {
         IpAddr::V4(_) => TcpSocket::new_v4(),
         IpAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     socket.set_reuseaddr(true)?;
-    socket.bind(address).and_then(|()| socket.listen(1024)).with_context(|| {
-        format!("cannot listen on {address}: is another server there? (`listen.client`, --listen)")
-    })
+    socket
+        .bind(address)
+        .and_then(|()| socket.listen(1024))
+        .with_context(|| format!("cannot listen on {address}: is another server there? ({key})"))
 }
 
 /// Opens the data and starts the threads; beside them, the log's last index, if there was a log.

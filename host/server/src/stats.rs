@@ -8,10 +8,14 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use proto::OpCode;
 
+use crate::histogram::{Counted, Histogram};
+
 /// What is told of one connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
     pub(crate) remote: String,
+    /// Whether it is by TLS.
+    pub(crate) is_secure: bool,
     pub(crate) queued: usize,
     pub(crate) received: u64,
     pub(crate) sent: u64,
@@ -29,12 +33,39 @@ pub(crate) struct Stats {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) outstanding: AtomicI64,
-    requests: AtomicU64,
-    latency_us: AtomicU64,
+    /// Of each operation, by [`op_slot`]. They are never reset.
+    requests: [Histogram; OP_SLOTS],
+    /// How many requests had been answered at the last reset, and their latencies, in microseconds.
+    before_reset: Mutex<(u64, u64)>,
     latency_us_min: AtomicU64,
     latency_us_max: AtomicU64,
     pub(crate) rejected: AtomicU64,
     connections: Mutex<HashMap<u64, Arc<Mutex<Told>>>>,
+}
+
+/// One for each operation, and the last for what asks for a session.
+pub(crate) const OP_SLOTS: usize = OpCode::ALL.len() + 1;
+
+/// Where an operation is counted. What has no number that is known counts as what asks for a session:
+/// both end the connection, or begin it.
+pub(crate) fn op_slot(op: Option<OpCode>) -> usize {
+    op.map_or(OpCode::ALL.len(), |op| usize::from(SLOT_OF[slot_at(op)]))
+}
+
+/// The slot of each operation, by its number.
+const SLOT_OF: [u8; 256] = {
+    let mut slots = [0; 256];
+    let mut at = 0;
+    while at < OpCode::ALL.len() {
+        slots[slot_at(OpCode::ALL[at])] = at as u8;
+        at += 1;
+    }
+    slots
+};
+
+const fn slot_at(op: OpCode) -> usize {
+    // The least is -11.
+    (op as i32 + 16) as usize
 }
 
 /// Latencies in milliseconds.
@@ -51,8 +82,8 @@ impl Stats {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             outstanding: AtomicI64::new(0),
-            requests: AtomicU64::new(0),
-            latency_us: AtomicU64::new(0),
+            requests: std::array::from_fn(|_| Histogram::default()),
+            before_reset: Mutex::default(),
             latency_us_min: AtomicU64::new(u64::MAX),
             latency_us_max: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -64,20 +95,38 @@ impl Stats {
         self.started.elapsed().as_millis()
     }
 
-    /// Counts `n` answered requests that each took so long.
-    pub(crate) fn answered(&self, n: u64, us: u64) {
-        self.requests.fetch_add(n, Ordering::Relaxed);
-        self.latency_us.fetch_add(n * us, Ordering::Relaxed);
-        self.latency_us_min.fetch_min(us, Ordering::Relaxed);
-        self.latency_us_max.fetch_max(us, Ordering::Relaxed);
+    /// Counts `n` answered requests of the operation of a slot that each took so long.
+    pub(crate) fn answered(&self, slot: usize, n: u64, us: u64) {
+        self.requests[slot].add(n, us);
+        // They hardly ever change: a look costs less than what is shared between processors.
+        if us < self.latency_us_min.load(Ordering::Relaxed) {
+            self.latency_us_min.fetch_min(us, Ordering::Relaxed);
+        }
+        if us > self.latency_us_max.load(Ordering::Relaxed) {
+            self.latency_us_max.fetch_max(us, Ordering::Relaxed);
+        }
+    }
+
+    /// The requests that were answered since the start, by operation; `connect` is what asks for a
+    /// session.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (&'static str, Counted)> {
+        let names = OpCode::ALL.iter().map(|op| op.name()).chain(["connect"]);
+        names.zip(self.requests.iter().map(Histogram::counted))
+    }
+
+    /// How many requests were answered since the start, and their latencies, in microseconds.
+    fn totals(&self) -> (u64, u64) {
+        let counted = self.requests.iter().map(Histogram::counted);
+        counted.fold((0, 0), |(n, us), counted| (n + counted.count, us + counted.sum_us))
     }
 
     pub(crate) fn latency(&self) -> Latency {
-        let requests = self.requests.load(Ordering::Relaxed);
+        let ((requests, us), before) = (self.totals(), *self.before_reset.lock());
+        let requests = requests.saturating_sub(before.0);
         if requests == 0 {
             return Latency { min: 0, avg: 0.0, max: 0 };
         }
-        let avg = self.latency_us.load(Ordering::Relaxed) as f64 / requests as f64 / 1000.0;
+        let avg = us.saturating_sub(before.1) as f64 / requests as f64 / 1000.0;
         Latency {
             min: self.latency_us_min.load(Ordering::Relaxed) / 1000,
             avg,
@@ -86,9 +135,10 @@ impl Stats {
     }
 
     pub(crate) fn reset(&self) {
-        for counter in [&self.received, &self.sent, &self.requests, &self.latency_us] {
+        for counter in [&self.received, &self.sent] {
             counter.store(0, Ordering::Relaxed);
         }
+        *self.before_reset.lock() = self.totals();
         self.latency_us_min.store(u64::MAX, Ordering::Relaxed);
         self.latency_us_max.store(0, Ordering::Relaxed);
     }
@@ -119,5 +169,32 @@ impl Stats {
 
     pub(crate) fn connection_count(&self) -> usize {
         self.connections.lock().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_has_its_slot_and_a_reset_leaves_them_as_they_are() {
+        let stats = Stats::new();
+        for (at, op) in OpCode::ALL.iter().enumerate() {
+            assert_eq!(op_slot(Some(*op)), at, "{op:?}");
+            stats.answered(at, 1, 2000);
+        }
+        stats.answered(op_slot(None), 3, 2000);
+        let told: Vec<_> = stats.requests().map(|(name, counted)| (name, counted.count)).collect();
+        assert_eq!(told.last(), Some(&("connect", 3)));
+        assert!(told[..OpCode::ALL.len()].iter().all(|(_, count)| *count == 1), "{told:?}");
+        stats.reset();
+        assert_eq!(stats.latency().max, 0);
+        stats.answered(0, 2, 4000);
+        let Latency { min, avg, max } = stats.latency();
+        assert_eq!((min, avg.round() as u64, max), (4, 4, 4));
+        assert_eq!(
+            stats.requests().map(|(_, counted)| counted.count).sum::<u64>(),
+            told.len() as u64 + 4
+        );
     }
 }

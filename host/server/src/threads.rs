@@ -18,6 +18,7 @@ use state::{Fault, Flush, Members, State};
 use crate::mailbox::Mailbox;
 use crate::peers::Peers;
 use crate::stores::Stores;
+use crate::watched::{Proposed, Watched};
 
 /// How often raft and the sessions tick.
 const TICK: Duration = Duration::from_millis(50);
@@ -31,8 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so many applied entries the Node is woken, so that it goes on when it waits for them.
 const WAKE_ENTRIES: u64 = 16;
-/// It is woken after one that took this long, in milliseconds.
-const WAKE_MS: i64 = 10;
+/// It is woken after one that took this long, in microseconds.
+const WAKE_US: i64 = 10_000;
 /// How much less of the processor big reads get than all else, of 19.
 const BIG_READS_NICE: i32 = 10;
 /// How long a server that stops waits for another one to lead.
@@ -125,6 +126,7 @@ pub(crate) struct Replica {
     pub(crate) published: Arc<Published>,
     /// Its [`Part`] at the moment.
     pub(crate) part: Arc<AtomicU8>,
+    pub(crate) watched: Arc<Watched>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -162,7 +164,7 @@ fn ask<T>(answer: Result<T, Fault>, inputs: &Mailbox<Input>) -> Option<T> {
 impl Replica {
     /// Starts the threads over an open log and state.
     pub(crate) fn start(
-        log: Log<RealDisk>,
+        mut log: Log<RealDisk>,
         state: State,
         config: NodeConfig,
         reaping: Reaping,
@@ -173,12 +175,15 @@ impl Replica {
         let sessions = state.view().sessions()?;
         let me = (config.server, config.boot);
         let members = Arc::clone(&state.meta().members);
+        let watched = Watched::new();
+        log.around_syncs(Arc::clone(&watched).around_syncs());
         let node = match stores.quarantine() {
             None => Node::new(log, state.meta(), sessions, config)?,
             Some(quarantine) => Node::without_state(log, state.meta(), config, &quarantine.why)?,
         };
         let started = Instant::now();
-        let machine = Machine::new(state, me).with_clock(move || milliseconds(started.elapsed()));
+        let machine = Machine::new(state, me)
+            .with_clock(move || i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX));
         let published = Arc::clone(machine.published());
         if let Some(quarantine) = stores.quarantine() {
             published.shut_down(&quarantine.why);
@@ -213,6 +218,7 @@ impl Replica {
                 peers,
                 members,
                 part: Arc::clone(&part),
+                watched: Arc::clone(&watched),
             };
             let body = move || thread.run();
             threads.push(spawn("node", Box::new(body))?);
@@ -220,8 +226,9 @@ impl Replica {
         let flushes = Arc::new(Mailbox::new(1));
         {
             let (inputs, flushes) = (Arc::clone(&inputs), Arc::clone(&flushes));
+            let watched = Arc::clone(&watched);
             let body = move || {
-                run_machine(machine, &work, &inputs, &flushes);
+                run_machine(machine, &work, &inputs, &flushes, &watched);
                 flushes.close();
             };
             threads.push(spawn("machine", Box::new(body))?);
@@ -241,7 +248,7 @@ impl Replica {
             let (stop, arriving) = (Arc::clone(&stop), Arc::clone(&big_reads));
             threads.push(spawn("big-reads", Box::new(move || run_big_reads(&arriving, &stop)))?);
         }
-        Ok(Self { inputs, big_reads, published, part, stop, threads })
+        Ok(Self { inputs, big_reads, published, part, watched, stop, threads })
     }
 
     /// Lets another server lead, if this one does, so that nobody misses it when it stops. Waits until
@@ -279,6 +286,7 @@ struct NodeThread {
     /// The servers, as the links to them know them.
     members: Arc<Members>,
     part: Arc<AtomicU8>,
+    watched: Arc<Watched>,
 }
 
 impl NodeThread {
@@ -289,6 +297,7 @@ impl NodeThread {
         let mut next_reap = started + self.reaping.every;
         let mut inputs = Vec::new();
         let mut reach = self.node.reach();
+        let mut proposed = Proposed::default();
         while !self.stop.load(Ordering::SeqCst) {
             self.inbox.take(&mut inputs, next_tick.saturating_duration_since(Instant::now()));
             inputs.drain(..).for_each(|input| self.node.step(input));
@@ -300,6 +309,7 @@ impl NodeThread {
                 let damage = self.published.take_damage().map(Input::Damaged);
                 damage.into_iter().for_each(|damage| self.node.step(damage));
                 self.node.tick(now_ms).unwrap_or_else(|error| node_broken(&error));
+                self.watched.put(self.node.status());
             }
             let before = std::mem::replace(&mut reach, self.node.reach());
             if ticks || reach != before {
@@ -310,11 +320,15 @@ impl NodeThread {
                 self.reap();
             }
             let peers = &self.peers;
-            let now = Now { steady_ms: milliseconds(started.elapsed()), wall_ms: clock_ms() };
+            let began = Instant::now();
+            let now = Now { steady_ms: milliseconds(began - started), wall_ms: clock_ms() };
             let mut todo = self
                 .node
                 .flush(now, &mut |messages| peers.send(messages))
                 .unwrap_or_else(|error| node_broken(&error));
+            let (leader, leads) = (self.node.leader().0, self.node.leads());
+            let marks = self.node.last_and_committed();
+            proposed.round(&self.watched, marks, (leader, leads), began);
             if let Some(quarantine) = &todo.quarantine {
                 // At once: the Machine may have work in hand.
                 self.published.shut_down(&quarantine.why);
@@ -358,6 +372,7 @@ fn run_machine(
     todo: &Mailbox<Work>,
     inputs: &Mailbox<Input>,
     flushes: &Mailbox<Arc<Flush>>,
+    watched: &Watched,
 ) {
     let mut works = Vec::new();
     let mut next_flush = Instant::now() + FLUSH_EVERY;
@@ -370,14 +385,17 @@ fn run_machine(
         for work in works.drain(..) {
             let reports = machine.apply(work).unwrap_or_else(|fault| broken("the store", &fault));
             for report in reports {
+                if let Report::Applied { took_us, .. } = report {
+                    watched.apply.add(1, u64::try_from(took_us).unwrap_or_default());
+                }
                 if matches!(report, Report::Installed { .. })
                     && let Some(source) = ask(machine.source(), inputs)
                 {
                     machine.published().put_durable(Arc::new(source));
                 }
                 match report {
-                    Report::Applied { index, took_ms, .. }
-                        if index % WAKE_ENTRIES != 0 && took_ms < WAKE_MS =>
+                    Report::Applied { index, took_us, .. }
+                        if index % WAKE_ENTRIES != 0 && took_us < WAKE_US =>
                     {
                         inputs.put_quietly(Input::Report(report));
                     }

@@ -32,6 +32,7 @@ mod sim;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
 
 use bytes::Bytes;
 use tracing::{debug, error};
@@ -194,8 +195,29 @@ pub struct Log<D: Disk> {
     /// Whether segments may have become needless by what is in the batch.
     drop_pending: bool,
     broken: Option<Broken>,
+    around_sync: Option<AroundSync>,
     /// A planted bug; `None` outside tests.
     mutant: Option<Mutant>,
+}
+
+type Around = dyn FnMut(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()> + Send;
+
+/// Runs syncs, so that they can be timed; gives what each gave.
+pub struct AroundSync(Box<Around>);
+
+impl AroundSync {
+    /// Has them run by `around`.
+    pub fn new(
+        around: impl FnMut(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        Self(Box::new(around))
+    }
+}
+
+impl std::fmt::Debug for AroundSync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AroundSync")
+    }
 }
 
 /// A marker longer than this is a mistake: it names a snapshot, it does not hold one.
@@ -366,6 +388,11 @@ impl<D: Disk> Log<D> {
         full.sum::<u64>() + self.end
     }
 
+    /// Has syncs of what is appended run by `around`.
+    pub fn around_syncs(&mut self, around: AroundSync) {
+        self.around_sync = Some(around);
+    }
+
     /// The entry up to which the log can be trimmed with whole segments of at least so many bytes
     /// left.
     pub fn before_last(&self, bytes: u64) -> u64 {
@@ -399,10 +426,17 @@ impl<D: Disk> Log<D> {
         if self.mutant == Some(Mutant::MarkBeforeSync) {
             self.write_mark()?;
         }
+        let mut around_sync = self.around_sync.take();
         let file = &self.active().1.file;
         file.write_at(start, self.batch.bytes()).map_err(Broken::io(what("writing", id)))?;
         if self.mutant != Some(Mutant::SkipSync) {
-            file.sync_data().map_err(Broken::io(what("syncing", id)))?;
+            let sync = &mut || file.sync_data();
+            let synced = match &mut around_sync {
+                Some(AroundSync(around)) => around(sync),
+                None => sync(),
+            };
+            self.around_sync = around_sync;
+            synced.map_err(Broken::io(what("syncing", id)))?;
         }
         self.write_mark()?;
 

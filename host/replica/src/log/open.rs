@@ -66,6 +66,7 @@ impl<D: Disk> Log<D> {
             batch: Batch::default(),
             drop_pending: true,
             broken: None,
+            around_sync: None,
             mutant: None,
         };
         log.harden(&found.mark)?;
@@ -141,6 +142,7 @@ impl<D: Disk> Log<D> {
             pending_from: after.index + 1,
             drop_pending: false,
             broken: None,
+            around_sync: None,
             mutant: None,
         };
         log.rotate(0)?;

@@ -53,7 +53,7 @@ pub(super) struct Health {
     /// The state that is to take its place, and its generation.
     healed: Option<(Staged, u64)>,
     /// Whether what is to be applied next is for a newer program.
-    waits: bool,
+    pub(super) waits: bool,
     /// Why the server cannot go on, being the only one.
     pub(super) hopeless: Option<String>,
 }

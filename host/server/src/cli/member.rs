@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
-use proto::{Address, Role, ServerSpec};
+use proto::Address;
 use replica::operator::{OperatorReply, OperatorRequest};
 use replica::roster::{Listed, Standing};
 
 use super::operator_args::{Operator, OperatorArgs};
+use crate::roster::{MemberChange, Roster};
 
 /// How often it is looked whether the servers are what they are to be.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,7 +49,7 @@ pub(super) struct MemberArgs {
     action: Option<Action>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Action {
     /// Show all servers. The default.
     List,
@@ -85,13 +86,6 @@ enum Action {
     },
 }
 
-/// The servers as they were last looked at.
-struct Roster {
-    version: i64,
-    servers: Vec<Listed>,
-    leaving: usize,
-}
-
 impl MemberArgs {
     /// Asks the server, prints its answer, and waits until the servers are what they are to be.
     pub(super) fn run(&self) -> anyhow::Result<()> {
@@ -106,29 +100,16 @@ impl MemberArgs {
 
     async fn act(&self, operator: &Operator) -> anyhow::Result<()> {
         let roster = look(operator).await?;
-        let (mut joining, mut leaving) = (String::new(), String::new());
-        match self.action.as_ref().unwrap_or(&Action::List) {
+        let change = match self.action.clone().unwrap_or(Action::List) {
             Action::List => return self.print(&roster),
             Action::Add { id, peer, client, observer } => {
-                let role = if *observer { Role::Observer } else { Role::Participant };
-                let (peer, client) = (peer.clone(), Some(client.clone()));
-                let spec = ServerSpec { peer, election: Vec::new(), client, role };
-                joining = format!("server.{id}={spec}");
+                MemberChange::Add { id, peer, client, observer }
             }
-            Action::Remove { ids } => {
-                for id in ids {
-                    roster.get(*id)?;
-                }
-                let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-                leaving = ids.join(",");
-            }
-            Action::Promote { id } => joining = roster.with_role(*id, Role::Participant)?,
-            Action::Demote { id } => joining = roster.with_role(*id, Role::Observer)?,
-        }
-        // Of what was looked at, and nothing that somebody else has made of it since.
-        let version = roster.version;
-        let asked = OperatorRequest::ChangeMembers { joining, leaving, version };
-        match operator.ask(&asked).await? {
+            Action::Remove { ids } => MemberChange::Remove { ids },
+            Action::Promote { id } => MemberChange::Promote { id },
+            Action::Demote { id } => MemberChange::Demote { id },
+        };
+        match operator.ask(&roster.request(&change)?).await? {
             OperatorReply::MembersChanged { .. } => self.wait(operator).await,
             OperatorReply::Refused { why } => bail!("{why}"),
             other => bail!("the server gave another reply than the one asked for: {other:?}"),
@@ -182,31 +163,5 @@ impl MemberArgs {
 }
 
 async fn look(operator: &Operator) -> anyhow::Result<Roster> {
-    match operator.ask(&OperatorRequest::ShowMembers {}).await? {
-        OperatorReply::Members { version, servers, leaving } => {
-            Ok(Roster { version, servers, leaving })
-        }
-        OperatorReply::Refused { why } => bail!("{why}"),
-        other => bail!("the server gave another reply than the one asked for: {other:?}"),
-    }
-}
-
-impl Roster {
-    fn get(&self, id: u32) -> anyhow::Result<&Listed> {
-        let ids: Vec<u32> = self.servers.iter().map(|listed| listed.id).collect();
-        let found = self.servers.iter().find(|listed| listed.id == id);
-        found.with_context(|| format!("expected one of the servers {ids:?}, got {id}"))
-    }
-
-    /// The line of a server, with another role.
-    fn with_role(&self, id: u32, role: Role) -> anyhow::Result<String> {
-        let spec: Result<ServerSpec, String> = self.get(id)?.spec.parse();
-        let spec =
-            spec.map_err(|why| anyhow::anyhow!("it is not known where server {id} is: {why}"))?;
-        Ok(format!("server.{id}={}", ServerSpec { role, ..spec }))
-    }
-
-    fn is_settled(&self) -> bool {
-        self.leaving == 0 && self.servers.iter().all(|listed| listed.part.is_settled())
-    }
+    Roster::of(operator.ask(&OperatorRequest::ShowMembers {}).await?)
 }

@@ -2,7 +2,9 @@
 //!
 //! Each field says its unit, its default, and what the bound means when it is met.
 
-use super::access::PeerTls;
+use std::path::PathBuf;
+
+use super::access::{PeerTls, Tls};
 use super::units::{bytes, ms, ms_opt, or_none};
 use proto::{Address, Role, ServerSpec};
 use serde::{Deserialize, Serialize};
@@ -214,12 +216,37 @@ impl Default for Storage {
     }
 }
 
-/// `[admin]`: the HTTP side.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `[admin]`: the HTTP API, on a port of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Admin {
-    /// Where status and metrics are served over HTTP. Default none.
+    /// Where it is served. Default none.
     pub listen: Option<Address>,
+    /// Who may look without proving anything: `"local"` (loopback addresses) or `"all"`. Health is told
+    /// to everybody; who changes something proves to be an operator. Default `"local"`.
+    pub allow_from: AllowFrom,
+    /// A file whose first line is a token of operators, beside `operator.token` in the data directory.
+    /// It may change while the server runs. Default none.
+    pub token_file: Option<PathBuf>,
+    /// `[admin.tls]`. Default: none, HTTP in the clear.
+    pub tls: Option<Tls>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: None, allow_from: AllowFrom::Local, token_file: None, tls: None }
+    }
+}
+
+/// `[audit]`: who wrote what, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Audit {
+    /// Whether there is such a log. Default false.
+    pub enabled: bool,
+    /// The file that it is appended to. Default none: it goes into the server's log, with the target
+    /// `audit`.
+    pub file: Option<PathBuf>,
 }
 
 /// `[ensemble]`: the servers that form a cluster.

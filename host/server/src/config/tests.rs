@@ -47,7 +47,13 @@ fn full() -> Config {
             local: true,
             local_upgrading: true,
         },
-        admin: Admin { listen: address.clone() },
+        admin: Admin {
+            listen: address.clone(),
+            allow_from: AllowFrom::All,
+            token_file: Some("token".into()),
+            tls: Some(Tls { cert: Some("cert.pem".into()), ..Tls::default() }),
+        },
+        audit: Audit { enabled: true, file: Some("audit.log".into()) },
         auth: Auth {
             super_digest: Some("s".into()),
             sasl: Sasl { jaas_file: Some("j".into()), ..Sasl::default() },

@@ -22,6 +22,7 @@ pub(super) fn validate(
     check.ensemble(config)?;
     check.auth(config)?;
     check.tls(config)?;
+    check.token(config)?;
     if let Some(file) = &config.auth.sasl.jaas_file {
         check.readable("auth.sasl.jaas-file", file)?;
         let users = jaas::digest_users(file, &config.auth.sasl.jaas_section)?.users;
@@ -35,6 +36,9 @@ pub(super) fn validate(
 
 /// Upper bound of `limits.max-frame-bytes`: one command has to fit into one log entry.
 pub(super) const FRAME_BYTES_MAX: u64 = 64 << 20;
+
+/// The shortest token of operators, in bytes: 128 bits in hexadecimal.
+pub(crate) const TOKEN_BYTES_MIN: usize = 32;
 
 struct Check<'a> {
     origin_of: &'a dyn Fn(&str) -> Origin,
@@ -129,6 +133,23 @@ impl Check<'_> {
                     format!("\"{directive}\""),
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// A token that can be guessed is none.
+    fn token(&self, c: &Config) -> Result<(), ConfigError> {
+        let Some(file) = &c.admin.token_file else { return Ok(()) };
+        let key = "admin.token-file";
+        self.readable(key, file)?;
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let bytes = text.lines().next().unwrap_or_default().trim().len();
+        if bytes < TOKEN_BYTES_MIN {
+            return self.bad(
+                key,
+                format!("a file whose first line is a token of at least {TOKEN_BYTES_MIN} bytes"),
+                format!("one of {bytes}"),
+            );
         }
         Ok(())
     }
@@ -254,6 +275,13 @@ impl Check<'_> {
                 let expected = "`cert` and `key`, or a keystore, and `ca`, or a truststore: servers \
                                 show each other certificates";
                 return self.bad("ensemble.tls", expected, "not both");
+            }
+        }
+        if let Some(admin) = &c.admin.tls {
+            let stores = (&admin.keystore, &admin.truststore);
+            self.identity("admin.tls", (&admin.cert, &admin.key, &admin.ca), stores)?;
+            if admin.cert.is_none() && admin.keystore.is_none() {
+                return self.bad("admin.tls", "`cert` and `key`, or a keystore", "neither");
             }
         }
         if c.listen.client_tls.is_some() && tls.cert.is_none() && tls.keystore.is_none() {

@@ -33,8 +33,13 @@ pub(super) fn find(config: &Config) -> Vec<(String, String)> {
             "a container that never had a child stays; delete it by hand",
         );
     }
-    if config.admin.listen.is_some() {
-        add("admin.listen", "the HTTP admin server is not in this version; use four-letter words");
+    if config.admin.listen.is_none()
+        && (config.admin.tls.is_some() || config.admin.token_file.is_some())
+    {
+        add("admin.listen", "is not set, so that there is no admin API; set it, or remove [admin]");
+    }
+    if config.audit.file.is_some() && !config.audit.enabled {
+        add("audit.file", "no audit log is written; set audit.enabled too");
     }
     for (index, provider) in config.auth.providers.iter().enumerate() {
         if matches!(provider, Provider::Key | Provider::Unknown(_)) {
@@ -51,7 +56,6 @@ pub(super) fn find(config: &Config) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Address;
 
     fn keys(config: &Config) -> Vec<String> {
         find(config).into_iter().map(|(key, _)| key).collect()
@@ -64,7 +68,8 @@ mod tests {
         config.sessions.local = true;
         config.nodes.emulate_353_ttl = true;
         config.nodes.container_max_never_used_ms = 1;
-        config.admin.listen = Some(Address::new("127.0.0.1", 8080));
+        config.admin.token_file = Some("token".into());
+        config.audit.file = Some("audit.log".into());
         config.auth.providers =
             vec![Provider::Digest, Provider::Key, Provider::Unknown("a.B".into())];
         let expected = [
@@ -72,6 +77,7 @@ mod tests {
             "nodes.emulate-353-ttl",
             "nodes.container-max-never-used-ms",
             "admin.listen",
+            "audit.file",
             "auth.providers.1",
             "auth.providers.2",
         ];

@@ -78,10 +78,10 @@ pub(super) struct ApplyClock {
 }
 
 impl ApplyClock {
-    /// What the Machine is given: an entry begins with the first look and ends with the second.
+    /// What the Machine is given, in microseconds: an entry begins with the first look and ends with the second.
     pub(super) fn reader(&self) -> impl FnMut() -> i64 + Send + 'static {
         let (now_ms, takes_ms) = (Arc::clone(&self.now_ms), Arc::clone(&self.takes_ms));
-        move || now_ms.fetch_add(takes_ms.load(Ordering::Relaxed), Ordering::Relaxed)
+        move || 1000 * now_ms.fetch_add(takes_ms.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 
     /// The next entry takes so long.

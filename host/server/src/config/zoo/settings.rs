@@ -34,6 +34,8 @@ impl Zoo {
         self.map_words();
         self.map_auth();
         self.map_tls()?;
+        self.config.audit.enabled =
+            self.flag("audit.enabled", "zookeeper.audit.enable") == Some(true);
         self.map_admin()
     }
 
@@ -392,10 +394,15 @@ impl Zoo {
     }
 
     fn map_admin(&mut self) -> Result<(), ConfigError> {
-        if self.flag("admin.listen", "zookeeper.admin.enableServer") == Some(false) {
+        let enabled = self.flag("admin.listen", "zookeeper.admin.enableServer");
+        let host = self.take("admin.listen", "zookeeper.admin.serverAddress");
+        // Only where it is asked for, as in ZooKeeper 3.10: a port that nobody named may be another's.
+        let is_named = host.is_some() || self.property("zookeeper.admin.serverPort").is_some();
+        if enabled == Some(false) || enabled.is_none() && !is_named {
             return Ok(());
         }
-        let host = self.take("admin.listen", "zookeeper.admin.serverAddress");
+        // ZooKeeper's tells everybody.
+        self.config.admin.allow_from = AllowFrom::All;
         let port = match self.property("zookeeper.admin.serverPort").cloned() {
             None => 8_080,
             Some(p) => {

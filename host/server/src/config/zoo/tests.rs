@@ -82,6 +82,7 @@ fn kazoos_harness() {
     assert_eq!(config.listen.client_tls, Some(Address::new("0.0.0.0", 20_004)));
     assert_eq!(config.limits.max_connections_per_address, 0);
     assert_eq!(config.admin.listen, Some(Address::new("0.0.0.0", 20_003)));
+    assert_eq!(config.admin.allow_from, AllowFrom::All);
     assert_eq!(
         config.auth.providers,
         [Provider::Digest, Provider::Ip, Provider::X509, Provider::Sasl]
@@ -97,7 +98,7 @@ fn kazoos_harness() {
     assert_eq!(config.auth.sasl.users["jaasuser"], "jaas_password");
     assert_eq!(config.auth.super_digest.as_deref(), Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU="));
     let told: Vec<_> = warnings.iter().map(|w| w.key.as_str()).collect();
-    assert_eq!(told, ["localSessionsEnabled", "admin.serverPort"]);
+    assert_eq!(told, ["localSessionsEnabled"]);
     assert!(config.require_supported().is_ok());
     // What a zoo.cfg says can be laid under environment and flags, and printed.
     let again = config.overlaid([], &Overrides::default()).unwrap();
@@ -345,6 +346,21 @@ fn what_is_taken_over_to_no_effect_is_told_by_its_own_name() {
     let told: Vec<_> = warnings.iter().map(|w| w.key.as_str()).collect();
     assert_eq!(told, ["znode.container.maxNeverUsedIntervalMs", "authProvider.2"]);
     assert!(warnings[1].to_string().contains("zoo.cfg:3: authProvider.2: is not a provider"));
+}
+
+#[test]
+fn an_admin_server_is_there_where_it_is_asked_for() {
+    for (lines, expected) in [
+        ("", None),
+        ("admin.enableServer=true\n", Some(Address::new("0.0.0.0", 8_080))),
+        ("admin.serverAddress=127.0.0.1\n", Some(Address::new("127.0.0.1", 8_080))),
+        ("admin.serverPort=9\n", Some(Address::new("0.0.0.0", 9))),
+        ("admin.serverPort=9\nadmin.enableServer=false\n", None),
+    ] {
+        let (config, warnings) = loaded(&format!("{BASE}{lines}audit.enable=true\n"), &[]);
+        assert_eq!((config.admin.listen, warnings.len()), (expected, 0), "{lines}");
+        assert!(config.audit.enabled);
+    }
 }
 
 #[test]

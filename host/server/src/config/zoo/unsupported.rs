@@ -131,12 +131,13 @@ const RULES: &[Unsupported] = &[
     rule(
         "metricsProvider.className",
         Matters::Always,
-        "this metrics provider is not started; use the four-letter word mntr",
+        "this metrics provider is not started; metrics are at /metrics of the admin API \
+         (admin.serverPort)",
     ),
     rule(
         "zookeeper.admin.portUnification",
         Matters::IfTrue,
-        "the HTTP admin server is not in this version; use four-letter words",
+        "the admin API takes HTTP or HTTPS, never both; give it [admin.tls] in a TOML file",
     ),
     rule(
         "zookeeper.client.portUnification",
@@ -223,11 +224,6 @@ const RULES: &[Unsupported] = &[
         "zookeeper.largeRequestThreshold",
         Matters::IfPositive,
         "large requests are bounded by jute.maxbuffer only; use that",
-    ),
-    rule(
-        "zookeeper.audit.enable",
-        Matters::IfTrue,
-        "no audit log is written; raise the log level for requests instead",
     ),
     rule(
         "zookeeper.ssl.quorum.hostnameVerification",
