@@ -1,5 +1,7 @@
 //! Tests of the real binary: real processes, real sockets, `kill -9`.
 
+mod admin;
+mod audit;
 mod backup;
 mod bad_input;
 mod client;
@@ -8,6 +10,7 @@ mod damage;
 mod disk_full;
 mod ensemble;
 mod healing;
+mod http;
 mod kill;
 mod limits;
 mod local_ensemble;

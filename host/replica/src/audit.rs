@@ -1,5 +1,5 @@
-//! What an audit log is told: each write of this server's clients with what came of it, and the
-//! ephemerals that go with a session.
+//! What an audit log is told: each write of this server's clients and each change of its operators with
+//! what came of it, and the ephemerals that go with a session.
 //!
 //! The record of a write travels with its slot, so that it is told when its command is applied, also
 //! where the client is gone by then. Where nobody listens ([`Published::audit`]) nothing is made.
@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use proto::{CreateMode, ErrorCode, Id, MultiResult, Reply};
-use state::Op;
 use state::command::CreateKind;
+use state::{Answer, Command, Op};
 
 /// Takes what is told. It is called under the publish lock: it must not block, nor take long.
 pub trait Audit: Send + Sync {
@@ -45,6 +45,8 @@ pub struct AuditedWrite {
     pub identities: Arc<Vec<Id>>,
     /// Where it comes from.
     pub remote: IpAddr,
+    /// The zxid that it took; 0 if it took none, or that is not known here.
+    pub zxid: i64,
     /// Whether it is a multi: one that fails has no parts of its own.
     pub is_multi: bool,
     /// Its operations, all but checks.
@@ -112,14 +114,54 @@ impl Audited {
             Op::Multi(ops) => (true, ops.iter().filter_map(AuditedOp::of).collect()),
             op => (false, vec![AuditedOp::of(op)?]),
         };
-        let identities = Arc::clone(identities);
-        let write = Some(AuditedWrite { session, identities, remote, is_multi, parts });
-        Some(Box::new(Self { audit: Arc::clone(audit), write }))
+        let who = (session, Arc::clone(identities), remote);
+        Some(Self::begin(audit, who, is_multi, parts))
     }
 
-    /// Tells what came of it.
-    pub(crate) fn done(mut self: Box<Self>, result: &Result<Reply, ErrorCode>) {
+    /// A record of an operator's change; one that comes over no session has the number 0.
+    pub(crate) fn of_operator(
+        audit: &Arc<dyn Audit>,
+        command: &Command,
+        session: i64,
+        identities: &Arc<Vec<Id>>,
+        remote: IpAddr,
+    ) -> Box<Self> {
+        let operation = match command {
+            Command::ChangeSettings(_) => "changeSettings",
+            Command::Reconfig(_) => "reconfig",
+            _ => "operator",
+        };
+        let part = AuditedOp { operation, path: None, mode: None, acl: None };
+        Self::begin(audit, (session, Arc::clone(identities), remote), false, vec![part])
+    }
+
+    fn begin(
+        audit: &Arc<dyn Audit>,
+        (session, identities, remote): (i64, Arc<Vec<Id>>, IpAddr),
+        is_multi: bool,
+        parts: Vec<AuditedOp>,
+    ) -> Box<Self> {
+        let write = AuditedWrite { session, identities, remote, zxid: 0, is_multi, parts };
+        Box::new(Self { audit: Arc::clone(audit), write: Some(write) })
+    }
+
+    /// Tells what came of an operator's change.
+    pub(crate) fn operated(mut self: Box<Self>, zxid: i64, answer: &Answer) {
         let Some(mut write) = self.write.take() else { return };
+        write.zxid = zxid;
+        let outcome = match answer {
+            Answer::Settings { .. } | Answer::Reply(Ok(_)) | Answer::Done => AuditOutcome::Done,
+            Answer::Reply(Err(code)) => AuditOutcome::Refused(*code),
+            Answer::VersionRefused { .. } => AuditOutcome::Refused(ErrorCode::BadArguments),
+            _ => AuditOutcome::Unknown,
+        };
+        self.audit.write(write, outcome);
+    }
+
+    /// Tells what came of a write.
+    pub(crate) fn done(mut self: Box<Self>, zxid: i64, result: &Result<Reply, ErrorCode>) {
+        let Some(mut write) = self.write.take() else { return };
+        write.zxid = zxid;
         let made: Vec<&String> = match result {
             Ok(Reply::Path(path) | Reply::PathStat(path, _)) => vec![path],
             Ok(Reply::Multi(results)) => results.iter().filter_map(created).collect(),
@@ -205,7 +247,7 @@ mod tests {
             let remote = IpAddr::from([127, 0, 0, 1]);
             Audited::of(&audit, op, 7, &Arc::default(), remote).expect("it is told of")
         };
-        begin(&delete("/a")).done(&Err(ErrorCode::NoNode));
+        begin(&delete("/a")).done(1, &Err(ErrorCode::NoNode));
         drop(begin(&delete("/b")));
         let check = Op::Check { path: "/c".to_owned(), version: 1 };
         let multi = Op::Multi(vec![check, create("/s-", 2), delete("/d")]);
@@ -214,13 +256,14 @@ mod tests {
             MultiResult::Create("/s-0000000001".to_owned()),
             MultiResult::Delete,
         ];
-        begin(&multi).done(&Ok(Reply::Multi(results.to_vec())));
+        begin(&multi).done(2, &Ok(Reply::Multi(results.to_vec())));
         let errors = [0, ErrorCode::NoNode.code(), ErrorCode::RuntimeInconsistency.code()];
-        begin(&multi).done(&Ok(Reply::Multi(errors.map(MultiResult::Error).to_vec())));
+        begin(&multi).done(3, &Ok(Reply::Multi(errors.map(MultiResult::Error).to_vec())));
         let told = told.0.lock();
         let outcomes: Vec<_> = told.iter().map(|(_, outcome)| *outcome).collect();
         let refused = AuditOutcome::Refused(ErrorCode::NoNode);
         assert_eq!(outcomes, [refused, AuditOutcome::Unknown, AuditOutcome::Done, refused]);
+        assert_eq!(told.iter().map(|(write, _)| write.zxid).collect::<Vec<_>>(), [1, 0, 2, 3]);
         let done = &told[2].0.parts;
         assert_eq!(
             done.iter().map(|part| part.operation).collect::<Vec<_>>(),

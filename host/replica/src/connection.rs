@@ -542,7 +542,10 @@ impl Connection {
             }
             Decision::Command(command) => {
                 tracing::info!(name, remote = %self.remote, "an operator's change");
-                let ticket = Some(self.outbox.push_pending(Waits::Operator { xid }));
+                let audited = self.published.audit().map(|audit| {
+                    Audited::of_operator(audit, &command, session, &self.identities, self.remote)
+                });
+                let ticket = Some(self.outbox.push_pending(Waits::Operator { xid, audited }));
                 inputs.push(Input::Command { command, ticket });
                 return None;
             }

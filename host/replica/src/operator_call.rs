@@ -4,11 +4,13 @@
 //! Whoever calls this has made sure that an operator asks.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use proto::Reply;
+use proto::{Id, Reply};
 use thiserror::Error;
 
+use crate::audit::Audited;
 use crate::input::Input;
 use crate::operator::{self, Decision, OperatorReply, OperatorRequest};
 use crate::outbox::{Outbox, Say, Waits};
@@ -35,11 +37,12 @@ pub struct OperatorCall {
 pub struct OutcomeUnknown;
 
 impl OperatorCall {
-    /// Begins a request. `id` is unique among this server's connections; `wake` is called, from any
+    /// Begins a request of `who`, who calls from `remote`. `id` is unique among this server's connections; `wake` is called, from any
     /// thread, when [`Self::reply`] may have something.
     pub fn begin(
         published: &Published,
         request: OperatorRequest,
+        (who, remote): (Id, IpAddr),
         id: u64,
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Begun {
@@ -55,7 +58,10 @@ impl OperatorCall {
             }
             Decision::Command(command) => {
                 let outbox = Outbox::new(id, wake);
-                let ticket = Some(outbox.push_pending(Waits::Operator { xid: 0 }));
+                let audited = published.audit().map(|audit| {
+                    Audited::of_operator(audit, &command, 0, &Arc::new(vec![who]), remote)
+                });
+                let ticket = Some(outbox.push_pending(Waits::Operator { xid: 0, audited }));
                 Begun::Waits(Self { outbox }, Input::Command { command, ticket })
             }
             Decision::SaveSnapshot(_) | Decision::NextRecord => {

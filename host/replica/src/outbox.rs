@@ -94,7 +94,7 @@ pub(crate) enum Waits {
     /// The reply to a close, after which the connection ends.
     Close { xid: i32 },
     /// What an operator's change did.
-    Operator { xid: i32 },
+    Operator { xid: i32, audited: Option<Box<Audited>> },
     /// A session.
     Connect { session: i64, password: [u8; PASSWORD_BYTES], read_only: Option<bool> },
     /// That all servers know the local session. No client asked for that.
@@ -405,10 +405,17 @@ impl Ticket {
             "a write was published before a read in front of it had its view"
         );
         let mut ends = false;
+        let waits = match waits {
+            Waits::Operator { xid, audited: Some(audited) } => {
+                audited.operated(zxid, &answer);
+                Waits::Operator { xid, audited: None }
+            }
+            waits => waits,
+        };
         let say = match (waits, answer) {
             (Waits::Write { xid, audited }, Answer::Reply(result)) => {
                 if let Some(audited) = audited {
-                    audited.done(&result);
+                    audited.done(zxid, &result);
                 }
                 Say::Reply { xid, zxid, result, charge: None }
             }
@@ -427,17 +434,17 @@ impl Ticket {
                 ends = true;
                 Say::Refused { read_only }
             }
-            (Waits::Operator { xid }, Answer::Settings { before, after }) => {
+            (Waits::Operator { xid, .. }, Answer::Settings { before, after }) => {
                 let reply = OperatorReply::changed(&before, &after).encode();
                 let result = Ok(Reply::Operator(reply.into()));
                 Say::Reply { xid, zxid, result, charge: None }
             }
-            (Waits::Operator { xid }, Answer::VersionRefused { now, supported }) => {
+            (Waits::Operator { xid, .. }, Answer::VersionRefused { now, supported }) => {
                 let reply = OperatorReply::version_refused(now, supported).encode();
                 let result = Ok(Reply::Operator(reply.into()));
                 Say::Reply { xid, zxid, result, charge: None }
             }
-            (Waits::Operator { xid }, Answer::Reply(result)) => {
+            (Waits::Operator { xid, .. }, Answer::Reply(result)) => {
                 let reply = OperatorReply::reconfigured(result).encode();
                 let result = Ok(Reply::Operator(reply.into()));
                 Say::Reply { xid, zxid, result, charge: None }

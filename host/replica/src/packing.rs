@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_command_behind_a_waiting_read_goes_into_a_later_entry() {
         let a = outbox(1);
-        let mut ticket = a.push_pending(Waits::Operator { xid: 1 });
+        let mut ticket = a.push_pending(Waits::Operator { xid: 1, audited: None });
         ticket.after_read = true;
         let change = (Queued::Command(Command::ChangeSettings(Vec::new())), Some(ticket));
         let queue = vec![write(&a, "a1", 1, false), change, write(&a, "a2", 1, false)];

@@ -39,7 +39,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::access::Right;
+use self::access::{Caller, Right};
 use self::answer::{Failures, Problem};
 use crate::client::Clients;
 use crate::config::{Admin as AdminConfig, AllowFrom};
@@ -59,6 +59,8 @@ pub(crate) struct Admin {
     token_file: Option<PathBuf>,
     /// Once the server has its data.
     running: OnceLock<Running>,
+    /// What `/openapi.json` says.
+    document: OnceLock<OpenApi>,
 }
 
 struct Running {
@@ -71,7 +73,12 @@ type Shared = Arc<Admin>;
 impl Admin {
     pub(crate) fn new(config: &AdminConfig) -> Shared {
         let AdminConfig { allow_from, token_file, .. } = config.clone();
-        Arc::new(Self { allow_from, token_file, running: OnceLock::new() })
+        Arc::new(Self {
+            allow_from,
+            token_file,
+            running: OnceLock::new(),
+            document: OnceLock::new(),
+        })
     }
 
     /// The server has its data, and a token.
@@ -87,13 +94,17 @@ impl Admin {
     }
 
     /// Asks as an operator, and waits for the answer.
-    async fn ask(&self, request: OperatorRequest) -> Result<OperatorReply, Problem> {
+    async fn ask(
+        &self,
+        request: OperatorRequest,
+        caller: &Caller,
+    ) -> Result<OperatorReply, Problem> {
         let clients = self.clients()?;
         let woken = Arc::new(Notify::new());
         let wake = Arc::clone(&woken);
         let wake = Box::new(move || wake.notify_one());
         let id = clients.next_connection.fetch_add(1, Ordering::Relaxed);
-        let reply = match OperatorCall::begin(&clients.published, request, id, wake) {
+        let reply = match OperatorCall::begin(&clients.published, request, caller.who(), id, wake) {
             Begun::Answered(reply) => reply,
             Begun::Waits(call, input) => {
                 if !clients.inputs.put([input]) {
@@ -139,11 +150,21 @@ async fn metrics_text(State(admin): State<Shared>) -> Result<impl IntoResponse, 
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "monitoring", responses(
+    (status = 200, description = "OpenAPI 3.1.", body = serde_json::Value),
+))]
+async fn described(State(admin): State<Shared>) -> Json<OpenApi> {
+    Json(admin.document.get().expect("it is made with the routes").clone())
+}
+
 /// All routes, and the document that describes them.
 fn routes(admin: &Shared) -> Router {
     let rights = |right| middleware::from_fn_with_state((Arc::clone(admin), right), access::check);
-    let health =
-        OpenApiRouter::new().routes(routes!(health::livez)).routes(routes!(health::readyz));
+    let free = OpenApiRouter::new()
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(described));
     let look = OpenApiRouter::new()
         .routes(routes!(status::status))
         .routes(routes!(members::list))
@@ -159,13 +180,11 @@ fn routes(admin: &Shared) -> Router {
         .routes(routes!(members::demote))
         .routes(routes!(settings::change))
         .route_layer(rights(Right::Change));
-    let all = OpenApiRouter::with_openapi(frame()).merge(health).merge(look).merge(change);
+    let all = OpenApiRouter::with_openapi(frame()).merge(free).merge(look).merge(change);
     let (router, mut document) = all.split_for_parts();
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
-    let document = Arc::new(document);
-    let described = move || std::future::ready(Json(Arc::clone(&document)));
+    admin.document.get_or_init(|| document);
     router
-        .route("/openapi.json", axum::routing::get(described))
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /openapi.json")
         })

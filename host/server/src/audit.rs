@@ -3,7 +3,7 @@
 //! ZooKeeper, the ephemerals that go with any session.
 //!
 //! A line is `session=0x1<tab>user=a,b<tab>ip=...<tab>operation=create<tab>znode=/a<tab>...
-//! <tab>result=success`, without the fields that say nothing. What is not printable in a field is written
+//! <tab>result=success`, of a refusal with the error's name as `reason` behind it, without the fields that say nothing. What is not printable in a field is written
 //! as `\u{..}`, so that nobody can write a line of his own.
 //!
 //! Invariants:
@@ -182,19 +182,27 @@ fn lines_of(record: &Record) -> Vec<String> {
                 AuditOutcome::Refused(_) => "failure",
                 AuditOutcome::Unknown => "unknown",
             };
+            let reason = match outcome {
+                AuditOutcome::Refused(code) => Some(code.name()),
+                AuditOutcome::Done | AuditOutcome::Unknown => None,
+            };
             let whole =
                 AuditedOp { operation: "multiOperation", path: None, mode: None, acl: None };
             let is_whole = write.is_multi && *outcome != AuditOutcome::Done;
             let parts = if is_whole { std::slice::from_ref(&whole) } else { &write.parts[..] };
-            parts.iter().map(|part| line_of(write, part, result)).collect()
+            parts.iter().map(|part| line_of(write, part, result, reason)).collect()
         }
     }
 }
 
-fn line_of(write: &AuditedWrite, part: &AuditedOp, result: &str) -> String {
+fn line_of(write: &AuditedWrite, part: &AuditedOp, result: &str, reason: Option<&str>) -> String {
     let users: Vec<&str> = write.identities.iter().map(|id| user(&id.scheme, &id.id)).collect();
-    let mut line = Line::default()
-        .put("session", &format!("{:#x}", write.session))
+    let mut line = Line::default();
+    // An operator over HTTP has none.
+    if write.session != 0 {
+        line = line.put("session", &format!("{:#x}", write.session));
+    }
+    line = line
         .put("user", &users.join(","))
         .put("ip", &write.remote.to_string())
         .put("operation", part.operation);
@@ -209,14 +217,18 @@ fn line_of(write: &AuditedWrite, part: &AuditedOp, result: &str) -> String {
             acl.iter().map(|(perms, scheme, id)| format!("{scheme}:{id}:{}", letters(*perms)));
         line = line.put("acl", &entries.collect::<Vec<_>>().join(","));
     }
-    line.put("result", result).0
+    line = line.put("result", result);
+    if let Some(reason) = reason {
+        line = line.put("reason", reason);
+    }
+    line.0
 }
 
 /// What ZooKeeper calls a client: of a digest, the name alone.
 fn user<'a>(scheme: &'a str, id: &'a str) -> &'a str {
     match (scheme, id.split_once(':')) {
         ("digest", Some((user, _))) => user,
-        ("super", _) => "super",
+        ("super", None) if id.is_empty() => "super",
         _ => id,
     }
 }
@@ -275,7 +287,7 @@ mod tests {
     fn write(user: &str, parts: Vec<AuditedOp>) -> AuditedWrite {
         let identities = Arc::new(vec![Id::new("ip", "127.0.0.1"), Id::new("digest", user)]);
         let (session, remote) = (0x10002903fbe0000, IpAddr::from([127, 0, 0, 1]));
-        AuditedWrite { session, identities, remote, is_multi: parts.len() > 1, parts }
+        AuditedWrite { session, identities, remote, zxid: 1, is_multi: parts.len() > 1, parts }
     }
 
     fn part(operation: &'static str, path: &str) -> AuditedOp {
@@ -304,14 +316,14 @@ mod tests {
         assert_eq!(
             by(write("bob:hash", vec![set_acl]), AuditOutcome::Refused(ErrorCode::NoAuth)),
             [format!(
-                "{who}\toperation=setAcl\tznode=/a\tacl=digest:bob:hash:cdrwa,world:anyone:r\tresult=failure"
+                "{who}\toperation=setAcl\tznode=/a\tacl=digest:bob:hash:cdrwa,world:anyone:r\tresult=failure\treason=NOAUTH"
             )]
         );
         let both = vec![create, part("delete", "/b")];
         assert_eq!(by(write("bob:hash", both.clone()), AuditOutcome::Done).len(), 2);
         assert_eq!(
             by(write("bob:hash", both), AuditOutcome::Refused(ErrorCode::NoNode)),
-            [format!("{who}\toperation=multiOperation\tresult=failure")]
+            [format!("{who}\toperation=multiOperation\tresult=failure\treason=NONODE")]
         );
     }
 

@@ -10,6 +10,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use proto::Id;
+use replica::operator;
 
 use super::answer::Problem;
 use super::{Admin, Shared};
@@ -31,6 +33,17 @@ pub(super) struct Caller {
     pub(super) remote: SocketAddr,
     /// Whose certificate it has shown, if any.
     pub(super) certificate: Option<Arc<str>>,
+}
+
+impl Caller {
+    /// Who it is as an operator, and where it calls from.
+    pub(super) fn who(&self) -> (Id, IpAddr) {
+        let who = match &self.certificate {
+            Some(name) => Id::new("x509", name.to_string()),
+            None => Id::new("super", operator::SCHEME),
+        };
+        (who, self.remote.ip().to_canonical())
+    }
 }
 
 /// Lets a request through, if whoever sent it has the right.

@@ -2,15 +2,16 @@
 //!
 //! A change is answered once it holds; the servers go on towards it, and a look says how far they are.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use proto::Address;
 use replica::operator::{OperatorReply, OperatorRequest};
 use replica::roster::{Listed, Standing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::access::Caller;
 use super::answer::{Body, Failures, Problem};
 use super::{Admin, Shared};
 use crate::roster::{MemberChange, Roster};
@@ -97,16 +98,20 @@ impl From<Roster> for Members {
 }
 
 impl Admin {
-    async fn roster(&self) -> Result<Roster, Problem> {
-        let reply = self.ask(OperatorRequest::ShowMembers {}).await?;
+    async fn roster(&self, caller: &Caller) -> Result<Roster, Problem> {
+        let reply = self.ask(OperatorRequest::ShowMembers {}, caller).await?;
         Roster::of(reply).map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e))
     }
 
-    async fn change_members(&self, change: MemberChange) -> Result<Json<Members>, Problem> {
-        let request = self.roster().await?.request(&change);
+    async fn change_members(
+        &self,
+        change: MemberChange,
+        caller: &Caller,
+    ) -> Result<Json<Members>, Problem> {
+        let request = self.roster(caller).await?.request(&change);
         let request = request.map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e))?;
-        match self.ask(request).await? {
-            OperatorReply::MembersChanged { .. } => Ok(Json(self.roster().await?.into())),
+        match self.ask(request, caller).await? {
+            OperatorReply::MembersChanged { .. } => Ok(Json(self.roster(caller).await?.into())),
             other => {
                 let why = format!("another reply than the one asked for: {other:?}");
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, why))
@@ -123,8 +128,11 @@ fn id(text: &str) -> Result<u32, Problem> {
 #[utoipa::path(get, path = "/v1/members", tag = "members", responses(
     (status = 200, description = "They are these.", body = Members), Failures,
 ))]
-pub(super) async fn list(State(admin): State<Shared>) -> Result<Json<Members>, Problem> {
-    Ok(Json(admin.roster().await?.into()))
+pub(super) async fn list(
+    State(admin): State<Shared>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Members>, Problem> {
+    Ok(Json(admin.roster(&caller).await?.into()))
 }
 
 /// Lets a server take part, or says that it is found elsewhere. It starts with an empty data directory.
@@ -133,10 +141,11 @@ pub(super) async fn list(State(admin): State<Shared>) -> Result<Json<Members>, P
     responses((status = 200, description = "It is to take part.", body = Members), Failures))]
 pub(super) async fn add(
     State(admin): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Body(new): Body<NewMember>,
 ) -> Result<Json<Members>, Problem> {
     let NewMember { id, peer, client, observer } = new;
-    admin.change_members(MemberChange::Add { id, peer, client, observer }).await
+    admin.change_members(MemberChange::Add { id, peer, client, observer }, &caller).await
 }
 
 /// A server takes part no more.
@@ -145,9 +154,10 @@ pub(super) async fn add(
     responses((status = 200, description = "It is not to take part.", body = Members), Failures))]
 pub(super) async fn remove(
     State(admin): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
 ) -> Result<Json<Members>, Problem> {
-    admin.change_members(MemberChange::Remove { ids: vec![id(&text)?] }).await
+    admin.change_members(MemberChange::Remove { ids: vec![id(&text)?] }, &caller).await
 }
 
 /// An observer is to vote.
@@ -156,9 +166,10 @@ pub(super) async fn remove(
     responses((status = 200, description = "It is to vote.", body = Members), Failures))]
 pub(super) async fn promote(
     State(admin): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
 ) -> Result<Json<Members>, Problem> {
-    admin.change_members(MemberChange::Promote { id: id(&text)? }).await
+    admin.change_members(MemberChange::Promote { id: id(&text)? }, &caller).await
 }
 
 /// A server is to vote no more, and goes on as an observer.
@@ -167,7 +178,8 @@ pub(super) async fn promote(
     responses((status = 200, description = "It is to observe.", body = Members), Failures))]
 pub(super) async fn demote(
     State(admin): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Path(text): Path<String>,
 ) -> Result<Json<Members>, Problem> {
-    admin.change_members(MemberChange::Demote { id: id(&text)? }).await
+    admin.change_members(MemberChange::Demote { id: id(&text)? }, &caller).await
 }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use replica::operator::{OperatorReply, OperatorRequest};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::access::Caller;
 use super::answer::{Body, Failures, Problem};
 
 /// What a change did.
@@ -33,8 +34,9 @@ fn unexpected(reply: &OperatorReply) -> Problem {
 ))]
 pub(super) async fn show(
     State(admin): State<Shared>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Json<BTreeMap<String, String>>, Problem> {
-    match admin.ask(OperatorRequest::ShowSettings {}).await? {
+    match admin.ask(OperatorRequest::ShowSettings {}, &caller).await? {
         OperatorReply::Settings { settings } => Ok(Json(settings)),
         other => Err(unexpected(&other)),
     }
@@ -46,9 +48,10 @@ pub(super) async fn show(
     responses((status = 200, description = "They are changed.", body = SettingsChanged), Failures))]
 pub(super) async fn change(
     State(admin): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Body(set): Body<BTreeMap<String, String>>,
 ) -> Result<Json<SettingsChanged>, Problem> {
-    match admin.ask(OperatorRequest::ChangeSettings { set }).await? {
+    match admin.ask(OperatorRequest::ChangeSettings { set }, &caller).await? {
         OperatorReply::SettingsChanged { before, after } => {
             Ok(Json(SettingsChanged { before, after }))
         }
