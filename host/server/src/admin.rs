@@ -199,13 +199,16 @@ fn routes(admin: &Shared) -> Router {
 /// The document without its routes.
 fn frame() -> OpenApi {
     #[derive(utoipa::OpenApi)]
-    #[openapi(info(
-        title = "Vivarium admin API",
-        description = "One server of an ensemble, for its operators. Anybody may ask for its health. Whoever \
+    #[openapi(
+        components(schemas(answer::Failure)),
+        info(
+            title = "Vivarium admin API",
+            description = "One server of an ensemble, for its operators. Anybody may ask for its health. Whoever \
                        comes from the server's own machine, or proves to be an operator, may look; changes \
                        need an operator: the token of `operator.token` in the data directory or of \
                        `admin.token-file`, or a client certificate where there is `admin.tls`."
-    ))]
+        )
+    )]
     struct Frame;
     let mut document = <Frame as utoipa::OpenApi>::openapi();
     let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());

@@ -37,7 +37,6 @@ const LEFT_OUT: &[&str] = &[
     "environment.os.memory.max",
     "environment.os.memory.total",
     "environment.user.home",
-    "environment.zookeeper.admin.serverPort",
     // Its configuration is not ours.
     "get_trace_mask.tracemask",
     "initial_configuration.initial_configuration",

@@ -31,19 +31,19 @@ pub(super) struct Failure {
 pub(super) enum Failures {
     /// The request cannot be read.
     #[response(status = 400)]
-    Malformed(#[to_schema] Failure),
+    Malformed(Failure),
     /// Nobody may do this who has not proven to be an operator, or the token is wrong.
     #[response(status = 401)]
-    NotProven(#[to_schema] Failure),
+    NotProven(Failure),
     /// It was understood, and refused: nothing was changed.
     #[response(status = 422)]
-    Refused(#[to_schema] Failure),
+    Refused(Failure),
     /// The server starts, or stops.
     #[response(status = 503)]
-    NotNow(#[to_schema] Failure),
+    NotNow(Failure),
     /// There was no answer in time: a change may be made yet.
     #[response(status = 504)]
-    NotInTime(#[to_schema] Failure),
+    NotInTime(Failure),
 }
 
 impl Problem {

@@ -263,7 +263,7 @@ fn server_stats(clients: &Arc<Clients>) -> Value {
             "server_state": Part::of(&clients.four_letter.part),
             "outstanding_requests": stats.outstanding.load(Ordering::Relaxed).max(0),
             "min_latency": latency.min,
-            "avg_latency": latency.avg,
+            "avg_latency": (latency.avg * 10_000.0).round() / 10_000.0,
             "max_latency": latency.max,
             "data_dir_size": state,
             "log_dir_size": log,
@@ -282,7 +282,8 @@ fn monitor(clients: &Arc<Clients>) -> Value {
         let Some(name) = zookeeper else { continue };
         let value = match read(&seen) {
             metrics::Value::Integer(n) => json!(n),
-            metrics::Value::Float(n) => json!(n),
+            // As ZooKeeper rounds them.
+            metrics::Value::Float(n) => json!((n * 10_000.0).round() / 10_000.0),
             metrics::Value::Text(text) => json!(text),
             metrics::Value::Nothing
             | metrics::Value::Family(..)
