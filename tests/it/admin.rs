@@ -30,6 +30,9 @@ impl Watched {
         let listen = format!("admin.listen={admin}");
         let all = [&["--set", &listen], more].concat();
         let server = Server::start_with(&dir.path().join("data"), &all);
+        let token = dir.path().join("data/operator.token");
+        // It takes connections before it has its data.
+        wait_for("there is a token", || token.exists());
         Self { server, admin, dir }
     }
 

@@ -63,8 +63,8 @@ fn kind(value: &Value) -> &'static str {
 fn compare(at: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
     match (theirs, ours) {
         (Value::Object(theirs), Value::Object(ours)) => {
-            // Its keys are sessions and paths.
-            let is_map = at.ends_with("_paths") || at.ends_with("_ids");
+            // Its keys are sessions, paths, or servers.
+            let is_map = ["_paths", "_ids", "current_config"].iter().any(|end| at.ends_with(end));
             for (key, theirs) in theirs {
                 let inner = format!("{at}.{key}");
                 match ours.get(key) {

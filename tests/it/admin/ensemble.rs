@@ -48,6 +48,8 @@ impl Three {
 fn servers_leave_and_come_and_say_how_they_stand() {
     let mut three = Three::start();
     let leader = three.ensemble.leader().expect("one leads");
+    let known = |at: usize| three.status(at)["leader"] == leader + 1;
+    wait_for("all know who leads", || (0..3).all(known));
     let statuses: Vec<_> = (0..3).map(|at| three.status(at)).collect();
     for (at, status) in statuses.iter().enumerate() {
         assert_eq!(status["part"], if at == leader { "leader" } else { "follower" }, "{status}");
