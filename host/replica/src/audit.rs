@@ -146,7 +146,7 @@ impl Audited {
     }
 
     /// Tells what came of an operator's change.
-    pub(crate) fn operated(mut self: Box<Self>, zxid: i64, answer: &Answer) {
+    pub(crate) fn operated(mut self, zxid: i64, answer: &Answer) {
         let Some(mut write) = self.write.take() else { return };
         write.zxid = zxid;
         let outcome = match answer {
@@ -159,7 +159,7 @@ impl Audited {
     }
 
     /// Tells what came of a write.
-    pub(crate) fn done(mut self: Box<Self>, zxid: i64, result: &Result<Reply, ErrorCode>) {
+    pub(crate) fn done(mut self, zxid: i64, result: &Result<Reply, ErrorCode>) {
         let Some(mut write) = self.write.take() else { return };
         write.zxid = zxid;
         let made: Vec<&String> = match result {
