@@ -39,6 +39,15 @@ fn full() -> Config {
         password_file: Some("f".into()),
     };
     let address = Some(Address::new("h", 1));
+    let tls = Tls {
+        cert: Some("c".into()),
+        key: Some("k".into()),
+        ca: Some("a".into()),
+        client_auth: ClientAuth::Need,
+        reload: true,
+        keystore: Some(store.clone()),
+        truststore: Some(store.clone()),
+    };
     Config {
         listen: Listen { client: address.clone(), client_tls: address.clone() },
         sessions: Sessions {
@@ -51,7 +60,7 @@ fn full() -> Config {
             listen: address.clone(),
             allow_from: AllowFrom::All,
             token_file: Some("token".into()),
-            tls: Some(Tls { cert: Some("cert.pem".into()), ..Tls::default() }),
+            tls: Some(tls.clone()),
         },
         audit: Audit { enabled: true, file: Some("audit.log".into()) },
         auth: Auth {
@@ -60,15 +69,7 @@ fn full() -> Config {
             x509: X509 { super_user: Some("x".into()) },
             ..Auth::default()
         },
-        tls: Tls {
-            cert: Some("c".into()),
-            key: Some("k".into()),
-            ca: Some("a".into()),
-            client_auth: ClientAuth::Need,
-            reload: true,
-            keystore: Some(store.clone()),
-            truststore: Some(store.clone()),
-        },
+        tls,
         ensemble: Ensemble {
             peer_listen: address.clone(),
             reconfig_enabled: true,
