@@ -418,6 +418,11 @@ impl<D: Disk> Raft<D> {
             send(answers);
             // 7. What that commits, and what is to be told of it.
             let mut light = self.node.advance_append(ready);
+            if let Some(index) = installed {
+                // What it has is not in the log any more, and raft looks there for what is not applied:
+                // it must not wait for the Machine, which may have work before this.
+                self.applied(index);
+            }
             send(light.take_messages());
             if let Some(commit) = light.commit_index() {
                 let log = &mut self.node.mut_store().log;
@@ -509,6 +514,22 @@ mod tests {
         assert_eq!(talk(&mut rafts, lost), (vec![3], [2, 2]), "the leader does not know of it");
         rafts[0].tick().expect("the log works");
         assert_eq!(talk(&mut rafts, None), (vec![3], [3, 3]), "it asks again");
+    }
+
+    #[test]
+    fn a_server_may_ask_for_votes_before_the_state_of_its_snapshot_is_in_place() {
+        let log = Log::create(SimDisk::new(), Options::default(), 0, 0).expect("a new log");
+        let mut raft = Raft::new(log, 1, (&[1, 2], &[]), 0, (10, 11)).expect("it starts");
+        let at = SnapshotAt { index: 100, term: 2, voters: vec![1, 2], learners: Vec::new() };
+        raft.step(RaftMessage { to: 1, term: 2, ..RaftMessage::offer(2, at) });
+        let flushed = raft.flush(Some(&Marked::default()), &mut |_| {}).expect("the log works");
+        assert_eq!((flushed.installed, raft.committed()), (Some(100), 100));
+        // The Machine has not reported it, and goes on with what it was given before.
+        raft.applied(77);
+        let mut asked = 0;
+        raft.campaign();
+        raft.flush(None, &mut |messages| asked += messages.len()).expect("the log works");
+        assert_eq!(asked, 1);
     }
 
     #[test]
