@@ -1,4 +1,4 @@
-//! Drives raft-rs over our log. The only file that names raft-rs.
+//! Drives raft-rs over our log. Nothing but this and what is below it names raft-rs.
 //!
 //! Invariants:
 //! * No vote and no append acknowledgement leaves before its sender's own sync (here: nothing is
@@ -6,22 +6,25 @@
 //! * `commit` is written with or before what applies it.
 //! * Between `ready` and `advance` nothing else is done with raft.
 
+mod messages;
+mod storage;
+
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use raft::prelude::{
-    ConfChange, ConfChangeType, ConfState, Config, EntryType, MessageType, RawNode, Snapshot,
-};
-use raft::{GetEntriesContext, RaftState, SnapshotStatus, StateRole, Storage, StorageError};
-use serde::{Deserialize, Serialize};
-
+use raft::prelude::{ConfChange, ConfChangeType, ConfState, Config, MessageType, RawNode};
+use raft::{SnapshotStatus, StateRole};
 use state::apply::Meta;
 use state::{Batch, ConfStep};
 
+use self::messages::{conf_state, from_peer, to_log, to_peer};
+use self::storage::LogStorage;
 use crate::log::{Disk, Entry, HardState, Log, LogError, Position};
 use crate::marked::{self, Marked};
 use crate::membership::Counted;
 use crate::snapshots::Offers;
+
+pub use self::messages::{RaftEntry, RaftMessage, SnapshotAt};
 
 /// One that lacks no more entries than this is as good as up to date.
 const NEARLY_ALL: u64 = 64;
@@ -29,97 +32,6 @@ const NEARLY_ALL: u64 = 64;
 const HEARD_TICKS: usize = 3;
 /// One that stands back waits for so many election timeouts before it asks for votes.
 const STANDS_BACK_TIMEOUTS: usize = 4;
-
-struct LogStorage<D: Disk> {
-    log: Log<D>,
-    /// Whom raft counts when it starts.
-    conf: ConfState,
-    offers: RefCell<Offers>,
-}
-
-fn read_error(error: LogError) -> raft::Error {
-    match error {
-        LogError::Compacted { .. } => StorageError::Compacted.into(),
-        LogError::Unavailable { .. } => StorageError::Unavailable.into(),
-        other => StorageError::Other(Box::new(other)).into(),
-    }
-}
-
-impl<D: Disk> Storage for LogStorage<D> {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        let HardState { term, vote, commit } = self.log.hard_state();
-        let mut hard_state = raft::prelude::HardState::default();
-        hard_state.set_term(term);
-        hard_state.set_vote(vote);
-        hard_state.set_commit(commit);
-        Ok(RaftState { hard_state, conf_state: self.conf.clone() })
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        bytes_max: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
-    ) -> raft::Result<Vec<raft::prelude::Entry>> {
-        let bytes_max = bytes_max.into().unwrap_or(u64::MAX);
-        let entries = self.log.entries(low, high, bytes_max).map_err(read_error)?;
-        Ok(entries.into_iter().map(to_raft).collect())
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        self.log.term(index).ok_or_else(|| match index < self.log.first_index() {
-            true => StorageError::Compacted.into(),
-            false => StorageError::Unavailable.into(),
-        })
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.log.first_index())
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.log.last_index())
-    }
-
-    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        let first = self.log.first_index().max(request_index + 1);
-        let source = self.offers.borrow_mut().offer(to, first);
-        let source = source.ok_or(StorageError::SnapshotTemporarilyUnavailable)?;
-        Ok(to_snapshot(&SnapshotAt::of(source.meta())))
-    }
-}
-
-fn to_raft(entry: Entry) -> raft::prelude::Entry {
-    let mut out = raft::prelude::Entry::default();
-    out.set_index(entry.index);
-    out.set_term(entry.term);
-    out.set_entry_type(match entry.kind {
-        0 => EntryType::EntryNormal,
-        1 => EntryType::EntryConfChange,
-        _ => EntryType::EntryConfChangeV2,
-    });
-    out.data = entry.data;
-    out.context = entry.context;
-    out
-}
-
-fn to_log(entry: raft::prelude::Entry) -> Entry {
-    let kind = match entry.get_entry_type() {
-        EntryType::EntryNormal => 0,
-        EntryType::EntryConfChange => 1,
-        EntryType::EntryConfChangeV2 => 2,
-    };
-    let (index, term) = (entry.get_index(), entry.get_term());
-    Entry { index, term, kind, data: entry.data, context: entry.context }
-}
-
-fn conf_state(voters: &[u64], learners: &[u64]) -> ConfState {
-    let mut conf = ConfState::default();
-    conf.set_voters(voters.to_vec());
-    conf.set_learners(learners.to_vec());
-    conf
-}
 
 /// The change of whom raft counts, as raft has it.
 fn conf_change(step: ConfStep) -> ConfChange {
@@ -137,148 +49,6 @@ fn conf_change(step: ConfStep) -> ConfChange {
 /// What apply takes of an entry: of one of raft's own, the change that its context holds.
 pub fn payload(entry: &Entry) -> &Bytes {
     if entry.kind == 0 { &entry.data } else { &entry.context }
-}
-
-/// Where a snapshot ends, and whom raft counts there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SnapshotAt {
-    /// The index of its last entry.
-    pub index: u64,
-    /// The term of that.
-    pub term: u64,
-    /// Who votes, by their ids for raft.
-    pub voters: Vec<u64>,
-    /// Who gets the log and does not vote.
-    pub learners: Vec<u64>,
-}
-
-impl SnapshotAt {
-    /// That of a state.
-    pub(crate) fn of(meta: &Meta) -> Self {
-        let (voters, learners) = (meta.members.voters.clone(), meta.members.learners.clone());
-        Self { index: meta.applied, term: meta.term, voters, learners }
-    }
-}
-
-fn to_snapshot(at: &SnapshotAt) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    let metadata = snapshot.mut_metadata();
-    (metadata.index, metadata.term) = (at.index, at.term);
-    metadata.set_conf_state(conf_state(&at.voters, &at.learners));
-    snapshot
-}
-
-/// A message of raft's, as it goes to another server. The names are raft-rs's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of `eraftpb::Message`")]
-pub struct RaftMessage {
-    pub kind: i32,
-    pub to: u64,
-    pub from: u64,
-    pub term: u64,
-    pub log_term: u64,
-    pub index: u64,
-    pub entries: Vec<RaftEntry>,
-    pub commit: u64,
-    pub commit_term: u64,
-    pub request_snapshot: u64,
-    pub reject: bool,
-    pub reject_hint: u64,
-    pub context: Bytes,
-    pub priority: i64,
-    pub snapshot: Option<SnapshotAt>,
-}
-
-#[cfg(test)]
-impl RaftMessage {
-    /// One that offers a snapshot, with nothing else in it.
-    pub(crate) fn offer(from: u64, at: SnapshotAt) -> Self {
-        let mut message = raft::prelude::Message { from, ..Default::default() };
-        message.set_msg_type(MessageType::MsgSnapshot);
-        message.set_snapshot(to_snapshot(&at));
-        to_peer(message)
-    }
-}
-
-/// An entry in such a message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of `eraftpb::Entry`")]
-pub struct RaftEntry {
-    pub index: u64,
-    pub term: u64,
-    pub kind: u8,
-    pub data: Bytes,
-    pub context: Bytes,
-}
-
-fn to_peer(message: raft::prelude::Message) -> RaftMessage {
-    let entry = |entry: raft::prelude::Entry| {
-        let Entry { index, term, kind, data, context } = to_log(entry);
-        RaftEntry { index, term, kind, data, context }
-    };
-    let snapshot = message.has_snapshot().then(|| {
-        let metadata = message.get_snapshot().get_metadata();
-        let conf = metadata.get_conf_state();
-        let (voters, learners) = (conf.get_voters().to_vec(), conf.get_learners().to_vec());
-        SnapshotAt { index: metadata.index, term: metadata.term, voters, learners }
-    });
-    RaftMessage {
-        snapshot,
-        kind: message.get_msg_type() as i32,
-        to: message.to,
-        from: message.from,
-        term: message.term,
-        log_term: message.log_term,
-        index: message.index,
-        commit: message.commit,
-        commit_term: message.commit_term,
-        request_snapshot: message.request_snapshot,
-        reject: message.reject,
-        reject_hint: message.reject_hint,
-        priority: message.priority,
-        context: message.context,
-        entries: message.entries.into_iter().map(entry).collect(),
-    }
-}
-
-fn from_peer(message: RaftMessage) -> Option<raft::prelude::Message> {
-    let mut out = raft::prelude::Message::default();
-    out.set_msg_type(message_type(message.kind)?);
-    (out.to, out.from, out.term) = (message.to, message.from, message.term);
-    (out.log_term, out.index) = (message.log_term, message.index);
-    (out.commit, out.commit_term) = (message.commit, message.commit_term);
-    out.request_snapshot = message.request_snapshot;
-    (out.reject, out.reject_hint) = (message.reject, message.reject_hint);
-    (out.context, out.priority) = (message.context, message.priority);
-    let entry = |entry: RaftEntry| {
-        let RaftEntry { index, term, kind, data, context } = entry;
-        to_raft(Entry { index, term, kind, data, context })
-    };
-    out.set_entries(message.entries.into_iter().map(entry).collect());
-    if let Some(at) = &message.snapshot {
-        out.set_snapshot(to_snapshot(at));
-    }
-    Some(out)
-}
-
-/// Those that may come from another server.
-fn message_type(kind: i32) -> Option<MessageType> {
-    let known = [
-        MessageType::MsgAppend,
-        MessageType::MsgAppendResponse,
-        MessageType::MsgRequestVote,
-        MessageType::MsgRequestVoteResponse,
-        MessageType::MsgSnapshot,
-        MessageType::MsgHeartbeat,
-        MessageType::MsgHeartbeatResponse,
-        MessageType::MsgTransferLeader,
-        MessageType::MsgTimeoutNow,
-        MessageType::MsgReadIndex,
-        MessageType::MsgReadIndexResp,
-        MessageType::MsgRequestPreVote,
-        MessageType::MsgRequestPreVoteResponse,
-    ];
-    known.into_iter().find(|known| *known as i32 == kind)
 }
 
 /// What came of a flush.
@@ -654,6 +424,11 @@ impl<D: Disk> Raft<D> {
             send(answers);
             // 7. What that commits, and what is to be told of it.
             let mut light = self.node.advance_append(ready);
+            if let Some(index) = installed {
+                // What it has is not in the log any more, and raft looks there for what is not applied:
+                // it must not wait for the Machine, which may have work before this.
+                self.applied(index);
+            }
             send(light.take_messages());
             if let Some(commit) = light.commit_index() {
                 let log = &mut self.node.mut_store().log;
@@ -705,6 +480,7 @@ fn take(
 
 #[cfg(test)]
 mod tests {
+    use super::messages::message_type;
     use super::*;
     use crate::log::{Options, SimDisk};
 
@@ -744,6 +520,22 @@ mod tests {
         assert_eq!(talk(&mut rafts, lost), (vec![3], [2, 2]), "the leader does not know of it");
         rafts[0].tick().expect("the log works");
         assert_eq!(talk(&mut rafts, None), (vec![3], [3, 3]), "it asks again");
+    }
+
+    #[test]
+    fn a_server_may_ask_for_votes_before_the_state_of_its_snapshot_is_in_place() {
+        let log = Log::create(SimDisk::new(), Options::default(), 0, 0).expect("a new log");
+        let mut raft = Raft::new(log, 1, (&[1, 2], &[]), 0, (10, 11)).expect("it starts");
+        let at = SnapshotAt { index: 100, term: 2, voters: vec![1, 2], learners: Vec::new() };
+        raft.step(RaftMessage { to: 1, term: 2, ..RaftMessage::offer(2, at) });
+        let flushed = raft.flush(Some(&Marked::default()), &mut |_| {}).expect("the log works");
+        assert_eq!((flushed.installed, raft.committed()), (Some(100), 100));
+        // The Machine has not reported it, and goes on with what it was given before.
+        raft.applied(77);
+        let mut asked = 0;
+        raft.campaign();
+        raft.flush(None, &mut |messages| asked += messages.len()).expect("the log works");
+        assert_eq!(asked, 1);
     }
 
     #[test]

@@ -475,7 +475,7 @@ impl Sim {
                 self.counts.healings += u64::from(self.ensemble.corrupted.remove(&server));
                 let healed = self.ensemble.server(server);
                 self.counts.stores_healed += u64::from(healed.has_damaged_store());
-                healed.is_healed();
+                healed.forget_damage();
                 self.happened(Event::Installed { server })
             }
             Did::Quarantined => {

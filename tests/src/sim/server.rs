@@ -359,8 +359,8 @@ impl Server {
     }
 
     /// It goes on from another state: what was wrong with its stores is of no account any more.
-    pub fn is_healed(&self) {
-        self.stores.values().for_each(SimStore::is_replaced);
+    pub fn forget_damage(&self) {
+        self.stores.values().for_each(SimStore::forget_damage);
     }
 
     /// A bit of its log is another, where that is found; the process does not run. False if no such bit

@@ -65,7 +65,7 @@ impl SimStore {
     }
 
     /// Its server goes on from another state.
-    pub fn is_replaced(&self) {
+    pub fn forget_damage(&self) {
         self.mend();
         self.lock().was_found = false;
     }

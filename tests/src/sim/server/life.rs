@@ -109,6 +109,8 @@ pub(super) struct Client {
     /// When the client last took a byte, or there was none to take.
     pub(super) stalled_since_ms: i64,
     pub(super) told: bool,
+    /// Whether it was woken while no leader was heard of, and has not drained since.
+    pub(super) woken_cut_off: bool,
 }
 
 /// What the server can do next.
@@ -264,6 +266,7 @@ impl Life {
             local_writes: 0,
             stalled_since_ms: 0,
             told: false,
+            woken_cut_off: false,
         };
         self.connections.insert(conn, client);
     }
@@ -391,6 +394,10 @@ impl Life {
                 self.published.look(now_ms - self.started_ms, self.node.reach());
                 self.flush_due = true;
                 self.led_ticks = if self.node.hears_leader() { self.led_ticks + 1 } else { 0 };
+                let is_cut_off = self.is_cut_off();
+                for client in self.connections.values_mut() {
+                    client.woken_cut_off |= is_cut_off && client.is_due();
+                }
                 did.push(Did::Ticked);
                 self.take_leadership(did);
             }
@@ -484,8 +491,7 @@ impl Life {
     /// Whether a connection has nothing left to do, or to send.
     pub(super) fn has_said_all(&self, conn: u64) -> bool {
         self.connections.get(&conn).is_some_and(|client| {
-            let due = client.advance_due || client.drain_due || client.reading.is_some();
-            !due && !client.woken.load(Ordering::Relaxed) && client.output.is_empty()
+            !client.is_due() && client.reading.is_none() && client.output.is_empty()
         })
     }
 

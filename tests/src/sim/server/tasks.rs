@@ -1,6 +1,7 @@
 //! What a client's task does: the loop of `server/src/client.rs`, cut into its steps.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use proto::frame::{FRAME_BYTES_MAX_DEFAULT, next_frame};
 use replica::connection::Drained;
@@ -18,6 +19,11 @@ impl Client {
         self.output.len() < OUT_BYTES_MAX && self.outstanding < OUTSTANDING_MAX
     }
 
+    /// Whether it has something to look at.
+    pub(super) fn is_due(&self) -> bool {
+        self.advance_due || self.drain_due || self.woken.load(Ordering::Relaxed)
+    }
+
     pub(super) fn patience_ms(&self) -> i64 {
         let session = self.connection.session();
         session.map_or(30_000, |attached| i64::from(attached.timeout_ms))
@@ -25,6 +31,11 @@ impl Client {
 }
 
 impl Life {
+    /// Whether it may let its clients go because it hears of no leader.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.led_ticks < CUT_OFF_TICKS || self.node.is_removed()
+    }
+
     pub(super) fn receive(
         &mut self,
         conn: u64,
@@ -119,6 +130,7 @@ impl Life {
     }
 
     pub(super) fn drain(&mut self, conn: u64, wires: &mut BTreeMap<u64, Wire>, did: &mut Vec<Did>) {
+        let is_cut_off = self.is_cut_off();
         let Some(client) = self.connections.get_mut(&conn) else { return };
         client.drain_due = false;
         let before = client.output.len();
@@ -132,8 +144,9 @@ impl Life {
             did.push(Did::ReadsOn { conn });
         }
         client.outstanding = client.connection.outstanding();
+        let woken_cut_off = std::mem::take(&mut client.woken_cut_off);
         if drained == Drained::Close {
-            let cut_off = self.led_ticks < CUT_OFF_TICKS || self.node.is_removed();
+            let cut_off = woken_cut_off || is_cut_off;
             did.push(Did::HungUp { conn, cut_off });
             if let Some(wire) = wires.get_mut(&conn) {
                 wire.down.extend_from_slice(&client.output);
