@@ -77,7 +77,7 @@ pub(crate) enum NoLog {
 pub(crate) fn look(
     config: &Config,
     stores: &Stores,
-    hooks: &MakeHooks,
+    hooks: &MakeHooks<'_>,
     born: &Members,
 ) -> anyhow::Result<Found> {
     let dir = &config.data_dir;
@@ -185,7 +185,7 @@ pub(crate) fn open_with(
     stores: &Stores,
     generation: u64,
     log: &mut Log<RealDisk>,
-    hooks: &MakeHooks,
+    hooks: &MakeHooks<'_>,
 ) -> anyhow::Result<Opened> {
     let opened = stores.open_existing(generation).and_then(|store| {
         tell_torn_tail(&store);
@@ -247,7 +247,7 @@ fn cache_bytes(config: &Config) -> usize {
 pub(crate) fn open_state(
     config: &Config,
     store: Box<dyn Store>,
-    hooks: &MakeHooks,
+    hooks: &MakeHooks<'_>,
     born: &Members,
 ) -> anyhow::Result<State> {
     State::open_or_found(store, hooks(), cache_bytes(config), born)

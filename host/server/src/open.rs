@@ -42,7 +42,7 @@ pub(crate) fn open(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     inputs: &Arc<Mailbox<Input>>,
-    hooks: &MakeHooks,
+    hooks: &MakeHooks<'_>,
 ) -> anyhow::Result<Opened> {
     let stores = Arc::new(Stores::new(&config.data_dir, stores::options(config)));
     let born = birth(&founders(config));
@@ -72,7 +72,7 @@ fn begin(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     inputs: &Arc<Mailbox<Input>>,
-    hooks: &MakeHooks,
+    hooks: &MakeHooks<'_>,
     mut state: State,
     stores: Arc<Stores>,
 ) -> anyhow::Result<Opened> {
@@ -124,7 +124,7 @@ fn begin_anew(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     inputs: &Arc<Mailbox<Input>>,
-    hooks: &MakeHooks,
+    hooks: &MakeHooks<'_>,
     lost: &Lost,
     stores: Arc<Stores>,
 ) -> anyhow::Result<Opened> {

@@ -38,19 +38,34 @@ use crate::tls;
 const READ_ONLY_AFTER_MS_MIN: u64 = 2000;
 
 /// Makes what takes part in transactions, for each state that is opened.
-pub type MakeHooks = dyn Fn() -> Box<dyn Hooks>;
+pub(crate) type MakeHooks<'a> = dyn Fn() -> Box<dyn Hooks> + 'a;
+
+/// Puts something in the place of what runs plugins.
+pub type WrapHooks = dyn Fn(Box<dyn Hooks>) -> Box<dyn Hooks>;
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Whatever keeps it from starting, in one line that says what to do.
 pub fn run(config: &Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
+    run_with(config, warnings, &|hooks| hooks)
+}
+
+/// As [`run`], with other hooks: what only tests do.
+///
+/// # Errors
+/// See [`run`].
+pub fn run_with(
+    config: &Config,
+    warnings: &[String],
+    wrap: &WrapHooks,
+) -> anyhow::Result<ExitCode> {
     start_logging(config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config))?;
+    runtime.block_on(serve(config, wrap))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,7 +96,7 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
     started.map_err(|e| anyhow::anyhow!("logging cannot start: {e}"))
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, wrap: &WrapHooks) -> anyhow::Result<()> {
     // Ports first: a port in use must not leave a trace in the data.
     let plain = config.listen.client.as_ref().map(listen).transpose()?;
     let secure = config.listen.client_tls.as_ref().map(listen).transpose()?;
@@ -100,7 +115,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let _claim = data_dir::claim(&config.data_dir)?;
     let plugins = plugins::runtime(&config.data_dir)?;
     let directory = config.plugin_dir.as_deref().map(Directory::watch).transpose()?;
-    let (replica, last) = start_replica(config, listener, &plugins)?;
+    let (replica, last) = start_replica(config, listener, &plugins, wrap)?;
     let plugins = replica.run_plugins(config.server_id.into(), plugins, directory)?;
     // Not before the data directory is ours: its server's token is the one that holds.
     let token = Arc::new(OperatorToken::create(&config.data_dir)?);
@@ -236,10 +251,11 @@ fn start_replica(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     plugins: &Arc<Runtime>,
+    wrap: &WrapHooks,
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let inputs = Arc::new(Mailbox::new(usize::MAX));
     let runs = Arc::clone(plugins);
-    let hooks = move || Box::new(Guests::new(Arc::clone(&runs))) as Box<dyn Hooks>;
+    let hooks = move || wrap(Box::new(Guests::new(Arc::clone(&runs))));
     let opened = open(config, listener, &inputs, &hooks)?;
     plugins::prepare(plugins, &opened.state.view())?;
     let mut random = [0; 16];

@@ -1,6 +1,6 @@
-//! A server that is another program than `vivarium`, though one can tell it only by its hooks:
-//! `vivarium serve --config FILE`. Every write takes `SLOW_WRITE_MS` milliseconds to apply, and it says
-//! that it knows the apply version `APPLY_VERSION`; without the variables it is as `vivarium` is.
+//! A server that is another program than `vivarium`, though one can tell it only by its hooks, which run no
+//! plugins: `vivarium serve --config FILE`. Every write takes `SLOW_WRITE_MS` milliseconds to apply, and it
+//! says that it knows the apply version `APPLY_VERSION`; without the variables it is as `vivarium` is.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
     let config = Config::load(Some(Path::new(file)), [], &Overrides::default());
     let config = config.expect("the configuration is sound");
     let slow = Duration::from_millis(delay.into());
-    let hooks = move || Box::new(Odd { slow, version }) as Box<dyn Hooks>;
-    serve::run(&config, &[], &hooks).unwrap_or_else(|error| {
+    let odd = move |_| Box::new(Odd { slow, version }) as Box<dyn Hooks>;
+    serve::run_with(&config, &[], &odd).unwrap_or_else(|error| {
         eprintln!("odd_server: {error:#}");
         ExitCode::FAILURE
     })
