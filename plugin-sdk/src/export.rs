@@ -97,9 +97,14 @@ macro_rules! __check_point {
 /// The plugin as the generated bindings see it.
 pub struct Exported<P>(PhantomData<P>);
 
-/// The plugin of these settings.
-pub(crate) fn read<P: Plugin>(settings: &[u8]) -> Result<P, String> {
-    let plugin: P = serde_json::from_slice(settings).map_err(|error| error.to_string())?;
+/// The plugin of these settings, which need not make sense.
+fn read<P: Plugin>(settings: &[u8]) -> Result<P, String> {
+    serde_json::from_slice(settings).map_err(|error| error.to_string())
+}
+
+/// The plugin of these settings, if they make sense.
+pub(crate) fn configured<P: Plugin>(settings: &[u8]) -> Result<P, String> {
+    let plugin: P = read(settings)?;
     plugin.check()?;
     Ok(plugin)
 }
@@ -114,6 +119,7 @@ fn with<P: Plugin, T>(call: impl FnOnce(&P) -> T) -> T {
     PLUGIN.with(|cell| {
         let plugin = cell.get_or_init(|| {
             std::panic::set_hook(Box::new(|panic| crate::log::line(&panic.to_string())));
+            // They were checked when the binding was brought in; to do that in each instance costs fuel.
             match read::<P>(&crate::context::settings()) {
                 Ok(plugin) => Box::new(plugin),
                 Err(why) => panic!("settings: {why}"),
@@ -125,7 +131,7 @@ fn with<P: Plugin, T>(call: impl FnOnce(&P) -> T) -> T {
 
 impl<P: Plugin> bindings::configuring::exports::vivarium::plugin::setup::Guest for Exported<P> {
     fn configure() -> Result<(), String> {
-        read::<P>(&crate::context::settings()).map(drop)
+        configured::<P>(&crate::context::settings()).map(drop)
     }
 }
 

@@ -154,7 +154,7 @@ impl Host {
     /// What it says to them.
     pub fn configure<P: Plugin>(&self) -> Result<(), String> {
         self.with_access(Access::None, None, || {
-            export::read::<P>(&crate::context::settings()).map(drop)
+            export::configured::<P>(&crate::context::settings()).map(drop)
         })
     }
 
@@ -317,7 +317,7 @@ impl Host {
     /// A new instance.
     fn instance<P: Plugin>(&self) -> P {
         let settings = self.settings_json();
-        let made = self.with_access(Access::None, None, || export::read(&settings));
+        let made = self.with_access(Access::None, None, || export::configured(&settings));
         made.unwrap_or_else(|why| panic!("settings: {why}"))
     }
 

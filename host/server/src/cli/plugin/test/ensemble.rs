@@ -309,14 +309,18 @@ impl Ensemble {
     fn tree(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let view = self.state.view();
         let mut tree = BTreeMap::new();
-        for name in view.list(Listing::below("/"))? {
-            let path = format!("/{name}");
-            if path == "/zookeeper" || path.starts_with("/zookeeper/") {
-                continue;
+        let mut parents = vec![String::new()];
+        while let Some(parent) = parents.pop() {
+            for name in view.list(Listing::children(&parent))? {
+                let path = format!("{parent}/{name}");
+                if path == "/zookeeper" {
+                    continue;
+                }
+                let node = view.node(&path)?.context("a znode that is listed is there")?;
+                let data = view.data(&path, &node)?.unwrap_or_default();
+                tree.insert(path.clone(), String::from_utf8_lossy(&data).into_owned());
+                parents.push(path);
             }
-            let node = view.node(&path)?.context("a znode that is listed is there")?;
-            let data = view.data(&path, &node)?.unwrap_or_default();
-            tree.insert(path, String::from_utf8_lossy(&data).into_owned());
         }
         Ok(tree)
     }
