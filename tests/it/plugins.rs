@@ -133,8 +133,6 @@ fn a_quota_is_installed_holds_everywhere_and_is_rolled_back() {
     );
     said(plugin(&ensemble, 0, &["mode", "tenant-quota", "warn"]));
     assert_eq!(creates(&mut clients[1], "/tenants/a/4"), 0);
-    said(plugin(&ensemble, 0, &["mode", "tenant-quota", "enforce"]));
-
     // It outlives its servers.
     for at in 0..SERVERS {
         ensemble.kill(at);
@@ -147,6 +145,34 @@ fn a_quota_is_installed_holds_everywhere_and_is_rolled_back() {
     said(plugin(&ensemble, 0, &["remove", "tenant-quota"]));
     assert_eq!(creates(&mut ensemble.connect(1), "/tenants/a/5"), 0);
     assert_eq!(said(plugin(&ensemble, 2, &["list", "--json"])), "[]\n");
+}
+
+#[test]
+fn in_the_shadow_a_guard_is_asked_beside_the_writes() {
+    let ensemble = Ensemble::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::copy(component("size-limit-c"), dir.path().join("guard.wasm")).expect("it was built");
+    let file = dir.path().join("guard.toml");
+    let text = "name = \"size\"\nmodule = \"guard.wasm\"\nmode = \"shadow\"\nmatch = [\"/**\"]\n\
+                [settings]\nmax-bytes = 4\n";
+    std::fs::write(&file, text).expect("a file");
+    let installed = said(plugin(&ensemble, 1, &["install", file.to_str().expect("text")]));
+    assert!(installed.contains("generation 1: shadow"), "{installed}");
+    let mut client = ensemble.connect(0);
+    done(&mut client, &set("/", "longer"));
+    done(&mut client, &set("/", "four"));
+    for at in 0..SERVERS {
+        let mut log = String::new();
+        wait("its word", || {
+            log = said(plugin(&ensemble, at, &["log", "size"]));
+            !log.is_empty()
+        });
+        assert!(log.contains("deny -8, shadow"), "{log}");
+        assert_eq!(log.matches("deny").count(), 1, "{log}");
+    }
+    said(plugin(&ensemble, 2, &["mode", "size", "enforce"]));
+    let refused = client.ask(&set("/", "longer")).expect("the connection stays").0.err;
+    assert_eq!(refused, ErrorCode::BadArguments.code());
 }
 
 #[test]

@@ -34,6 +34,21 @@ fn dependencies_in(dir: &str) -> Vec<String> {
 }
 
 #[test]
+fn cargo_run_knows_which_program_is_meant() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manifest = |path: &str| -> toml::Table {
+        let text = fs::read_to_string(root.join(path)).expect("the manifest is there");
+        text.parse().expect("it is TOML")
+    };
+    let workspace = &manifest("Cargo.toml")["workspace"];
+    assert_eq!(workspace["default-members"], toml::Value::from(vec!["host/server"]));
+    let server = manifest("host/server/Cargo.toml");
+    let programs = server["bin"].as_array().expect("it has programs");
+    assert_eq!(programs.len(), 1, "{programs:?}");
+    assert!(!root.join("host/server/src/bin").exists(), "cargo finds programs there by itself");
+}
+
+#[test]
 fn crates_depend_on_what_they_may_know() {
     for (name, allowed) in OURS {
         for dependency in dependencies(name) {

@@ -40,6 +40,7 @@ mod standstill;
 
 pub mod machine;
 pub mod publish;
+pub mod shadows;
 pub mod watches;
 
 pub mod audit;

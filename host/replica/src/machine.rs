@@ -213,6 +213,7 @@ impl Machine {
             let began_us = (self.steady)();
             let members = Arc::clone(&self.state.meta().members);
             let before_ms = self.state.meta().time_ms;
+            let before = self.state.view();
             let applied = match self.state.apply(index, term, &payload) {
                 Err(Fault::Waiting(why)) => {
                     if !was_held_up {
@@ -250,6 +251,7 @@ impl Machine {
             if std::mem::replace(&mut self.needs_time, needs_time) != needs_time {
                 reports.push(Report::NeedsTime(needs_time));
             }
+            self.published.shadows().put(before, applied.shadowed);
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, reports);
             let took_us = (self.steady)() - began_us;

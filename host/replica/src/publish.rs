@@ -24,6 +24,7 @@ use crate::input::Report;
 use crate::mutants::MachineMutants;
 use crate::outbox::{Attached, Event, Outbox, Ticket};
 use crate::own_sessions::{Admission, Asks, Closing, OwnSessions, Reach};
+use crate::shadows::Shadows;
 use crate::watches::{Hears, Table, WatchTable};
 
 /// What the connections of a server see.
@@ -48,6 +49,7 @@ pub struct Published {
     awaited: AtomicBool,
     /// Who is told of writes.
     audit: OnceLock<Arc<dyn Audit>>,
+    shadows: Shadows,
     mutants: MachineMutants,
 }
 
@@ -71,6 +73,7 @@ impl Published {
             damage: Mutex::default(),
             awaited: AtomicBool::new(false),
             audit: OnceLock::new(),
+            shadows: Shadows::default(),
             mutants,
         })
     }
@@ -177,6 +180,11 @@ impl Published {
     /// What was found to be damaged since the last call, by those who read.
     pub fn take_damage(&self) -> Option<String> {
         self.damage.lock().take()
+    }
+
+    /// What guards in the shadow are still to be asked about.
+    pub fn shadows(&self) -> &Shadows {
+        &self.shadows
     }
 
     /// The watch table.

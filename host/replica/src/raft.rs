@@ -13,7 +13,7 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use raft::prelude::{ConfChange, ConfChangeType, ConfState, Config, MessageType, RawNode};
-use raft::{SnapshotStatus, StateRole};
+use raft::{ProgressState, SnapshotStatus, StateRole};
 use state::apply::Meta;
 use state::{Batch, ConfStep};
 
@@ -268,6 +268,23 @@ impl<D: Disk> Raft<D> {
         self.node.transfer_leader(id);
     }
 
+    /// Whether another voter can be given what it lacks from the log, so that it may lead some day.
+    pub(crate) fn is_followed(&self) -> bool {
+        let (me, progress) = (self.node.raft.id, self.node.raft.prs());
+        let first = self.log().first_index();
+        let others = self.voters().into_iter().filter(|id| *id != me);
+        others.filter_map(|id| progress.get(id)).any(|of| {
+            let needs_state = of.state == ProgressState::Snapshot || of.matched + 1 < first;
+            of.recent_active && !needs_state
+        })
+    }
+
+    /// Leads no longer: those who follow elect another when they have heard nothing for long enough.
+    pub(crate) fn resign(&mut self) {
+        let raft = &mut self.node.raft;
+        raft.become_follower(raft.term, raft::INVALID_ID);
+    }
+
     /// Whether there is no other voter.
     pub(crate) fn is_alone(&self) -> bool {
         self.voters() == [self.node.raft.id]
@@ -520,6 +537,27 @@ mod tests {
         assert_eq!(talk(&mut rafts, lost), (vec![3], [2, 2]), "the leader does not know of it");
         rafts[0].tick().expect("the log works");
         assert_eq!(talk(&mut rafts, None), (vec![3], [3, 3]), "it asks again");
+        assert!(rafts[0].is_leader() && rafts[0].is_followed());
+        for _ in 0..11 {
+            rafts[0].tick().expect("the log works");
+        }
+        assert!(rafts[0].is_leader() && !rafts[0].is_followed(), "nobody has answered since");
+        rafts[0].resign();
+        assert!(!rafts[0].is_leader());
+    }
+
+    #[test]
+    fn whoever_needs_a_state_is_not_led_by_the_log() {
+        let log = Log::create(SimDisk::new(), Options::default(), 0, 0).expect("a new log");
+        let mut raft = Raft::new(log, 1, (&[1, 2], &[]), 0, (10, 11)).expect("it starts");
+        raft.node.raft.become_candidate();
+        raft.node.raft.become_leader();
+        let follower = raft.node.raft.mut_prs().get_mut(2).expect("it votes");
+        follower.recent_active = true;
+        assert!(raft.is_followed());
+        let follower = raft.node.raft.mut_prs().get_mut(2).expect("it votes");
+        follower.become_snapshot(1);
+        assert!(!raft.is_followed());
     }
 
     #[test]

@@ -282,7 +282,8 @@ impl Replica {
                 tracing::error!(%fault, "plugins are not looked after: none can be brought in here");
             }
         };
-        Ok(std::thread::Builder::new().name("plugins".to_owned()).spawn(body)?)
+        let thread = std::thread::Builder::new().name("plugins".to_owned());
+        Ok(thread.stack_size(plugin::THREAD_STACK_BYTES).spawn(body)?)
     }
 
     /// Lets another server lead, if this one does, so that nobody misses it when it stops. Waits until

@@ -271,6 +271,12 @@ impl<D: Disk> Node<D> {
         }
         if self.raft.is_leader() {
             self.hand_over();
+            if !self.raft.is_followed() {
+                // Those who hear this server need a state, which it has not; one who has it may be
+                // heard by them, if not by this server.
+                tracing::info!("leads no longer: no server that it reaches could take over");
+                self.raft.resign();
+            }
         }
     }
 

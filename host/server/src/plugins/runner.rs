@@ -1,5 +1,6 @@
 //! What a server does for the ensemble's plugins, beside applying: it has their modules compiled, says of
-//! what is staged whether it can run here, and proposes what its own directory asks for.
+//! what is staged whether it can run here, asks those that are in the shadow, and proposes what its own
+//! directory asks for.
 //!
 //! Everything follows from the published view, looked at a few times a second: what got lost on the way is
 //! simply wanted still at the next look.
@@ -125,9 +126,24 @@ impl Runner {
                 }
             }
             drop(view);
+            self.ask_the_shadows();
             std::thread::sleep(LOOK_EVERY);
         }
         Ok(())
+    }
+
+    /// Asks guards that are in the shadow about what was written since the last look.
+    fn ask_the_shadows(&self) {
+        while !self.stop.load(Ordering::SeqCst)
+            && let Some((before, shadowed)) = self.published.shadows().take()
+        {
+            for operation in shadowed {
+                if let Err(fault) = before.shadow(&operation) {
+                    tracing::warn!(%fault, "a guard in the shadow could not be asked");
+                    return;
+                }
+            }
+        }
     }
 
     fn propose(&self, command: PluginCommand) {
