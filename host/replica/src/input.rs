@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::Id;
 use state::apply::{Meta, SessionRow};
+use state::plugins::Registry;
 use state::snapshot::{Chunk, Source, Staged};
 use state::{Command, Op};
 
@@ -126,10 +127,10 @@ pub enum Report {
     Closed(i64),
     /// A close has more ephemerals to delete.
     Closing(i64),
-    /// A step of building or deleting what plugins keep is done; whether there are more.
-    Stepped(bool),
-    /// Whether time must go on though nothing happens, because authorizers decide by it.
-    NeedsTime(bool),
+    /// A step of building or deleting what plugins keep is done.
+    Stepped,
+    /// What plugins want of the leader is something else than before.
+    Wants(Wants),
     /// The servers of the ensemble are others: what stands beside the tree now.
     Members(Box<Meta>),
     /// It takes the state that it was given: what it said before is of another one.
@@ -141,6 +142,22 @@ pub enum Report {
         /// All sessions.
         sessions: Vec<(i64, SessionRow)>,
     },
+}
+
+/// What plugins want of the leader beside what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    /// Whether there are steps to be done, of building or deleting what they keep.
+    pub steps: bool,
+    /// Whether time must go on though nothing happens, because authorizers decide by it.
+    pub time: bool,
+}
+
+impl Wants {
+    /// Those of the plugins that are called in a state.
+    pub(crate) fn of(plugins: &Registry) -> Self {
+        Self { steps: plugins.has_steps(), time: plugins.has_authorizers() }
+    }
 }
 
 /// A state that is of no use, until another takes its place.

@@ -10,7 +10,7 @@ use state::snapshot::{Source, Staged};
 use state::{Answer, Fault, Flush, Outcome, State};
 
 use crate::digests::{COMPARED_EVERY, Digests, is_compared};
-use crate::input::{Report, Work};
+use crate::input::{Report, Wants, Work};
 use crate::mutants::MachineMutants;
 use crate::outbox::Ticket;
 use crate::publish::Published;
@@ -23,8 +23,8 @@ pub struct Machine {
     waiting: VecDeque<(u64, Ticket)>,
     /// Reads that wait for the entry at an index.
     reads: BTreeMap<u64, Vec<Ticket>>,
-    /// Whether the Node was told that time must go on.
-    needs_time: bool,
+    /// What the Node was told that plugins want; nothing yet of this state, if it is `None`.
+    wants: Option<Wants>,
     /// Entries that cannot be applied here for now, oldest first; the server goes on trying.
     held: VecDeque<(u64, u64, Bytes)>,
     /// A clock that is never set, in microseconds; it decides nothing here.
@@ -50,7 +50,7 @@ impl Machine {
             me,
             waiting,
             reads,
-            needs_time: false,
+            wants: None,
             held,
             steady,
             is_shut,
@@ -145,6 +145,7 @@ impl Machine {
     fn install(&mut self, staged: Staged, reports: &mut Vec<Report>) -> Result<(), Fault> {
         self.state.install(staged)?;
         self.is_shut = false;
+        self.wants = None;
         let meta = self.state.meta().clone();
         self.held.retain(|(index, ..)| *index > meta.applied);
         self.published.wait_for(None);
@@ -247,9 +248,11 @@ impl Machine {
             }
             let (commands, time_ms) = (applied.outcomes.len(), self.state.meta().time_ms);
             let view = self.state.view();
-            let needs_time = view.plugins.has_authorizers();
-            if std::mem::replace(&mut self.needs_time, needs_time) != needs_time {
-                reports.push(Report::NeedsTime(needs_time));
+            if self.wants.is_none() || !Arc::ptr_eq(&view.plugins, &before.plugins) {
+                let wants = Wants::of(&view.plugins);
+                if self.wants.replace(wants) != Some(wants) {
+                    reports.push(Report::Wants(wants));
+                }
             }
             self.published.shadows().put(before, applied.shadowed);
             let (me, waiting) = (self.me, &mut self.waiting);
@@ -332,7 +335,11 @@ mod tests {
         entries.extend(life.map(|(at, command)| entry(2 + at as u64, vec![command])));
         let reports = machine.apply(Work { entries, ..Work::default() }).expect("it applies");
         assert_eq!(applied(&reports), [2, 3, 4, 5, 6]);
-        assert!(reports.iter().any(|report| matches!(report, Report::NeedsTime(true))));
+        assert!(
+            reports
+                .iter()
+                .any(|report| matches!(report, Report::Wants(Wants { steps: true, time: true })))
+        );
         assert!(machine.state().view().plugins.has_steps(), "its store is to be built");
 
         cold.store(true, Ordering::Relaxed);
@@ -346,10 +353,11 @@ mod tests {
         let reports = machine.apply(Work::default()).expect("it applies");
         assert_eq!(applied(&reports), [7, 8]);
         assert!(!machine.is_held_up());
-        let stepped = reports.iter().filter_map(|report| match report {
-            Report::Stepped(more) => Some(*more),
+        let said = reports.iter().filter_map(|report| match report {
+            Report::Stepped => Some("stepped".to_owned()),
+            Report::Wants(Wants { steps, .. }) => Some(format!("wants steps: {steps}")),
             _ => None,
         });
-        assert_eq!(stepped.collect::<Vec<_>>(), [true, false]);
+        assert_eq!(said.collect::<Vec<_>>(), ["stepped", "wants steps: false", "stepped"]);
     }
 }

@@ -34,7 +34,7 @@ pub use self::status::{NodeStatus, PeerStatus};
 use crate::backlog::Backlog;
 use crate::clocks::{Astray, Clocks, Now};
 use crate::cut_off::CutOff;
-use crate::input::{Input, Report, Work};
+use crate::input::{Input, Report, Wants, Work};
 use crate::lines::Lines;
 use crate::liveness::Liveness;
 use crate::log::{Disk, Entry, Log, LogError, Position};
@@ -129,10 +129,10 @@ pub struct Node<D: Disk> {
     led: (u64, u64),
     /// Sessions whose close takes further entries.
     closing: BTreeSet<i64>,
+    /// What plugins want of the leader.
+    wants: Wants,
     /// Whether a step for plugins is on its way, that this server decided as the leader.
     steps: bool,
-    /// Whether time must go on though nothing happens.
-    needs_time: bool,
     /// The servers, as of what is applied.
     members: Arc<Members>,
     /// Those with a link, by their ids for raft.
@@ -233,8 +233,8 @@ impl<D: Disk> Node<D> {
             backlog: Backlog::new(applied),
             led: (0, 0),
             closing: BTreeSet::new(),
+            wants: Wants::default(),
             steps: false,
-            needs_time: false,
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
             knows: BTreeMap::new(),
@@ -458,10 +458,13 @@ impl<D: Disk> Node<D> {
                 self.liveness.closed(session);
                 self.closing.remove(&session);
             }
-            Report::NeedsTime(needs) => self.needs_time = needs,
-            Report::Stepped(more) => {
+            Report::Wants(wants) => {
+                self.wants = wants;
+                self.go_on_with_steps();
+            }
+            Report::Stepped => {
                 self.steps = false;
-                self.go_on_with_steps(more);
+                self.go_on_with_steps();
             }
             Report::Closing(session) => {
                 self.liveness.closed(session);
@@ -497,6 +500,7 @@ impl<D: Disk> Node<D> {
             tracing::info!(silent_ms, "no leader is heard of: a client is let go, to move");
             outbox.kill();
         }
+        self.go_on_with_steps();
         if self.decides() {
             self.tell_astray();
             let at_ms = if self.mutants.expire_never { i64::MIN } else { now_ms };

@@ -322,8 +322,8 @@ impl Published {
                 self.closing.lock().extend(ticket.map(|ticket| (session, ticket)));
                 continue;
             }
-            if let Answer::Plugin(Ok(PluginDone::Stepped(more))) = outcome.answer {
-                reports.push(Report::Stepped(more));
+            if let Answer::Plugin(Ok(PluginDone::Stepped(_))) = outcome.answer {
+                reports.push(Report::Stepped);
             }
             if let Some(ticket) = ticket {
                 if ticket.fill(outcome.zxid, outcome.answer) {

@@ -299,7 +299,7 @@ impl<D: Disk> Node<D> {
         }
         let is_due = self.ticks.wrapping_sub(self.health.applied.1) == IDLE_TICKS;
         let is_new = self.applied > self.health.compared;
-        let is_needed = self.needs_time || is_new && !self.raft.is_alone();
+        let is_needed = self.wants.time || is_new && !self.raft.is_alone();
         if is_due && is_needed && self.decides() && self.queue.is_empty() {
             self.decide(Command::Nothing);
         }

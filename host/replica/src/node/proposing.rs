@@ -79,20 +79,18 @@ impl<D: Disk> Node<D> {
 
     /// Has the next step done of what plugins have to build or to delete, one after the other, if there
     /// are any.
-    pub(super) fn go_on_with_steps(&mut self, more: bool) {
-        if more && self.decides() && !self.steps {
+    pub(super) fn go_on_with_steps(&mut self) {
+        if self.wants.steps && self.decides() && !self.steps {
             self.steps = true;
             self.decide(Command::Plugin(PluginCommand::Step));
         }
     }
 
-    /// Containers and TTL nodes that may go, up to `most`; the leader decides that they do, and begins with
-    /// what plugins have to build or to delete.
+    /// Containers and TTL nodes that may go, up to `most`; the leader decides that they do.
     ///
     /// # Errors
     /// [`state::Fault`] if the store fails.
     pub fn reap(&mut self, view: &View, most: usize) -> Result<(), state::Fault> {
-        self.go_on_with_steps(view.plugins.has_steps());
         if self.decides() {
             view.due(self.clocks.time_ms(), most)?
                 .into_iter()

@@ -88,6 +88,7 @@ fn full() -> Config {
                 role: Role::Observer,
             }],
         },
+        plugin_dir: Some("p".into()),
         ..Config::default()
     }
 }
