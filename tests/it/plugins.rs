@@ -77,6 +77,16 @@ fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A client of a server that was just started.
+fn reconnect(ensemble: &Ensemble, at: usize) -> Client {
+    let mut client = None;
+    wait("its start", || {
+        client = Client::connect(ensemble.clients[at]).ok();
+        client.is_some()
+    });
+    client.expect("it is connected")
+}
+
 const REFUSED: i32 = -125;
 
 #[test]
@@ -137,8 +147,7 @@ fn a_quota_is_installed_holds_everywhere_and_is_rolled_back() {
     for at in 0..SERVERS {
         ensemble.kill(at);
         ensemble.start_one(at);
-        let mut client = ensemble.connect(at);
-        assert_eq!(creates(&mut client, "/tenants/a/5"), REFUSED);
+        assert_eq!(creates(&mut reconnect(&ensemble, at), "/tenants/a/5"), REFUSED);
     }
     let listed = said(plugin(&ensemble, 2, &["list"]));
     assert!(listed.contains("tenant-quota") && listed.contains("enforce"), "{listed}");
@@ -159,8 +168,9 @@ fn in_the_shadow_a_guard_is_asked_beside_the_writes() {
     let installed = said(plugin(&ensemble, 1, &["install", file.to_str().expect("text")]));
     assert!(installed.contains("generation 1: shadow"), "{installed}");
     let mut client = ensemble.connect(0);
-    done(&mut client, &set("/", "longer"));
-    done(&mut client, &set("/", "four"));
+    done(&mut client, &create("/n", b""));
+    done(&mut client, &set("/n", "longer"));
+    done(&mut client, &set("/n", "four"));
     for at in 0..SERVERS {
         let mut log = String::new();
         wait("its word", || {
@@ -171,7 +181,7 @@ fn in_the_shadow_a_guard_is_asked_beside_the_writes() {
         assert_eq!(log.matches("deny").count(), 1, "{log}");
     }
     said(plugin(&ensemble, 2, &["mode", "size", "enforce"]));
-    let refused = client.ask(&set("/", "longer")).expect("the connection stays").0.err;
+    let refused = client.ask(&set("/n", "longer")).expect("the connection stays").0.err;
     assert_eq!(refused, ErrorCode::BadArguments.code());
 }
 
@@ -205,7 +215,7 @@ fn what_is_wrong_with_a_binding_is_said_and_changes_nothing() {
         (&good[..good.len() / 2], "not valid"),
         (b"\0asm\x01\0\0\0", "core module"),
         (b"#!/bin/sh\n", "not valid"),
-        (&vec![0; 5 << 20][..], "at most"),
+        (&vec![0; 5 << 20][..], "expected 1 to 4194304"),
     ] {
         std::fs::write(&module, bytes).expect("a file");
         std::fs::write(&file, &text).expect("a file");
@@ -254,6 +264,7 @@ fn a_directory_is_watched_and_old_files_undo_nothing() {
     for at in 0..SERVERS {
         ensemble.kill(at);
         ensemble.start_one(at);
+        reconnect(&ensemble, at);
     }
     let mut client = ensemble.connect(1);
     wait("the servers' word", || {

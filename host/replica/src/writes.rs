@@ -5,6 +5,7 @@
 use proto::request::Create;
 use proto::{Acl, CreateMode, ErrorCode, Id, MultiOp, OpCode, Request};
 use state::command::CreateKind;
+use state::plugins::is_native_scheme;
 use state::{Op, Reconfig};
 
 use crate::connection::Policy;
@@ -96,12 +97,16 @@ fn create(new: Create, policy: &Policy) -> Op {
     }
 }
 
-/// An ACL as the client gave it. Which schemes there are is this server's configuration, and is
-/// settled before the log: one that there is not has no name there, and is refused when it is applied,
-/// in its turn among the other checks.
+/// An ACL as the client gave it. Which of the schemes that are built in there are is this server's
+/// configuration, and is settled before the log: one that there is not has no name there, and is refused
+/// when it is applied, in its turn among the other checks. Whether a plugin decides another one is known
+/// there only.
 fn acl(list: Vec<Acl>, policy: &Policy) -> Vec<(i32, String, String)> {
     let known = |scheme: &String| {
-        matches!(scheme.as_str(), "world" | "auth") || policy.acl_schemes.contains(scheme)
+        let is_built_in = is_native_scheme(scheme);
+        !is_built_in
+            || matches!(scheme.as_str(), "world" | "auth")
+            || policy.acl_schemes.contains(scheme)
     };
     list.into_iter()
         .map(|Acl { perms, id: Id { scheme, id } }| {
@@ -157,7 +162,14 @@ mod tests {
 
     #[test]
     fn an_acl_names_only_schemes_that_there_are() {
-        for (scheme, kept) in [("digest", "digest"), ("auth", "auth"), ("x509", ""), ("sasl", "")] {
+        for (scheme, kept) in [
+            ("digest", "digest"),
+            ("auth", "auth"),
+            ("x509", ""),
+            ("sasl", ""),
+            // It may be a plugin's.
+            ("token", "token"),
+        ] {
             let Op::Create { acl, .. } = sorted(OpCode::Create, 0, -1, scheme) else {
                 panic!("not a create");
             };

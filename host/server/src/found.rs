@@ -221,8 +221,11 @@ pub(crate) fn open_with(
                 Err(fault @ Fault::Damaged { .. }) => {
                     return Ok(Opened::BadState(fault.to_string()));
                 }
-                // The Machine meets it again, and waits.
-                Err(Fault::Newer { .. }) => return Ok(Opened::State(Box::new(state))),
+                // The Machine meets it again, and waits: for a newer program, or for a module, of which none
+                // is compiled yet.
+                Err(Fault::Newer { .. } | Fault::Waiting(_)) => {
+                    return Ok(Opened::State(Box::new(state)));
+                }
                 Err(fault) => return Err(fault.into()),
             }
         }

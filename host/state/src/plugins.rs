@@ -19,7 +19,7 @@ pub(crate) mod znodes;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::binding::{Binding, Instance, Mode, OnFault, OpKind, Point};
+pub use self::binding::{Binding, Instance, Mode, OnFault, OpKind, Point, is_native_scheme};
 pub use self::decisions::{Decision, Decisions, Effect, Said};
 pub use self::limits::{CallLimits, PluginLimit, PluginSettings, check_grants};
 pub use self::pattern::Pattern;

@@ -10,6 +10,7 @@
 
 mod errors;
 mod journal;
+mod versions;
 
 use std::ops::Bound;
 use std::path::Path;
@@ -104,12 +105,15 @@ impl FjallStore {
     /// [`Fault::InUse`] if another process has it open, [`Fault::Store`] if it cannot be read.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, Fault> {
         let file_fault = |e: std::io::Error| match errors::is_of_file(&e) {
-            true => errors::damaged(format!("its journal: {e}")),
-            false => Fault::Store(format!("its journal: {e}")),
+            true => errors::damaged(format!("its files: {e}")),
+            false => Fault::Store(format!("its files: {e}")),
         };
         let found = journal::look(path).map_err(file_fault)?;
         let (mut torn_tail, written) = (found.torn_tail, found.seqno);
         if let Some(why) = found.damage {
+            return Err(errors::damaged(why));
+        }
+        if let Some(why) = versions::damage(path).map_err(file_fault)? {
             return Err(errors::damaged(why));
         }
         let mut database = open_database(path, options);

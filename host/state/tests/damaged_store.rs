@@ -190,3 +190,27 @@ fn damage_is_found_whichever_file_has_it() {
     println!("{counts:#?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[test]
+fn a_keyspace_that_consists_of_other_tables_than_it_says_is_found() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let there = dir.path().join("state");
+    write(&open(&there).expect("it opens"), 1..=4).expect("it is written");
+    let keyspace = fs::read_dir(there.join("keyspaces")).expect("it has keyspaces").next();
+    let current = keyspace.expect("there is one").expect("an entry").path().join("current");
+    let id = fs::read(&current).expect("it is there");
+    let version = current.with_file_name(format!("v{}", id[0]));
+    let whole = fs::read(&version).expect("it is there");
+    for at in (0..whole.len()).step_by(5) {
+        let mut changed = whole.clone();
+        changed[at] ^= 4;
+        fs::write(&version, &changed).expect("it is written");
+        let opened = open(&there).map(drop);
+        assert!(matches!(opened, Err(Fault::Damaged { .. })), "byte {at}: {opened:?}");
+    }
+    fs::write(&version, &whole).expect("it is written");
+    fs::write(&current, &id[..20]).expect("it is cut");
+    assert!(matches!(open(&there).map(drop), Err(Fault::Damaged { .. })));
+    fs::write(&current, &id).expect("it is written");
+    assert_eq!(open(&there).map(drop), Ok(()));
+}

@@ -164,6 +164,11 @@ const SETTINGS_BYTES_MAX: usize = 64 << 10;
 const NATIVE_SCHEMES: [&str; 8] =
     ["world", "auth", "digest", "ip", "x509", "sasl", "super", "host"];
 
+/// Whether a scheme is built in, and not a plugin's to decide.
+pub fn is_native_scheme(scheme: &str) -> bool {
+    NATIVE_SCHEMES.contains(&scheme)
+}
+
 impl Binding {
     /// Says what is wrong with it, and what to do. What it may match and read is what the patterns of
     /// `grants` cover; everything, if there are none.
@@ -211,7 +216,7 @@ impl Binding {
             }
         }
         for scheme in &self.schemes {
-            if NATIVE_SCHEMES.contains(&scheme.as_str()) {
+            if is_native_scheme(scheme) {
                 return Err(format!(
                     "the scheme \"{scheme}\" is built in, and no plugin's to decide"
                 ));
