@@ -143,6 +143,8 @@ fn a_quota_is_installed_holds_everywhere_and_is_rolled_back() {
     );
     said(plugin(&ensemble, 0, &["mode", "tenant-quota", "warn"]));
     assert_eq!(creates(&mut clients[1], "/tenants/a/4"), 0);
+    said(plugin(&ensemble, 0, &["mode", "tenant-quota", "enforce"]));
+
     // It outlives its servers.
     for at in 0..SERVERS {
         ensemble.kill(at);
