@@ -14,7 +14,7 @@ use crate::plugins::{Build, Point, points};
 use crate::txn::Txn;
 
 /// How many rows a step goes over, at most.
-const STEP_ROWS: usize = 1000;
+const STEP_ROWS: usize = 250;
 
 /// Does the next step, if there is one.
 pub(crate) fn step(txn: &mut Txn<'_>) -> Result<(), Fault> {
