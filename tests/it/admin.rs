@@ -4,6 +4,7 @@
 mod commands;
 mod described;
 mod ensemble;
+mod plugins;
 mod tls;
 
 use std::net::SocketAddr;

@@ -9,6 +9,9 @@ mod clocks;
 mod damage;
 mod disk_full;
 mod ensemble;
+#[allow(dead_code, reason = "tests of the runtime use all of it")]
+#[path = "../../host/plugin/tests/it/guest.rs"]
+mod guest;
 mod healing;
 mod http;
 mod kill;
