@@ -2,9 +2,11 @@
 
 mod bundle;
 mod directory;
+mod meters;
 mod reconcile;
 mod runner;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use directory::Directory;
+pub(crate) use meters::{Meter, Metered, Meters};
 pub(crate) use runner::{Runner, prepare, runtime};
