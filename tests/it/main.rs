@@ -13,6 +13,7 @@ mod ensemble;
 #[path = "../../host/plugin/tests/it/guest.rs"]
 mod guest;
 mod healing;
+mod held_up;
 mod http;
 mod kill;
 mod limits;
@@ -23,6 +24,7 @@ mod members;
 mod operator;
 mod peers;
 mod plugins;
+mod poison;
 mod process;
 mod pty;
 mod read_only;

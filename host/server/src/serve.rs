@@ -28,7 +28,7 @@ use crate::four_letter::Answers;
 use crate::mailbox::Mailbox;
 use crate::open::{Opened, open};
 use crate::operator_token::OperatorToken;
-use crate::plugins::{self, Directory, Metered, Meters};
+use crate::plugins::{self, Directory, Host, Metered, Meters};
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -37,11 +37,8 @@ use crate::tls;
 /// if that is longer, as in ZooKeeper (`QuorumPeer.run`). No election takes as long.
 const READ_ONLY_AFTER_MS_MIN: u64 = 2000;
 
-/// Makes what takes part in transactions, for each state that is opened.
-pub(crate) type MakeHooks<'a> = dyn Fn() -> Box<dyn Hooks> + 'a;
-
 /// Puts something in the place of what runs plugins.
-pub type WrapHooks = dyn Fn(Box<dyn Hooks>) -> Box<dyn Hooks>;
+pub type WrapHooks = dyn Fn(Box<dyn Hooks>) -> Box<dyn Hooks> + Sync;
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -257,12 +254,15 @@ fn start_replica(
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let inputs = Arc::new(Mailbox::new(usize::MAX));
     let (runs, meters) = (Arc::clone(plugins), Arc::clone(meters));
-    let hooks = move || {
+    let make = move || {
         let guests = Box::new(Guests::new(Arc::clone(&runs)));
         wrap(Box::new(Metered { hooks: guests, meters: Arc::clone(&meters) }))
     };
-    let opened = open(config, listener, &inputs, &hooks)?;
-    plugins::prepare(plugins, &opened.state.view())?;
+    let host = Host { runtime: plugins, make: &make };
+    let opened = open(config, listener, &inputs, &host)?;
+    let view = opened.state.view();
+    plugins::on_large_stack(|| plugins::prepare(plugins, &view))??;
+    drop(view);
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tests::real::ensemble::{Ensemble, Program};
 
 use super::commands::compare_leader;
-use super::{metric, token_header};
-use crate::http::{self, Answer, get};
+use super::{Api, metric};
+use crate::http::{Answer, get};
 use crate::operator::wait_for;
 use crate::process::{binary, free_address};
 
@@ -34,9 +34,8 @@ impl Three {
     }
 
     fn operate(&self, at: usize, method: &str, path: &str, body: &Value) -> Answer {
-        let operator = token_header(&self.ensemble.home(at).join("data/operator.token"));
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        http::ask(self.admin[at], method, path, &[&operator], &body).expect("it answers")
+        let token = self.ensemble.home(at).join("data/operator.token");
+        Api { admin: self.admin[at], token }.operate(method, path, body)
     }
 
     fn status(&self, at: usize) -> Value {

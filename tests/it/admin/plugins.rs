@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 
-use super::Watched;
 use super::described::Document;
+use super::{Api, Watched};
 use crate::client::{Client, create};
 use crate::guest;
 use crate::http::{self, Answer, get};
 use crate::operator::wait_for;
 
-impl Watched {
+impl Api {
     /// Uploads a module.
     pub(crate) fn upload(&self, module: &[u8]) -> Answer {
         let head = [&*self.operator(), "Content-Type: application/wasm"];
@@ -32,7 +32,7 @@ impl Watched {
         let uploaded = self.upload(module).json();
         let staged = self.stage(binding, &uploaded["module"]).json();
         wait_for("it is ready", || {
-            let plugin = get(self.admin, &format!("/v1/plugins/{name}")).json();
+            let plugin = self.get(&format!("/v1/plugins/{name}")).json();
             plugin["staged"]["missing"] == json!([])
         });
         let active = self.activate(name, &staged["generation"]);
@@ -51,22 +51,23 @@ pub(crate) fn refuses(code: i32, reason: &str) -> Vec<u8> {
 #[test]
 fn a_plugin_lives_its_life_over_http() {
     let watched = Watched::start(&[]);
+    let api = watched.api();
     let document = Document::strict(get(watched.admin, "/openapi.json").json());
     let (quota, busy) = (refuses(-125, "ten are enough"), refuses(-127, "not so fast"));
     let mut client = Client::connect(watched.server.address).expect("it takes clients");
     let mut creates = |path: &str| client.ask(&create(path, b"x")).expect("it answers").0.err;
     assert_eq!(creates("/a"), 0);
 
-    let first = watched.upload(&quota);
+    let first = api.upload(&quota);
     document.check("POST", "/v1/modules", &first);
     assert_eq!(first.json()["bytes"], quota.len());
-    assert_eq!(watched.upload(&quota).json(), first.json(), "it is there already");
+    assert_eq!(api.upload(&quota).json(), first.json(), "it is there already");
     let module = &first.json()["module"];
     let binding = json!({
         "name": "quota", "mode": "enforce", "match": ["/a/**"], "ops": ["create"],
         "settings": {"secret": "xyzzy"},
     });
-    let staged = watched.stage(&binding, module);
+    let staged = api.stage(&binding, module);
     document.check("POST", "/v1/plugins", &staged);
     assert_eq!(staged.json()["generation"], 1, "{staged:?}");
     let one = || {
@@ -79,14 +80,14 @@ fn a_plugin_lives_its_life_over_http() {
     assert_eq!(one()["staged"]["reports"]["1"], Value::Null);
     assert_eq!(one()["active"], Value::Null);
     assert_eq!(creates("/a/1"), 0, "it is not called yet");
-    let active = watched.activate("quota", &json!(1));
+    let active = api.activate("quota", &json!(1));
     document.check("POST", "/v1/plugins/{name}/activate", &active);
     assert_eq!(active.status, 200, "{active:?}");
     assert_eq!((creates("/a/2"), creates("/b")), (-125, 0));
 
-    let twice = watched.activate("quota", &json!(1));
+    let twice = api.activate("quota", &json!(1));
     assert!(twice.status == 422 && twice.error().contains("it is active already"), "{twice:?}");
-    watched.install(&binding, &busy);
+    api.install(&binding, &busy);
     assert_eq!(creates("/a/2"), -127);
     assert_eq!(
         (&one()["active"]["generation"], &one()["previous"]["generation"]),
@@ -134,9 +135,10 @@ fn a_plugin_lives_its_life_over_http() {
 #[test]
 fn what_is_wrong_with_a_plugin_is_answered_in_words() {
     let watched = Watched::start(&[]);
-    let junk = watched.upload("no module".repeat(100_000).as_bytes());
+    let api = watched.api();
+    let junk = api.upload("no module".repeat(100_000).as_bytes());
     assert_eq!((junk.status, &junk.json()["bytes"]), (200, &json!(900_000)), "{junk:?}");
-    let long = watched.upload(&vec![b'x'; (4 << 20) + 1]);
+    let long = api.upload(&vec![b'x'; (4 << 20) + 1]);
     assert!(long.status == 413 && long.error().contains("plugin-module-bytes"), "{long:?}");
     let module = &junk.json()["module"];
     let binding = json!({"name": "guard", "mode": "enforce", "match": ["/a/**"]});
@@ -154,13 +156,13 @@ fn what_is_wrong_with_a_plugin_is_answered_in_words() {
         (binding.clone(), &json!("00".repeat(32)), 422, "upload it first"),
         (binding.clone(), &json!("x"), 422, "64 hexadecimal digits"),
     ] {
-        let answer = watched.stage(&binding, module);
+        let answer = api.stage(&binding, module);
         assert_eq!(answer.status, status, "{binding}: {answer:?}");
         assert!(answer.error().contains(why), "{binding}: {answer:?}");
     }
     assert_eq!(get(watched.admin, "/v1/plugins").json()["plugins"], json!([]));
 
-    assert_eq!(watched.stage(&binding, module).json()["generation"], 1);
+    assert_eq!(api.stage(&binding, module).json()["generation"], 1);
     let report =
         || get(watched.admin, "/v1/plugins/guard").json()["staged"]["reports"]["1"].clone();
     wait_for("the server says why it cannot run", || report().is_string());
@@ -169,10 +171,10 @@ fn what_is_wrong_with_a_plugin_is_answered_in_words() {
         |mode: &str| watched.operate("PUT", "/v1/plugins/guard/mode", &json!({"mode": mode}));
     let rollback = watched.operate("POST", "/v1/plugins/guard/rollback", &Value::Null);
     for (answer, status, why) in [
-        (watched.activate("guard", &json!(1)), 422, "cannot run on server 1"),
-        (watched.activate("guard", &json!(2)), 422, "no generation 2"),
-        (watched.activate("other", &json!(1)), 422, "other"),
-        (watched.activate("guard", &json!("1")), 400, "u64"),
+        (api.activate("guard", &json!(1)), 422, "cannot run on server 1"),
+        (api.activate("guard", &json!(2)), 422, "no generation 2"),
+        (api.activate("other", &json!(1)), 422, "other"),
+        (api.activate("guard", &json!("1")), 400, "u64"),
         (mode("off"), 422, "not active yet"),
         (mode("on"), 400, "unknown variant `on`"),
         (rollback, 422, "not active yet"),
