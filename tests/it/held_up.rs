@@ -222,3 +222,33 @@ fn what_no_server_can_apply_is_applied_without_the_plugin() {
     assert_eq!(all.api(0).get("/v1/plugins/held").json()["quarantine"], json!(null));
     done(&mut all.client(2), &create("/held/2", b""));
 }
+
+#[test]
+fn the_last_server_goes_on_alone_with_its_plugins() {
+    let mut all = Trouble::start();
+    let refuses = crate::admin::plugins::refuses(-125, "ten are enough");
+    let binding = json!({"name": "quota", "mode": "enforce", "match": ["/full/**"]});
+    all.api(1).install(&binding, &refuses);
+    let mut client = all.client(0);
+    done(&mut client, &create("/full", b""));
+    for at in 0..100 {
+        done(&mut client, &create(&format!("/held/{at}"), b""));
+    }
+    wait_for("the last one has all of it", || {
+        let exists = proto::Request::Exists { path: "/held/99".to_owned(), watch: false };
+        all.client(2).ask(&exists).is_ok_and(|(header, _)| header.err == 0)
+    });
+    // The log has nearly all of that, and the store nothing yet.
+    (0..SERVERS).for_each(|at| all.ensemble.kill(at).expect("it runs"));
+    let mut command = Command::new(binary());
+    command.args(["recover", "--force-single", "--yes", "--config"]).arg(all.ensemble.config(2));
+    command.arg("--data-dir").arg(all.ensemble.home(2).join("data"));
+    let output = command.output().expect("it can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    all.ensemble.start(2).expect("it starts");
+    all.wait_ready(2);
+    let mut client = all.client(2);
+    let (header, _) = client.ask(&create("/full/1", b"")).expect("it answers");
+    assert_eq!(header.err, -125);
+    done(&mut client, &create("/held/100", b""));
+}
