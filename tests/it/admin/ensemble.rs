@@ -7,7 +7,7 @@ use tests::real::ensemble::{Ensemble, Program};
 
 use super::commands::compare_leader;
 use super::{Api, metric};
-use crate::http::{Answer, get};
+use crate::http::{self, Answer, get};
 use crate::operator::wait_for;
 use crate::process::{binary, free_address};
 
@@ -116,7 +116,10 @@ fn servers_leave_and_come_and_say_how_they_stand() {
     wait_for("the change finds a majority", || {
         three.operate(follower, "POST", "/v1/members", &new).status == 200
     });
-    wait_for("it serves again", || get(three.admin[third], "/readyz").status == 200);
+    wait_for("it serves again", || {
+        let ready = http::ask(three.admin[third], "GET", "/readyz", &[], "");
+        ready.is_ok_and(|answer| answer.status == 200)
+    });
 
     // Without a majority nobody is served, and a change is given up.
     for at in [follower, third] {
