@@ -4,10 +4,11 @@
 mod commands;
 mod described;
 mod ensemble;
+pub(crate) mod plugins;
 mod tls;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
@@ -36,15 +37,43 @@ impl Watched {
         Self { server, admin, dir }
     }
 
+    /// Its admin API, as an operator has it.
+    pub(crate) fn api(&self) -> Api {
+        Api { admin: self.admin, token: self.dir.path().join("data/operator.token") }
+    }
+
     /// The header of an operator.
     pub(crate) fn operator(&self) -> String {
-        token_header(&self.dir.path().join("data/operator.token"))
+        self.api().operator()
+    }
+
+    /// What an operator is answered.
+    pub(crate) fn operate(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.api().operate(method, path, body)
+    }
+}
+
+/// A server's admin API, and the token for it.
+pub(crate) struct Api {
+    pub(crate) admin: SocketAddr,
+    pub(crate) token: PathBuf,
+}
+
+impl Api {
+    /// The header of an operator.
+    pub(crate) fn operator(&self) -> String {
+        token_header(&self.token)
     }
 
     /// What an operator is answered.
     pub(crate) fn operate(&self, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         http::ask(self.admin, method, path, &[&self.operator()], &body).expect("it answers")
+    }
+
+    /// What a path shows.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        get(self.admin, path)
     }
 }
 
@@ -59,7 +88,7 @@ fn said(output: &Output) -> String {
 }
 
 /// A metric's value, by its name with its labels.
-fn metric(text: &str, name: &str) -> Option<f64> {
+pub(crate) fn metric(text: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok())
 }

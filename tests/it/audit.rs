@@ -4,6 +4,10 @@ use std::path::Path;
 
 use proto::{Acl, Id, MultiOp, OpCode, Request};
 
+use serde_json::json;
+
+use crate::admin::Watched;
+use crate::admin::plugins::refuses;
 use crate::client::{Client, create};
 use crate::operator::wait_for;
 use crate::process::Server;
@@ -104,4 +108,44 @@ fn without_a_file_it_goes_into_the_log() {
     let text = || std::fs::read_to_string(&log).expect("it is there");
     wait_for("it is told", || text().contains("operation=create\tznode=/a"));
     assert!(text().contains("INFO audit: session=0x1"), "{}", text());
+}
+
+#[test]
+fn what_a_plugin_refused_is_written_down_with_its_reason_and_what_operators_did_to_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("audit.log");
+    let setting = format!("audit.file={}", file.display());
+    let watched = Watched::start(&["--set", "audit.enabled=true", "--set", &setting]);
+    let mut client = Client::connect(watched.server.address).expect("it takes clients");
+    assert_eq!(client.ask(&create("/a", b"")).expect("it answers").0.err, 0);
+    let binding = json!({"name": "quota", "mode": "enforce", "match": ["/a/**"]});
+    watched.api().install(&binding, &refuses(-125, "ten are enough"));
+    let create_op = |path: &str| match create(path, b"") {
+        Request::Create(new) => MultiOp::Create(new),
+        other => panic!("{other:?}"),
+    };
+    for request in [
+        create("/a/1", b""),
+        create("/b/1", b""),
+        Request::Multi(vec![create_op("/c"), create_op("/a/2")]),
+    ] {
+        client.ask(&request).expect("it answers");
+    }
+    watched.operate("DELETE", "/v1/plugins/other", &serde_json::Value::Null);
+    watched.operate("DELETE", "/v1/plugins/quota", &serde_json::Value::Null);
+    let ends = |end: &str| lines(&file).iter().any(|line| line.ends_with(end));
+    wait_for("all is written down", || ends("removePlugin\tresult=success\tbinding=quota"));
+    let found = lines(&file);
+    for end in [
+        "operation=uploadModule\tresult=success",
+        "operation=stagePlugin\tresult=success\tbinding=quota",
+        "operation=activatePlugin\tresult=success\tbinding=quota",
+        "znode=/a/1\tznode_type=persistent\tresult=failure\tbinding=quota\treason=ten are enough",
+        "znode=/b/1\tznode_type=persistent\tresult=failure\treason=NONODE",
+        "operation=multiOperation\tresult=failure\tbinding=quota\treason=ten are enough",
+        "operation=removePlugin\tresult=failure\tbinding=other\treason=BADARGUMENTS",
+    ] {
+        assert!(ends(end), "{end:?} in {found:#?}");
+    }
+    assert!(found.iter().any(|line| line.starts_with("user=vivarium-operator\tip=127.0.0.1")));
 }

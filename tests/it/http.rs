@@ -32,7 +32,8 @@ impl Answer {
 }
 
 /// A request; `head` has lines of its own, such as `Authorization: Bearer x`.
-pub(crate) fn request(method: &str, path: &str, head: &[&str], body: &str) -> String {
+pub(crate) fn request(method: &str, path: &str, head: &[&str], body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
     let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !head.iter().any(|line| line.starts_with("Host:")) {
         text.push_str("Host: localhost\r\n");
@@ -41,12 +42,13 @@ pub(crate) fn request(method: &str, path: &str, head: &[&str], body: &str) -> St
         text.push_str(line);
         text.push_str("\r\n");
     }
-    format!("{text}Content-Length: {}\r\n\r\n{body}", body.len())
+    text.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    [text.as_bytes(), body].concat()
 }
 
 /// Sends a request over a stream that is there, and takes the answer.
-pub(crate) fn exchange(mut stream: impl Read + Write, request: &str) -> std::io::Result<Answer> {
-    stream.write_all(request.as_bytes())?;
+pub(crate) fn exchange(mut stream: impl Read + Write, request: &[u8]) -> std::io::Result<Answer> {
+    stream.write_all(request)?;
     let mut bytes = Vec::new();
     // A server that hangs up without saying so by TLS has said all that there was all the same.
     if let Err(error) = stream.read_to_end(&mut bytes)
@@ -76,7 +78,7 @@ pub(crate) fn ask(
     method: &str,
     path: &str,
     head: &[&str],
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> std::io::Result<Answer> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;

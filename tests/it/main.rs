@@ -9,7 +9,11 @@ mod clocks;
 mod damage;
 mod disk_full;
 mod ensemble;
+#[allow(dead_code, reason = "tests of the runtime use all of it")]
+#[path = "../../host/plugin/tests/it/guest.rs"]
+mod guest;
 mod healing;
+mod held_up;
 mod http;
 mod kill;
 mod limits;
@@ -20,6 +24,7 @@ mod members;
 mod operator;
 mod peers;
 mod plugins;
+mod poison;
 mod process;
 mod pty;
 mod read_only;

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use proto::{CreateMode, ErrorCode, Id, MultiResult, Reply};
-use state::command::CreateKind;
+use state::command::{CreateKind, PluginCommand};
 use state::{Answer, Command, Op};
 
 /// Takes what is told. It is called under the publish lock: it must not block, nor take long.
@@ -64,17 +64,42 @@ pub struct AuditedOp {
     pub mode: Option<CreateMode>,
     /// The new ACL: permissions, scheme, id.
     pub acl: Option<Vec<(i32, String, String)>>,
+    /// Which binding, of what an operator does to one.
+    pub binding: Option<String>,
 }
 
 impl AuditedOp {
+    /// An operation of which nothing more is known.
+    pub fn named(operation: &'static str) -> Self {
+        Self { operation, path: None, mode: None, acl: None, binding: None }
+    }
+
+    /// What an operator does.
+    fn of_operator(command: &Command) -> Self {
+        match command {
+            Command::ChangeSettings(_) => Self::named("changeSettings"),
+            Command::Reconfig(_) => Self::named("reconfig"),
+            Command::Plugin(command) => {
+                let (operation, binding) = match command {
+                    PluginCommand::Upload { .. } => ("uploadModule", None),
+                    PluginCommand::Stage { binding, .. } => ("stagePlugin", Some(&binding.name)),
+                    PluginCommand::Activate { name, .. } => ("activatePlugin", Some(name)),
+                    PluginCommand::SetMode { name, .. } => ("setPluginMode", Some(name)),
+                    PluginCommand::Rollback { name } => ("rollbackPlugin", Some(name)),
+                    PluginCommand::Remove { name, .. } => ("removePlugin", Some(name)),
+                    // The servers' own.
+                    PluginCommand::Report { name, .. } => ("reportPlugin", Some(name)),
+                    PluginCommand::Step => ("stepPlugins", None),
+                };
+                Self { binding: binding.cloned(), ..Self::named(operation) }
+            }
+            _ => Self::named("operator"),
+        }
+    }
+
     fn of(op: &Op) -> Option<Self> {
-        let on = |operation, path: &String| Self {
-            operation,
-            path: Some(path.clone()),
-            mode: None,
-            acl: None,
-        };
-        let without = |operation| Self { operation, path: None, mode: None, acl: None };
+        let without = Self::named;
+        let on = |operation, path: &String| Self { path: Some(path.clone()), ..without(operation) };
         Some(match op {
             Op::Create { kind, path, flags, .. } => {
                 let mode = match kind {
@@ -126,12 +151,7 @@ impl Audited {
         identities: &Arc<Vec<Id>>,
         remote: IpAddr,
     ) -> Box<Self> {
-        let operation = match command {
-            Command::ChangeSettings(_) => "changeSettings",
-            Command::Reconfig(_) => "reconfig",
-            _ => "operator",
-        };
-        let part = AuditedOp { operation, path: None, mode: None, acl: None };
+        let part = AuditedOp::of_operator(command);
         Self::begin(audit, (session, Arc::clone(identities), remote), false, vec![part])
     }
 
@@ -150,9 +170,14 @@ impl Audited {
         let Some(mut write) = self.write.take() else { return };
         write.zxid = zxid;
         let outcome = match answer {
-            Answer::Settings { .. } | Answer::Reply(Ok(_)) | Answer::Done => AuditOutcome::Done,
+            Answer::Settings { .. }
+            | Answer::Reply(Ok(_))
+            | Answer::Plugin(Ok(_))
+            | Answer::Done => AuditOutcome::Done,
             Answer::Reply(Err(code)) => AuditOutcome::Refused(*code),
-            Answer::VersionRefused { .. } => AuditOutcome::Refused(ErrorCode::BadArguments),
+            Answer::VersionRefused { .. } | Answer::SettingsRefused(_) | Answer::Plugin(Err(_)) => {
+                AuditOutcome::Refused(ErrorCode::BadArguments)
+            }
             _ => AuditOutcome::Unknown,
         };
         self.audit.write(write, outcome);

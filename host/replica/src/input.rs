@@ -78,6 +78,15 @@ pub enum Input {
     Damaged(String),
     /// The link to a server is gone.
     Unlinked(u64),
+    /// What `wanted` names is what this server's state may call of plugins
+    /// ([`state::plugins::Registry::wanted_digest`]), and all of it is compiled here or not. Given whenever that
+    /// is otherwise.
+    Compiled {
+        /// Names it.
+        wanted: u64,
+        /// Whether all of it is.
+        is_compiled: bool,
+    },
     /// A server has ended its link to this one, which may have a link to it all the same.
     HungUp(u64),
 }

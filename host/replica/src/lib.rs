@@ -22,6 +22,7 @@ pub mod input;
 
 mod backlog;
 mod clocks;
+mod compiled;
 mod cut_off;
 pub mod digests;
 mod lines;

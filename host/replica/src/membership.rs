@@ -2,7 +2,7 @@
 //! change an entry of its own.
 //!
 //! Invariants:
-//! * A server gets the log before it votes, and votes when it has nearly all of it.
+//! * A server gets the log before it votes, and votes when it has nearly all of it, and can run the plugins.
 //! * No change leaves voters of whom the majority cannot be reached.
 //! * What is gone is let go first, what is only not wanted any more last; the leader itself hands over
 //!   before it goes.
@@ -22,6 +22,8 @@ pub(crate) struct Counted {
     pub(crate) is_there: bool,
     /// Whether it has nearly all of the log.
     pub(crate) is_up_to_date: bool,
+    /// Whether it has compiled all that plugins may need; of one that votes it decides nothing.
+    pub(crate) is_ready: bool,
 }
 
 /// What a leader does next.
@@ -43,7 +45,10 @@ pub(crate) fn next_step(members: &Members, counted: &[Counted], me: u64) -> Opti
     let gone = || counted.iter().filter(|c| !c.is_there && !wanted.contains_key(&c.id));
     let new = || wanted.keys().filter(|id| known(**id).is_none());
     let ready = || {
-        let waits = |c: &&Counted| !c.votes && c.is_up_to_date && wanted.get(&c.id) == Some(&true);
+        let waits = |c: &&Counted| {
+            let may_vote = c.is_up_to_date && c.is_ready && !c.votes;
+            may_vote && wanted.get(&c.id) == Some(&true)
+        };
         counted.iter().filter(waits)
     };
     let demoted = || counted.iter().filter(|c| c.votes && wanted.get(&c.id) == Some(&false));
@@ -90,6 +95,7 @@ mod tests {
                 votes: is(what, 'v'),
                 is_there: is(what, 't'),
                 is_up_to_date: is(what, 'u'),
+                is_ready: !is(what, 'c'),
             })
             .collect()
     }
@@ -159,6 +165,10 @@ mod tests {
         let members = Members::founders(&[1, 2]);
         assert_eq!(next_step(&members, &counted(&[(1, ALL), (2, "t")]), 1), None);
         let all = counted(&[(1, ALL), (2, "tu")]);
+        assert_eq!(next_step(&members, &all, 1), Some(Step::Change(ConfStep::Voter(2))));
+        // Nor does one that still compiles.
+        assert_eq!(next_step(&members, &counted(&[(1, ALL), (2, "tuc")]), 1), None);
+        let all = counted(&[(1, "vtuc"), (2, "tu")]);
         assert_eq!(next_step(&members, &all, 1), Some(Step::Change(ConfStep::Voter(2))));
     }
 }

@@ -33,6 +33,7 @@ use self::members::Asking;
 pub use self::status::{NodeStatus, PeerStatus};
 use crate::backlog::Backlog;
 use crate::clocks::{Astray, Clocks, Now};
+use crate::compiled::Compiled;
 use crate::cut_off::CutOff;
 use crate::input::{Input, Report, Wants, Work};
 use crate::lines::Lines;
@@ -139,6 +140,8 @@ pub struct Node<D: Disk> {
     linked: BTreeSet<u64>,
     /// The newest apply version that each of them knows, as it said.
     knows: BTreeMap<u64, u32>,
+    /// What of plugins is compiled where.
+    compiled: Compiled,
     asking: Asking,
     receiver: Receiver,
     health: Health,
@@ -238,6 +241,7 @@ impl<D: Disk> Node<D> {
             members: Arc::clone(&meta.members),
             linked: BTreeSet::new(),
             knows: BTreeMap::new(),
+            compiled: Compiled::default(),
             asking: Asking::default(),
             receiver: Receiver::default(),
             health: Health::default(),
@@ -326,9 +330,15 @@ impl<D: Disk> Node<D> {
             Input::Unlinked(peer) => {
                 self.linked.remove(&peer);
                 self.knows.remove(&peer);
+                self.compiled.lost(peer);
                 self.lost(peer);
             }
             Input::HungUp(peer) => self.lost(peer),
+            Input::Compiled { wanted, is_compiled } => {
+                if let Some(word) = self.compiled.look(wanted, is_compiled) {
+                    self.outgoing.extend(self.linked.iter().map(|to| (*to, word.clone())));
+                }
+            }
         }
     }
 
@@ -356,6 +366,7 @@ impl<D: Disk> Node<D> {
             PeerMessage::Knows(version) => {
                 self.knows.insert(from, version);
             }
+            PeerMessage::Compiled(compiled) => self.compiled.hear(from, compiled),
             PeerMessage::Join(server, nonce) => self.join(server, nonce),
             PeerMessage::Forward(server, sent) if self.leads() => {
                 if let Err(missing) = self.lines.put(server, sent) {

@@ -36,6 +36,8 @@ pub enum PeerMessage {
     Word(Word),
     /// The newest apply version that the sender knows.
     Knows(u32),
+    /// Names the plugins' modules that are compiled there, if all are that its state may call; otherwise 0.
+    Compiled(u64),
 }
 
 /// What must be sent again.

@@ -229,6 +229,7 @@ impl<D: Disk> Raft<D> {
                 is_there: *id == me || is_there(*id),
                 // An empty one has nothing, however short the log.
                 is_up_to_date: *id == me || at.matched > 0 && at.matched + NEARLY_ALL >= last,
+                is_ready: true,
             })
             .collect();
         counted.sort_by_key(|counted| counted.id);

@@ -17,6 +17,7 @@ mod commands;
 mod health;
 mod listen;
 mod members;
+mod plugins;
 mod settings;
 mod status;
 
@@ -32,7 +33,7 @@ use axum::{Json, Router, middleware};
 use replica::OperatorCall;
 use replica::operator::{OperatorReply, OperatorRequest};
 use replica::operator_call::Begun;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -50,7 +51,7 @@ pub(crate) use self::listen::start;
 
 /// How long a change may take until it is given up waiting for.
 const CHANGE_MAX: Duration = Duration::from_secs(30);
-/// The longest body of a request, in bytes.
+/// The longest body of a request that is no module, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// What the routes work with.
@@ -61,6 +62,8 @@ pub(crate) struct Admin {
     running: OnceLock<Running>,
     /// What `/openapi.json` says.
     document: OnceLock<OpenApi>,
+    /// For modules that are on their way in.
+    uploads: Semaphore,
 }
 
 struct Running {
@@ -78,6 +81,7 @@ impl Admin {
             token_file,
             running: OnceLock::new(),
             document: OnceLock::new(),
+            uploads: Semaphore::new(plugins::UPLOADS_MAX),
         })
     }
 
@@ -169,6 +173,10 @@ fn routes(admin: &Shared) -> Router {
         .routes(routes!(status::status))
         .routes(routes!(members::list))
         .routes(routes!(settings::show))
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::one))
+        .routes(routes!(plugins::decisions))
+        .routes(routes!(plugins::explain))
         .routes(routes!(metrics_text))
         .routes(routes!(commands::list))
         .routes(routes!(commands::run))
@@ -179,6 +187,12 @@ fn routes(admin: &Shared) -> Router {
         .routes(routes!(members::promote))
         .routes(routes!(members::demote))
         .routes(routes!(settings::change))
+        .routes(routes!(plugins::upload))
+        .routes(routes!(plugins::stage))
+        .routes(routes!(plugins::activate))
+        .routes(routes!(plugins::mode))
+        .routes(routes!(plugins::rollback))
+        .routes(routes!(plugins::remove))
         .route_layer(rights(Right::Change));
     let all = OpenApiRouter::with_openapi(frame()).merge(free).merge(look).merge(change);
     let (router, mut document) = all.split_for_parts();

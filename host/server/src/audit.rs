@@ -3,12 +3,14 @@
 //! ZooKeeper, the ephemerals that go with any session.
 //!
 //! A line is `session=0x1<tab>user=a,b<tab>ip=...<tab>operation=create<tab>znode=/a<tab>...
-//! <tab>result=success`, of a refusal with the error's name as `reason` behind it, without the fields that say nothing. What is not printable in a field is written
-//! as `\u{..}`, so that nobody can write a line of his own.
+//! <tab>result=success`, of a refusal with the error's name as `reason` behind it, or, where a plugin refused,
+//! its `binding` and the reason that it gave; without the fields that say nothing. What is not printable in a
+//! field is written as `\u{..}`, so that nobody can write a line of his own.
 //!
 //! Invariants:
 //! * Nobody waits for it: lines that the disk does not take in time are counted as lost, and told.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,6 +24,7 @@ use anyhow::Context;
 use proto::{CreateMode, Perms};
 use replica::Audit;
 use replica::audit::{AuditOutcome, AuditedOp, AuditedWrite};
+use state::plugins::Decisions;
 
 use crate::mailbox::Mailbox;
 use crate::recover::utc;
@@ -48,15 +51,22 @@ pub(crate) struct AuditLog {
 }
 
 impl AuditLog {
-    /// Opens the file, or takes the log of the server if there is none, and starts to write.
+    /// Opens the file, or takes the log of the server if there is none, and starts to write. `decisions` are
+    /// where it finds what plugins have refused.
     ///
     /// # Errors
     /// If the file cannot be opened.
-    pub(crate) fn start(file: Option<&Path>) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn start(
+        file: Option<&Path>,
+        decisions: &Arc<Decisions>,
+    ) -> anyhow::Result<Arc<Self>> {
         let file = file.map(AuditFile::open).transpose()?;
         let records = Arc::new(Mailbox::new(usize::MAX));
         let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer { records: Arc::clone(&records), lost: Arc::clone(&lost), file };
+        let reasons =
+            Reasons { decisions: Arc::clone(decisions), next: 0, refused: BTreeMap::new() };
+        let writer =
+            Writer { records: Arc::clone(&records), lost: Arc::clone(&lost), file, reasons };
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(|| writer.run())?;
         let log = Arc::new(Self { records, lost, thread: Some(thread).into() });
         log.put(Record::Server { operation: "serverStart" });
@@ -98,6 +108,38 @@ struct Writer {
     records: Arc<Mailbox<(i64, Record)>>,
     lost: Arc<AtomicU64>,
     file: Option<AuditFile>,
+    reasons: Reasons,
+}
+
+/// Who refused a write, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    binding: String,
+    reason: String,
+}
+
+/// Which plugins have refused writes lately.
+struct Reasons {
+    decisions: Arc<Decisions>,
+    /// The number of the first decision that was not looked at.
+    next: u64,
+    /// By zxid and session.
+    refused: BTreeMap<(i64, i64), Refusal>,
+}
+
+impl Reasons {
+    /// Which plugin refused a session's write that took this zxid, if one did. Zxids are asked for in order.
+    fn take(&mut self, zxid: i64, session: i64) -> Option<Refusal> {
+        for decision in self.decisions.since(self.next, usize::MAX) {
+            self.next = decision.number + 1;
+            if decision.refused_a_write() {
+                let refusal = Refusal { reason: decision.reason, binding: decision.name };
+                self.refused.insert((decision.zxid, decision.session), refusal);
+            }
+        }
+        self.refused = self.refused.split_off(&(zxid, i64::MIN));
+        self.refused.remove(&(zxid, session))
+    }
 }
 
 impl Writer {
@@ -107,7 +149,8 @@ impl Writer {
             let open = self.records.take(&mut taken, WAIT);
             let mut lines = 0;
             for (at_ms, record) in taken.drain(..) {
-                for line in lines_of(&record) {
+                for line in lines_of(&record, &mut |zxid, session| self.reasons.take(zxid, session))
+                {
                     lines += 1;
                     match &self.file {
                         None => tracing::info!(target: "audit", "{line}"),
@@ -166,7 +209,10 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// One line for each operation that was done; one for all of a multi that was refused.
-fn lines_of(record: &Record) -> Vec<String> {
+fn lines_of(
+    record: &Record,
+    refused_by: &mut dyn FnMut(i64, i64) -> Option<Refusal>,
+) -> Vec<String> {
     match record {
         Record::Server { operation } => {
             vec![Line::default().put("operation", operation).put("result", "success").0]
@@ -182,20 +228,29 @@ fn lines_of(record: &Record) -> Vec<String> {
                 AuditOutcome::Refused(_) => "failure",
                 AuditOutcome::Unknown => "unknown",
             };
-            let reason = match outcome {
-                AuditOutcome::Refused(code) => Some(code.name()),
-                AuditOutcome::Done | AuditOutcome::Unknown => None,
+            let (binding, reason) = match outcome {
+                AuditOutcome::Refused(code) => match refused_by(write.zxid, write.session) {
+                    Some(Refusal { binding, reason }) => (Some(binding), Some(reason)),
+                    None => (None, Some(code.name().to_owned())),
+                },
+                AuditOutcome::Done | AuditOutcome::Unknown => (None, None),
             };
-            let whole =
-                AuditedOp { operation: "multiOperation", path: None, mode: None, acl: None };
+            let why = (binding.as_deref(), reason.as_deref());
+            let whole = AuditedOp::named("multiOperation");
             let is_whole = write.is_multi && *outcome != AuditOutcome::Done;
             let parts = if is_whole { std::slice::from_ref(&whole) } else { &write.parts[..] };
-            parts.iter().map(|part| line_of(write, part, result, reason)).collect()
+            parts.iter().map(|part| line_of(write, part, result, why)).collect()
         }
     }
 }
 
-fn line_of(write: &AuditedWrite, part: &AuditedOp, result: &str, reason: Option<&str>) -> String {
+/// A line; `by` and `reason` say who refused it, if that was a plugin, and why.
+fn line_of(
+    write: &AuditedWrite,
+    part: &AuditedOp,
+    result: &str,
+    (by, reason): (Option<&str>, Option<&str>),
+) -> String {
     let users: Vec<&str> = write.identities.iter().map(|id| user(&id.scheme, &id.id)).collect();
     let mut line = Line::default();
     // An operator over HTTP has none.
@@ -218,6 +273,9 @@ fn line_of(write: &AuditedWrite, part: &AuditedOp, result: &str, reason: Option<
         line = line.put("acl", &entries.collect::<Vec<_>>().join(","));
     }
     line = line.put("result", result);
+    if let Some(binding) = by.or(part.binding.as_deref()) {
+        line = line.put("binding", binding);
+    }
     if let Some(reason) = reason {
         line = line.put("reason", reason);
     }
@@ -291,7 +349,7 @@ mod tests {
     }
 
     fn part(operation: &'static str, path: &str) -> AuditedOp {
-        AuditedOp { operation, path: Some(path.to_owned()), mode: None, acl: None }
+        AuditedOp { path: Some(path.to_owned()), ..AuditedOp::named(operation) }
     }
 
     #[test]
@@ -305,7 +363,7 @@ mod tests {
             ]),
             ..part("setAcl", "/a")
         };
-        let by = |write, outcome| lines_of(&Record::Write(write, outcome));
+        let by = |write, outcome| lines_of(&Record::Write(write, outcome), &mut |_, _| None);
         let who = "session=0x10002903fbe0000\tuser=127.0.0.1,bob\tip=127.0.0.1";
         assert_eq!(
             by(write("bob:hash", vec![create.clone()]), AuditOutcome::Done),
@@ -328,9 +386,23 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_that_refused_is_named_with_what_it_said() {
+        let both = vec![part("delete", "/a"), part("delete", "/b")];
+        let record = write("bob:hash", both);
+        let session = record.session;
+        let record = Record::Write(record, AuditOutcome::Refused(ErrorCode::QuotaExceeded));
+        let said = Refusal { binding: "quota".to_owned(), reason: "ten\nare enough".to_owned() };
+        let lines = lines_of(&record, &mut |zxid, of| {
+            Some(said.clone()).filter(|_| (zxid, of) == (1, session))
+        });
+        let end = "\tresult=failure\tbinding=quota\treason=ten\\u{a}are enough";
+        assert!(lines.len() == 1 && lines[0].ends_with(end), "{lines:?}");
+    }
+
+    #[test]
     fn nobody_writes_a_line_of_his_own() {
         let forged = write("eve\nuser=bob\tresult=success:hash", vec![part("delete", "/a\n/b")]);
-        let lines = lines_of(&Record::Write(forged, AuditOutcome::Unknown));
+        let lines = lines_of(&Record::Write(forged, AuditOutcome::Unknown), &mut |_, _| None);
         assert!(!lines[0].contains('\n'), "{lines:?}");
         assert_eq!(lines[0].matches("\tresult=").count(), 1);
         assert!(lines[0].contains("znode=/a\\u{a}/b\tresult=unknown"), "{lines:?}");
@@ -340,7 +412,7 @@ mod tests {
     fn a_file_that_was_rotated_is_made_anew() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("audit.log");
-        let log = AuditLog::start(Some(&path)).expect("it starts");
+        let log = AuditLog::start(Some(&path), &Arc::default()).expect("it starts");
         log.ephemeral_deleted(7, "/first");
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while !std::fs::read_to_string(&path).is_ok_and(|text| text.contains("/first")) {

@@ -6,6 +6,7 @@ mod member;
 mod operator_args;
 mod plugin;
 mod recover;
+mod repair;
 mod settings;
 mod shell;
 mod snapshot;
@@ -27,6 +28,7 @@ use self::config_args::ConfigArgs;
 use self::member::MemberArgs;
 use self::plugin::PluginArgs;
 use self::recover::RecoverArgs;
+use self::repair::RepairArgs;
 use self::settings::SettingsArgs;
 use self::shell::ShellArgs;
 use self::snapshot::SnapshotArgs;
@@ -139,6 +141,9 @@ enum Command {
     /// Go on with one server of an ensemble that has lost its majority for good.
     #[command(after_help = recover::EXAMPLES)]
     Recover(RecoverArgs),
+    /// Have an entry applied without a plugin that no server can run.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(RepairArgs),
     /// Ask a running server how it is (the four-letter word `srvr`).
     #[command(after_help = STATUS_EXAMPLES)]
     Status {
@@ -208,6 +213,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Recover(args) => {
+            args.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Repair(args) => {
             args.run()?;
             Ok(ExitCode::SUCCESS)
         }

@@ -22,6 +22,7 @@ use crate::audit::AuditLog;
 use crate::client_threads::ClientThreads;
 use crate::four_letter::{self, Asked};
 use crate::mailbox::Mailbox;
+use crate::plugins::Meters;
 use crate::slow::Waiting;
 use crate::stats::{Stats, Told};
 use crate::threads::{Part, clock_ms};
@@ -77,6 +78,8 @@ pub(crate) struct Clients {
     pub(crate) stops: AtomicBool,
     pub(crate) watched: Arc<Watched>,
     pub(crate) audit: Option<Arc<AuditLog>>,
+    /// What calls of plugins take.
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// Accepts clients until the server stops.

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use replica::log::{Log, LogError, Mismatch, Options, Position, RealDisk};
+use replica::log::{Entry, Log, LogError, Mismatch, Options, Position, RealDisk};
 use replica::raft::payload;
 use replica::{Marked, Quarantine};
 use state::apply::{BIRTH, Meta};
@@ -25,7 +25,8 @@ use state::{Fault, FjallStore, Members, MemoryStore, State, Store};
 use crate::config::Config;
 use crate::identity::{self, Identity};
 use crate::peers;
-use crate::serve::MakeHooks;
+use crate::plugins::{Host, compile};
+use crate::repair::{self, Repair};
 use crate::stores::Stores;
 
 /// How much of the log is read at a time when it is replayed.
@@ -77,7 +78,7 @@ pub(crate) enum NoLog {
 pub(crate) fn look(
     config: &Config,
     stores: &Stores,
-    hooks: &MakeHooks<'_>,
+    host: &Host<'_>,
     born: &Members,
 ) -> anyhow::Result<Found> {
     let dir = &config.data_dir;
@@ -96,7 +97,7 @@ pub(crate) fn look(
             }
             stores.begin(0)?;
             let store = stores.open(0).with_context(|| cannot_open(config))?;
-            return Ok(Found::New(open_state(config, Box::new(store), hooks, born)?));
+            return Ok(Found::New(open_state(config, Box::new(store), host, born)?));
         }
         (Ok(log), _) => log,
     };
@@ -105,7 +106,7 @@ pub(crate) fn look(
     let me = u32::from(config.server_id);
     let founder = peers::raft_id(me);
     if stores.quarantine().is_none() {
-        match open_with(config, stores, generation, &mut log, hooks)? {
+        match open_with(config, stores, generation, &mut log, host)? {
             Opened::State(state) => {
                 let member = state.meta().members.servers.get(&me).map(|member| member.raft_id);
                 return match (given, member) {
@@ -145,7 +146,7 @@ pub(crate) fn look(
         return lost("its state is of no use, and its log does not say enough to go on".to_owned());
     };
     let nothing = Box::new(MemoryStore::default());
-    let state = open_state(config, nothing, hooks, &Members::founders(&[]))?;
+    let state = open_state(config, nothing, host, &Members::founders(&[]))?;
     Ok(Found::Data(raft_id, Box::new(log), state))
 }
 
@@ -185,7 +186,7 @@ pub(crate) fn open_with(
     stores: &Stores,
     generation: u64,
     log: &mut Log<RealDisk>,
-    hooks: &MakeHooks<'_>,
+    host: &Host<'_>,
 ) -> anyhow::Result<Opened> {
     let opened = stores.open_existing(generation).and_then(|store| {
         tell_torn_tail(&store);
@@ -194,10 +195,10 @@ pub(crate) fn open_with(
         let why = || "it is empty, and there is a log beside it".to_owned();
         meta.ok_or_else(|| Fault::Damaged { keyspace: "the store", why: why() })?;
         let cache_bytes = cache_bytes(config);
-        State::open_or_found(Box::new(store), hooks(), cache_bytes, &Members::founders(&[]))
+        State::open_or_found(Box::new(store), host.hooks(), cache_bytes, &Members::founders(&[]))
     });
     let mut state = match opened {
-        Ok(state) => state,
+        Ok(state) => repaired(config, state)?,
         Err(fault @ Fault::Damaged { .. }) => return Ok(Opened::BadState(fault.to_string())),
         Err(fault) => return Err(fault).with_context(|| cannot_open(config)),
     };
@@ -216,13 +217,13 @@ pub(crate) fn open_with(
     while state.meta().applied < commit {
         let next = state.meta().applied + 1;
         for entry in log.entries(next, commit + 1, REPLAY_BYTES)? {
-            match state.apply(entry.index, entry.term, payload(&entry)) {
-                Ok(_) => {}
+            match apply(&mut state, &entry, host) {
+                Ok(()) => {}
                 Err(fault @ Fault::Damaged { .. }) => {
                     return Ok(Opened::BadState(fault.to_string()));
                 }
-                // The Machine meets it again, and waits: for a newer program, or for a module, of which none
-                // is compiled yet.
+                // The Machine meets it again, and waits: for a newer program, or for a module that cannot be
+                // compiled here for now.
                 Err(Fault::Newer { .. } | Fault::Waiting(_)) => {
                     return Ok(Opened::State(Box::new(state)));
                 }
@@ -239,6 +240,22 @@ pub(crate) fn open_with(
     Ok(Opened::State(Box::new(state)))
 }
 
+/// Applies an entry of the log. Where it waits for a module, all that may be called are compiled, and it is
+/// tried once more.
+///
+/// # Errors
+/// See [`State::apply`].
+pub(crate) fn apply(state: &mut State, entry: &Entry, host: &Host<'_>) -> Result<(), Fault> {
+    match state.apply(entry.index, entry.term, payload(entry)) {
+        Err(Fault::Waiting(_)) => {
+            let view = state.view();
+            compile(host.runtime, &view, view.plugins.wanted())?;
+            state.apply(entry.index, entry.term, payload(entry)).map(drop)
+        }
+        done => done.map(drop),
+    }
+}
+
 fn cache_bytes(config: &Config) -> usize {
     usize::try_from(config.storage.cache_bytes / 8 * 7).unwrap_or(usize::MAX)
 }
@@ -250,11 +267,22 @@ fn cache_bytes(config: &Config) -> usize {
 pub(crate) fn open_state(
     config: &Config,
     store: Box<dyn Store>,
-    hooks: &MakeHooks<'_>,
+    host: &Host<'_>,
     born: &Members,
 ) -> anyhow::Result<State> {
-    State::open_or_found(store, hooks(), cache_bytes(config), born)
-        .with_context(|| cannot_open(config))
+    let state = State::open_or_found(store, host.hooks(), cache_bytes(config), born);
+    repaired(config, state.with_context(|| cannot_open(config))?)
+}
+
+/// Has a state skip what repairs say.
+fn repaired(config: &Config, mut state: State) -> anyhow::Result<State> {
+    for Repair { binding, index, .. } in repair::read(&config.data_dir)? {
+        if index > state.meta().applied {
+            tracing::warn!(binding, index, "a repair: this entry is applied without the binding");
+        }
+        state.skip_binding(&binding, index);
+    }
+    Ok(state)
 }
 
 /// Says what was done about a store that ended in the middle of a write.

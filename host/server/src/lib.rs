@@ -23,6 +23,7 @@ mod plugins;
 mod process;
 mod quarantine;
 mod recover;
+mod repair;
 mod roster;
 pub mod serve;
 mod stores;

@@ -8,6 +8,7 @@
 //! * A counter never goes down while the server runs, but for those that the word `srst` resets.
 //! * What an operation costs does not depend on whether anybody asks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -21,9 +22,11 @@ use prometheus_client::registry::{Registry, Unit};
 use replica::NodeStatus;
 use replica::watches::WatchCounts;
 use state::View;
+use state::plugins::{Counters, Row};
 
 use crate::four_letter::VERSION;
 use crate::histogram::Counted;
+use crate::plugins::Meter;
 use crate::process::Process;
 use crate::stats::Latency;
 use crate::threads::Part;
@@ -84,7 +87,7 @@ pub(crate) enum Value {
     /// By a label's value.
     Family(&'static str, BTreeMap<String, u64>),
     Times(Counted),
-    TimesOf(&'static str, Vec<(&'static str, Counted)>),
+    TimesOf(&'static str, Vec<(Cow<'static, str>, Counted)>),
     /// It says nothing at the moment.
     Nothing,
 }
@@ -220,7 +223,7 @@ pub(crate) static METRICS: &[Metric] = &[
     ours("vivarium_request_duration", Histogram, SECONDS,
         "From the arrival of a request until its answer is on its way, by operation. What arrives \
          together counts from when it arrived.",
-        |seen| TimesOf("op", seen.clients.stats.requests().collect())),
+        |seen| TimesOf("op", seen.clients.stats.requests().map(|(op, counted)| (op.into(), counted)).collect())),
     ours("vivarium_fsync_duration", Histogram, SECONDS, "Syncs of the log.",
         |seen| Times(seen.watched.fsync.counted())),
     ours("vivarium_apply_duration", Histogram, SECONDS,
@@ -268,6 +271,31 @@ pub(crate) static METRICS: &[Metric] = &[
     ours("vivarium_peer_lag_entries", Gauge, None,
         "On the leader: how many entries of its log that server lacks.",
         |seen| of_peers(seen, |peer| Some(seen.status.log.1.saturating_sub(peer.matched?)))),
+    ours("vivarium_held_up", Gauge, None,
+        "1 if the next entry cannot be applied here for now; /readyz says why.",
+        |seen| Integer(u64::from(seen.clients.published.waits_for().is_some()))),
+    ours("vivarium_plugin_calls", Counter, None,
+        "Calls of a binding in apply since it came, the same on every server.",
+        |seen| of_bindings(seen, |_, counters| Some(counters.calls))),
+    ours("vivarium_plugin_denials", Counter, None,
+        "Those that said no, whatever came of it.",
+        |seen| of_bindings(seen, |_, counters| Some(counters.denials))),
+    ours("vivarium_plugin_faults", Counter, None,
+        "Those that were faults of the plugin.",
+        |seen| of_bindings(seen, |_, counters| Some(counters.faults))),
+    ours("vivarium_plugin_store", Gauge, BYTES, "What a binding's plugin keeps, keys and values.",
+        |seen| of_bindings(seen, |_, counters| Some(counters.store_bytes))),
+    ours("vivarium_plugin_generation", Gauge, None, "The generation of a binding that is called.",
+        |seen| of_bindings(seen, |row, _| Some(row.active.as_ref()?.generation))),
+    ours("vivarium_plugin_quarantined", Gauge, None,
+        "1 if the servers have switched a binding off, after too many faults.",
+        |seen| of_bindings(seen, |row, _| Some(u64::from(row.quarantine.is_some())))),
+    ours("vivarium_plugin_call_duration", Histogram, SECONDS,
+        "Calls of a binding on this server since its start, those on reads included.",
+        |seen| TimesOf("binding", metered(seen, |meter| meter.took.counted()))),
+    ours("vivarium_plugin_fuel", Counter, None,
+        "Fuel that these calls took; one that was a fault has taken all that it might.",
+        |seen| Family("binding", metered(seen, Meter::fuel))),
     ours("vivarium_audit_records_lost", Counter, None,
         "Records of the audit log that could not be written.",
         |seen| Integer(seen.clients.audit.as_ref().map_or(0, |audit| audit.lost()))),
@@ -291,6 +319,27 @@ fn of_peers(seen: &Seen, value: impl Fn(&replica::node::PeerStatus) -> Option<u6
         Some((seen.view.members.server_of(peer.raft_id)?.to_string(), value(peer)?))
     });
     Family("server", named.collect())
+}
+
+fn of_bindings(seen: &Seen, value: impl Fn(&Row, &Counters) -> Option<u64>) -> Value {
+    let there = seen.view.plugins.rows().filter(|(_, row)| row.is_there());
+    let named = there.filter_map(|(name, row)| {
+        let counters = seen.view.counters.get(&row.id).copied().unwrap_or_default();
+        Some((name.to_owned(), value(row, &counters)?))
+    });
+    Family("binding", named.collect())
+}
+
+/// What was measured of the bindings that there are.
+fn metered<N: From<String>, T, C: FromIterator<(N, T)>>(
+    seen: &Seen,
+    of: impl Fn(&Meter) -> T,
+) -> C {
+    let meters = seen.clients.meters.all();
+    let there = seen.view.plugins.rows().filter(|(_, row)| row.is_there());
+    let named =
+        there.filter_map(|(name, row)| Some((name.to_owned().into(), of(meters.get(&row.id)?))));
+    named.collect()
 }
 
 /// All metrics with names of ours, as Prometheus takes them.
@@ -332,6 +381,9 @@ fn put(metric: &mut MetricEncoder<'_>, kind: Kind, value: Value) -> fmt::Result 
     match (kind, value) {
         (Counter, Integer(n)) => metric.encode_counter(&n, no_exemplar),
         (Counter, Float(n)) => metric.encode_counter(&n, no_exemplar),
+        (Counter, Family(label, values)) => values.iter().try_for_each(|(name, n)| {
+            metric.encode_family(&[(label, name.as_str())])?.encode_counter(n, no_exemplar)
+        }),
         (_, Integer(n)) => metric.encode_gauge(&n),
         (_, Float(n)) => metric.encode_gauge(&n),
         (_, Family(label, values)) => values.iter().try_for_each(|(name, n)| {
@@ -339,7 +391,7 @@ fn put(metric: &mut MetricEncoder<'_>, kind: Kind, value: Value) -> fmt::Result 
         }),
         (_, Times(counted)) => histogram(metric, &counted),
         (_, TimesOf(label, each)) => each.iter().try_for_each(|(name, counted)| {
-            histogram(&mut metric.encode_family(&[(label, *name)])?, counted)
+            histogram(&mut metric.encode_family(&[(label, &**name)])?, counted)
         }),
         (_, Text(_) | Nothing) => Ok(()),
     }

@@ -18,7 +18,7 @@ use crate::config::{Address, Config, Role};
 use crate::found::{self, Found, Lost, log_options, open_state};
 use crate::mailbox::Mailbox;
 use crate::peers::{self, Beginning, Founders, Has, Me, Peers};
-use crate::serve::MakeHooks;
+use crate::plugins::{self, Host};
 use crate::stores::{self, Stores};
 use crate::{identity, quarantine, tls};
 
@@ -42,11 +42,13 @@ pub(crate) fn open(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     inputs: &Arc<Mailbox<Input>>,
-    hooks: &MakeHooks<'_>,
+    host: &Host<'_>,
 ) -> anyhow::Result<Opened> {
     let stores = Arc::new(Stores::new(&config.data_dir, stores::options(config)));
     let born = birth(&founders(config));
-    match found::look(config, &stores, hooks, &born)? {
+    // What is committed is applied, plugins and all.
+    let look = || found::look(config, &stores, host, &born);
+    match plugins::on_large_stack(look).context("no thread to open the data on")?? {
         Found::Data(raft_id, log, state) => {
             agree(config, state.meta())?;
             identity::write(&config.data_dir, raft_id)?;
@@ -62,8 +64,8 @@ pub(crate) fn open(
             });
             Ok(Opened { raft_id, log: *log, state, stores, peers: peers.transpose()? })
         }
-        Found::New(state) => begin(config, listener, inputs, hooks, state, stores),
-        Found::Lost(lost) => begin_anew(config, listener, inputs, hooks, &lost, stores),
+        Found::New(state) => begin(config, listener, inputs, host, state, stores),
+        Found::Lost(lost) => begin_anew(config, listener, inputs, host, &lost, stores),
     }
 }
 
@@ -72,7 +74,7 @@ fn begin(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     inputs: &Arc<Mailbox<Input>>,
-    hooks: &MakeHooks<'_>,
+    host: &Host<'_>,
     mut state: State,
     stores: Arc<Stores>,
 ) -> anyhow::Result<Opened> {
@@ -93,7 +95,7 @@ fn begin(
             );
             // What founders begin with is nothing that it could go on from.
             drop(state);
-            state = open_state(config, stores.make(0)?, hooks, &Members::founders(&[]))?;
+            state = open_state(config, stores.make(0)?, host, &Members::founders(&[]))?;
             new.update(&state.meta().members, 0)?;
             (raft_id, admitted) = (given, true);
         }
@@ -124,7 +126,7 @@ fn begin_anew(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     inputs: &Arc<Mailbox<Input>>,
-    hooks: &MakeHooks<'_>,
+    host: &Host<'_>,
     lost: &Lost,
     stores: Arc<Stores>,
 ) -> anyhow::Result<Opened> {
@@ -162,7 +164,7 @@ fn begin_anew(
     tracing::warn!(kept = %kept.display(), "the damaged data was kept, with what is wrong with it");
     identity::write(dir, raft_id)?;
     stores.begin(0)?;
-    let state = open_state(config, stores.make(0)?, hooks, &Members::founders(&[]))?;
+    let state = open_state(config, stores.make(0)?, host, &Members::founders(&[]))?;
     new.update(&state.meta().members, newest.map_or(0, |meta| meta.cluster_id))?;
     new.start()?;
     Ok(Opened { raft_id, log: create_log(config, state.meta())?, state, stores, peers: Some(new) })

@@ -8,18 +8,20 @@
 //! Invariant: one batch of the store makes the new ensemble; before it, the data is the old one's.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::{fmt, fs};
 
 use anyhow::{Context, bail, ensure};
+use plugin::{Guests, Runtime};
 use replica::Marked;
 use replica::log::{Log, Position, RealDisk};
-use replica::raft::payload;
-use state::{Hooks, Members, NoHooks, State};
+use state::{Fault, Hooks, Members, State};
 
 use crate::config::Config;
 use crate::data_dir::{self, Claim};
 use crate::found::{self, NoLog, Opened, REPLAY_BYTES};
 use crate::identity::{self, Identity};
+use crate::plugins::{self, Host};
 use crate::stores::{self, Stores};
 use crate::{peers, quarantine};
 
@@ -31,6 +33,7 @@ pub(crate) struct Survivor {
     log: Kept,
     state: State,
     config: Config,
+    runtime: Arc<Runtime>,
 }
 
 /// What there is beside the state.
@@ -55,7 +58,9 @@ impl Survivor {
         );
         let claim = data_dir::claim(dir)?;
         let stores = Stores::new(dir, stores::options(config));
-        let hooks = || Box::new(NoHooks) as Box<dyn Hooks>;
+        let runtime = plugins::runtime(dir)?;
+        let make = hooks(&runtime);
+        let host = Host { runtime: &runtime, make: &make };
         let mut lost = None;
         let mut with_log = None;
         match found::open_log(config, &dir.join("log"))? {
@@ -65,7 +70,7 @@ impl Survivor {
                 let generation = Marked::of(&log).generation;
                 stores.begin(generation)?;
                 refuse_known(dir, generation)?;
-                match found::open_with(config, &stores, generation, &mut log, &hooks)? {
+                match found::open_with(config, &stores, generation, &mut log, &host)? {
                     Opened::State(state) => with_log = Some((Kept::Log(Box::new(log)), *state)),
                     Opened::BadLog(mismatch) => lost = Some(mismatch.to_string()),
                     Opened::BadState(why) => bail!(
@@ -84,7 +89,7 @@ impl Survivor {
                 })?;
                 refuse_known(dir, generation)?;
                 let store = Box::new(stores.open(generation)?);
-                let state = found::open_state(config, store, &hooks, &Members::founders(&[]))?;
+                let state = found::open_state(config, store, &host, &Members::founders(&[]))?;
                 (Kept::Nothing(lost.unwrap_or_default(), generation), state)
             }
         };
@@ -115,13 +120,14 @@ impl Survivor {
             members.voters != [raft_id] || !is_whole,
             "server {server} decides alone already; start it"
         );
-        Ok(Self { _claim: claim, server, raft_id, log, state, config: config.clone() })
+        Ok(Self { _claim: claim, server, raft_id, log, state, config: config.clone(), runtime })
     }
 
     /// Makes it the only voter of a new ensemble.
     ///
     /// # Errors
-    /// If the disk fails, or an entry is of a newer version: nothing is changed then.
+    /// If the disk fails, or an entry is of a newer version or needs a plugin that does not run here: nothing
+    /// is changed then.
     pub(crate) fn go_on_alone(self) -> anyhow::Result<()> {
         let (dir, config) = (self.config.data_dir.clone(), &self.config);
         // With it, and without a log, the data is that of a server whose log was lost: until there is a
@@ -129,11 +135,16 @@ impl Survivor {
         identity::write(&dir, self.raft_id)?;
         // Nothing of it is written before all of it is.
         let mut state = self.state.with_gather_bytes(usize::MAX);
+        let make = hooks(&self.runtime);
+        let host = Host { runtime: &self.runtime, make: &make };
         if let Kept::Log(log) = &self.log {
             let last = log.last_index();
             while state.meta().applied < last {
                 for entry in log.entries(state.meta().applied + 1, last + 1, REPLAY_BYTES)? {
-                    state.apply(entry.index, entry.term, payload(&entry))?;
+                    match found::apply(&mut state, &entry, &host) {
+                        Err(Fault::Waiting(why)) => bail!(cannot_apply(entry.index, &why)),
+                        applied => applied?,
+                    }
                 }
             }
         }
@@ -159,6 +170,19 @@ impl Survivor {
         Log::create(disk, found::log_options(config), at.index, at.term)?;
         Ok(())
     }
+}
+
+fn hooks(runtime: &Arc<Runtime>) -> impl Fn() -> Box<dyn Hooks> + Sync + use<> {
+    let runtime = Arc::clone(runtime);
+    move || Box::new(Guests::new(Arc::clone(&runtime)))
+}
+
+fn cannot_apply(index: u64, why: &str) -> String {
+    format!(
+        "entry {index} of the log cannot be applied here: {why}. See what is wrong with this machine (memory, \
+         disk), and try again; or have the entry applied without that plugin, and then recover (`vivarium \
+         repair --skip-binding NAME --at {index}`)"
+    )
 }
 
 /// Refuses a state that is known to be wrong.

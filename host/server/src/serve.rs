@@ -28,7 +28,7 @@ use crate::four_letter::Answers;
 use crate::mailbox::Mailbox;
 use crate::open::{Opened, open};
 use crate::operator_token::OperatorToken;
-use crate::plugins::{self, Directory};
+use crate::plugins::{self, Directory, Host, Metered, Meters};
 use crate::stats::Stats;
 use crate::threads::{Reaping, Replica, clock_ms};
 use crate::tls;
@@ -37,11 +37,8 @@ use crate::tls;
 /// if that is longer, as in ZooKeeper (`QuorumPeer.run`). No election takes as long.
 const READ_ONLY_AFTER_MS_MIN: u64 = 2000;
 
-/// Makes what takes part in transactions, for each state that is opened.
-pub(crate) type MakeHooks<'a> = dyn Fn() -> Box<dyn Hooks> + 'a;
-
 /// Puts something in the place of what runs plugins.
-pub type WrapHooks = dyn Fn(Box<dyn Hooks>) -> Box<dyn Hooks>;
+pub type WrapHooks = dyn Fn(Box<dyn Hooks>) -> Box<dyn Hooks> + Sync;
 
 /// Runs a server until SIGTERM or SIGINT.
 ///
@@ -115,7 +112,8 @@ async fn serve(config: &Config, wrap: &WrapHooks) -> anyhow::Result<()> {
     let _claim = data_dir::claim(&config.data_dir)?;
     let plugins = plugins::runtime(&config.data_dir)?;
     let directory = config.plugin_dir.as_deref().map(Directory::watch).transpose()?;
-    let (replica, last) = start_replica(config, listener, &plugins, wrap)?;
+    let meters = Arc::new(Meters::default());
+    let (replica, last) = start_replica(config, listener, &plugins, (wrap, &meters))?;
     let plugins = replica.run_plugins(config.server_id.into(), plugins, directory)?;
     // Not before the data directory is ours: its server's token is the one that holds.
     let token = Arc::new(OperatorToken::create(&config.data_dir)?);
@@ -144,6 +142,7 @@ async fn serve(config: &Config, wrap: &WrapHooks) -> anyhow::Result<()> {
         stops: AtomicBool::new(false),
         watched: Arc::clone(&replica.watched),
         audit: audit.clone(),
+        meters: Arc::clone(&meters),
     });
     admin.runs(Arc::clone(&clients), token);
     if let Some(index) = last {
@@ -217,7 +216,7 @@ fn start_audit(config: &Config, published: &Published) -> anyhow::Result<Option<
     if !config.audit.enabled {
         return Ok(None);
     }
-    let log = AuditLog::start(config.audit.file.as_deref())?;
+    let log = AuditLog::start(config.audit.file.as_deref(), &published.view().decisions)?;
     published.put_audit(Arc::clone(&log) as _);
     Ok(Some(log))
 }
@@ -251,13 +250,19 @@ fn start_replica(
     config: &Config,
     listener: Option<std::net::TcpListener>,
     plugins: &Arc<Runtime>,
-    wrap: &WrapHooks,
+    (wrap, meters): (&WrapHooks, &Arc<Meters>),
 ) -> anyhow::Result<(Replica, Option<u64>)> {
     let inputs = Arc::new(Mailbox::new(usize::MAX));
-    let runs = Arc::clone(plugins);
-    let hooks = move || wrap(Box::new(Guests::new(Arc::clone(&runs))));
-    let opened = open(config, listener, &inputs, &hooks)?;
-    plugins::prepare(plugins, &opened.state.view())?;
+    let (runs, meters) = (Arc::clone(plugins), Arc::clone(meters));
+    let make = move || {
+        let guests = Box::new(Guests::new(Arc::clone(&runs)));
+        wrap(Box::new(Metered { hooks: guests, meters: Arc::clone(&meters) }))
+    };
+    let host = Host { runtime: plugins, make: &make };
+    let opened = open(config, listener, &inputs, &host)?;
+    let view = opened.state.view();
+    plugins::on_large_stack(|| plugins::prepare(plugins, &view))??;
+    drop(view);
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let (boot, cluster_id) = random.split_at(8);

@@ -86,8 +86,8 @@ pub struct State {
     hooks: Arc<dyn Hooks>,
     /// The plugins of which it is known that all that are called are compiled here.
     ready: Arc<Registry>,
-    /// A binding that is put into quarantine before the entry at an index.
-    skips: Option<(String, u64)>,
+    /// Bindings that are put into quarantine before the entry at an index.
+    skips: Vec<(String, u64)>,
     /// The store as it was when it was last written, and the last entry that is in it.
     base: Arc<dyn ReadView>,
     base_index: u64,
@@ -179,7 +179,7 @@ impl State {
             store,
             hooks,
             ready: Arc::default(),
-            skips: None,
+            skips: Vec::new(),
             base,
             base_index,
             writing: None,
@@ -230,8 +230,9 @@ impl State {
         let (cache_bytes, founders) = (self.view.cache.bytes_max(), Members::founders(&[1]));
         let new = Self::open_with(store, hooks, cache_bytes, &founders, decisions)?;
         let mutants = StateMutants { misapply: false, ..self.mutants };
-        let gather_bytes_max = self.gather_bytes_max;
+        let (gather_bytes_max, skips) = (self.gather_bytes_max, std::mem::take(&mut self.skips));
         *self = new.with_gather_bytes(gather_bytes_max).with_mutants(mutants);
+        self.skips = skips;
         Ok(())
     }
 
@@ -326,11 +327,17 @@ impl State {
         }
     }
 
-    /// Puts a binding into quarantine before the entry at `index` is applied, so that no server's failing at
-    /// it keeps that entry from being applied: a repair, which has to be made on every server alike. On one
-    /// where it was not, digests will differ.
+    /// Puts a binding into quarantine before the entry at `index` is applied, and lets nothing in that entry
+    /// switch it on, so that no server's failing at it keeps the entry from being applied: a repair, which has
+    /// to be made on every server alike. On one where it was not, digests will differ.
     pub fn skip_binding(&mut self, name: &str, index: u64) {
-        self.skips = Some((name.to_owned(), index));
+        self.skips.push((name.to_owned(), index));
+    }
+
+    /// The bindings that are skipped at an entry.
+    fn skipped(&self, index: u64) -> Vec<String> {
+        let here = self.skips.iter().filter(|(_, at)| *at == index);
+        here.map(|(name, _)| name.clone()).collect()
     }
 
     /// What has to be compiled here before the next entry can be applied.
@@ -340,10 +347,8 @@ impl State {
     pub fn is_ready(&mut self) -> Result<(), Fault> {
         let plugins = &self.view.plugins;
         if !Arc::ptr_eq(plugins, &self.ready) {
-            let next = self.meta.applied + 1;
-            let skips = self.skips.as_ref().filter(|(_, index)| *index == next);
-            let is_called =
-                |plugin: &&Plugin| skips.is_none_or(|(name, _)| *name != plugin.binding.name);
+            let skipped = self.skipped(self.meta.applied + 1);
+            let is_called = |plugin: &&Plugin| !skipped.contains(&plugin.binding.name);
             let mut called = plugins.called().filter(is_called);
             called.try_for_each(|plugin| needs(self.hooks.as_ref(), plugin))?;
             self.ready = Arc::clone(plugins);
@@ -384,11 +389,12 @@ impl State {
         let mut meta = self.meta.clone();
         let mut txn = Txn::new(&base, index, (meta.next_acl, meta.history));
         txn.mutants = self.mutants;
-        if let Some((name, _)) = self.skips.as_ref().filter(|(_, at)| *at == index)
-            && txn.plugins.registry.row(name).is_some()
-        {
-            let why = format!("it was skipped at entry {index}, by a repair");
-            txn.plugins.change(name).change(name, |row| row.quarantine = Some(why));
+        for name in self.skipped(index) {
+            if txn.plugins.registry.row(&name).is_some() {
+                let why = format!("it was skipped at entry {index}, by a repair");
+                txn.plugins.change(&name).change(&name, |row| row.quarantine = Some(why));
+            }
+            txn.plugins.skip(name);
         }
         let (mut outcomes, mut is_idle) = (Vec::new(), false);
         if let Some(batch) = batch {

@@ -8,11 +8,11 @@ use super::Watched;
 use crate::http::{self, Answer, get};
 
 /// Holds answers against the document.
-struct Document(Value);
+pub(super) struct Document(Value);
 
 impl Document {
     /// Nothing that is not described may be in an answer either.
-    fn strict(mut document: Value) -> Self {
+    pub(super) fn strict(mut document: Value) -> Self {
         fn close(value: &mut Value) {
             match value {
                 Value::Object(object) => {
@@ -49,7 +49,7 @@ impl Document {
             .collect()
     }
 
-    fn check(&self, method: &str, path: &str, answer: &Answer) {
+    pub(super) fn check(&self, method: &str, path: &str, answer: &Answer) {
         let answers = &self.0["paths"][path][method.to_lowercase()]["responses"];
         let described = &answers[answer.status.to_string()];
         assert!(!described.is_null(), "{method} {path}: {} is not described", answer.status);
@@ -92,6 +92,25 @@ fn every_route_is_described_and_answers_as_described() {
         ("DELETE", "/v1/members/{id}", "/v1/members/2", &nothing, 422),
         ("POST", "/v1/members/{id}/promote", "/v1/members/2/promote", &nothing, 422),
         ("POST", "/v1/members/{id}/demote", "/v1/members/x/demote", &nothing, 400),
+        ("GET", "/v1/plugins", "/v1/plugins", &nothing, 200),
+        ("POST", "/v1/plugins", "/v1/plugins", &json!({"binding": {}}), 400),
+        ("GET", "/v1/plugins/{name}", "/v1/plugins/x", &nothing, 404),
+        ("DELETE", "/v1/plugins/{name}", "/v1/plugins/x", &nothing, 422),
+        (
+            "POST",
+            "/v1/plugins/{name}/activate",
+            "/v1/plugins/x/activate",
+            &json!({"generation": 1}),
+            422,
+        ),
+        ("PUT", "/v1/plugins/{name}/mode", "/v1/plugins/x/mode", &json!({"mode": "off"}), 422),
+        ("POST", "/v1/plugins/{name}/rollback", "/v1/plugins/x/rollback", &nothing, 422),
+        ("POST", "/v1/modules", "/v1/modules", &json!("x"), 200),
+        ("POST", "/v1/modules", "/v1/modules", &nothing, 400),
+        ("GET", "/v1/decisions", "/v1/decisions?most=7", &nothing, 200),
+        ("GET", "/v1/decisions", "/v1/decisions?most=x", &nothing, 400),
+        ("GET", "/v1/explain", "/v1/explain?path=/a&op=create", &nothing, 200),
+        ("GET", "/v1/explain", "/v1/explain?path=a&op=create", &nothing, 422),
         ("GET", "/commands", "/commands", &nothing, 200),
         ("GET", "/commands/{name}", "/commands/mntr", &nothing, 200),
         ("GET", "/commands/{name}", "/commands/stats", &nothing, 200),

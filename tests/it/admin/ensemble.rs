@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::real::ensemble::{Ensemble, Program};
 
 use super::commands::compare_leader;
-use super::{metric, token_header};
+use super::{Api, metric};
 use crate::http::{self, Answer, get};
 use crate::operator::wait_for;
 use crate::process::{binary, free_address};
@@ -34,9 +34,8 @@ impl Three {
     }
 
     fn operate(&self, at: usize, method: &str, path: &str, body: &Value) -> Answer {
-        let operator = token_header(&self.ensemble.home(at).join("data/operator.token"));
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        http::ask(self.admin[at], method, path, &[&operator], &body).expect("it answers")
+        let token = self.ensemble.home(at).join("data/operator.token");
+        Api { admin: self.admin[at], token }.operate(method, path, body)
     }
 
     fn status(&self, at: usize) -> Value {
@@ -117,7 +116,10 @@ fn servers_leave_and_come_and_say_how_they_stand() {
     wait_for("the change finds a majority", || {
         three.operate(follower, "POST", "/v1/members", &new).status == 200
     });
-    wait_for("it serves again", || get(three.admin[third], "/readyz").status == 200);
+    wait_for("it serves again", || {
+        let ready = http::ask(three.admin[third], "GET", "/readyz", &[], "");
+        ready.is_ok_and(|answer| answer.status == 200)
+    });
 
     // Without a majority nobody is served, and a change is given up.
     for at in [follower, third] {

@@ -39,7 +39,7 @@ fn ask(
     watched: &Watched,
     dir: &Path,
     as_whom: Option<&str>,
-    text: &str,
+    text: &[u8],
 ) -> std::io::Result<Answer> {
     let mut roots = rustls::RootCertStore::empty();
     let read = |name: &str| CertificateDer::from_pem_file(dir.join(name)).expect("a certificate");
@@ -82,7 +82,7 @@ fn a_certificate_proves_an_operator() {
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
     let watched = Watched::start(&more);
     let change = request("PATCH", "/v1/settings", &[], "{\"skip-acl\": \"false\"}");
-    let by = |as_whom, text: &str| ask(&watched, dir.path(), as_whom, text);
+    let by = |as_whom, text: &[u8]| ask(&watched, dir.path(), as_whom, text);
     assert_eq!(by(None, &request("GET", "/livez", &[], "")).expect("it answers").status, 200);
     assert_eq!(by(None, &change).expect("it answers").status, 401);
     assert_eq!(by(Some("olivia"), &change).expect("it answers").status, 200);

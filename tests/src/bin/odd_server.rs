@@ -1,29 +1,75 @@
-//! A server that is another program than `vivarium`, though one can tell it only by its hooks, which run no
-//! plugins: `vivarium serve --config FILE`. Every write takes `SLOW_WRITE_MS` milliseconds to apply, and it
-//! says that it knows the apply version `APPLY_VERSION`; without the variables it is as `vivarium` is.
+//! A server that is another program than `vivarium`, though one can tell it only by its hooks: `vivarium serve
+//! --config FILE`. Every write takes `SLOW_WRITE_MS` milliseconds to apply, it says that it knows the apply
+//! version `APPLY_VERSION`, and it has not compiled the module of the binding whose name is in the file
+//! `NOT_COMPILED`, as long as there is such a file; without the variables it is as `vivarium` is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use server::config::{Config, Overrides};
 use server::serve;
 use state::Hooks;
-use state::hooks::Scope;
+use state::hooks::{
+    Call, Changed, Check, Credentials, Decision, Env, Operation, Outcome, Scope, Verdict,
+};
+use state::plugins::Plugin;
 
 struct Odd {
+    hooks: Box<dyn Hooks>,
     /// How long it waits before every write.
     slow: Duration,
     version: u32,
+    not_compiled: Option<PathBuf>,
 }
 
 impl Hooks for Odd {
-    fn transaction_begins(&self, _scope: Scope) {
-        std::thread::sleep(self.slow);
-    }
-
     fn apply_version(&self) -> u32 {
         self.version
+    }
+
+    fn is_ready(&self, plugin: &Plugin) -> bool {
+        let name = self.not_compiled.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        name.is_none_or(|name| name != plugin.binding.name) && self.hooks.is_ready(plugin)
+    }
+
+    fn transaction_begins(&self, scope: Scope) {
+        std::thread::sleep(self.slow);
+        self.hooks.transaction_begins(scope);
+    }
+
+    fn entry_ends(&self) {
+        self.hooks.entry_ends();
+    }
+
+    fn configure(&self, call: &Call<'_>) -> Outcome<Result<(), String>> {
+        self.hooks.configure(call)
+    }
+
+    fn authenticate(
+        &self,
+        call: &Call<'_>,
+        credentials: &Credentials<'_>,
+        env: &mut dyn Env,
+    ) -> Outcome<Result<Vec<String>, String>> {
+        self.hooks.authenticate(call, credentials, env)
+    }
+
+    fn check(&self, call: &Call<'_>, check: &Check<'_>, env: &mut dyn Env) -> Outcome<Decision> {
+        self.hooks.check(call, check, env)
+    }
+
+    fn guard(
+        &self,
+        call: &Call<'_>,
+        operation: &Operation<'_>,
+        env: &mut dyn Env,
+    ) -> Outcome<Verdict> {
+        self.hooks.guard(call, operation, env)
+    }
+
+    fn observe(&self, call: &Call<'_>, change: &Changed<'_>, env: &mut dyn Env) -> Outcome<()> {
+        self.hooks.observe(call, change, env)
     }
 }
 
@@ -38,14 +84,20 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let [serve, flag, file] = &words[..] else {
-        eprintln!("usage: [SLOW_WRITE_MS=N] [APPLY_VERSION=N] odd_server serve --config FILE");
+        eprintln!(
+            "usage: [SLOW_WRITE_MS=N] [APPLY_VERSION=N] [NOT_COMPILED=FILE] odd_server serve --config FILE"
+        );
         return ExitCode::from(2);
     };
     assert_eq!((serve.as_str(), flag.as_str()), ("serve", "--config"));
     let config = Config::load(Some(Path::new(file)), [], &Overrides::default());
     let config = config.expect("the configuration is sound");
     let slow = Duration::from_millis(delay.into());
-    let odd = move |_| Box::new(Odd { slow, version }) as Box<dyn Hooks>;
+    let not_compiled = std::env::var_os("NOT_COMPILED").map(PathBuf::from);
+    let odd = move |hooks| {
+        let not_compiled = not_compiled.clone();
+        Box::new(Odd { hooks, slow, version, not_compiled }) as Box<dyn Hooks>
+    };
     serve::run_with(&config, &[], &odd).unwrap_or_else(|error| {
         eprintln!("odd_server: {error:#}");
         ExitCode::FAILURE

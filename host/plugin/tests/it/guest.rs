@@ -1,5 +1,6 @@
 //! Guests for tests, written by hand in WebAssembly's text and made components of `wit/`.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -7,8 +8,10 @@ use wit_parser::{PackageId, Resolve};
 
 static WIT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
     let mut resolve = Resolve::default();
-    let (package, _) =
-        resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).expect("wit/ is valid");
+    // Tests of other crates have these guests too.
+    let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let wit = above.find_map(|dir| Some(dir.join("wit")).filter(|wit| wit.is_dir()));
+    let (package, _) = resolve.push_dir(wit.expect("there is wit/")).expect("wit/ is valid");
     (resolve, package)
 });
 

@@ -152,10 +152,13 @@ impl<D: Disk> Node<D> {
         self.say_again();
     }
 
-    /// Says again what was said last, and up to which apply version this server knows.
+    /// Says again what was said last, up to which apply version this server knows, and what of plugins is
+    /// compiled here.
     pub(super) fn say_again(&mut self) {
         let knows = PeerMessage::Knows(self.config.knows);
-        self.outgoing.extend(self.linked.iter().map(|to| (*to, knows.clone())));
+        for word in [Some(knows), self.compiled.word()].into_iter().flatten() {
+            self.outgoing.extend(self.linked.iter().map(|to| (*to, word.clone())));
+        }
         let Some(word) = self.health.said else { return };
         let all = self.linked.iter().map(|to| (*to, PeerMessage::Word(word)));
         self.outgoing.extend(all);

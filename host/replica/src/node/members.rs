@@ -110,7 +110,8 @@ impl<D: Disk> Node<D> {
         if !self.decides() || self.raft.is_changing() {
             return;
         }
-        let counted = self.raft.counted(|id| self.linked.contains(&id));
+        let mut counted = self.raft.counted(|id| self.linked.contains(&id));
+        counted.iter_mut().for_each(|c| c.is_ready = self.compiled.is_ready(c.id));
         match next_step(&self.members, &counted, self.config.raft_id) {
             Some(Step::Change(step)) => {
                 tracing::info!(?step, "whom raft counts changes, by their ids for raft");

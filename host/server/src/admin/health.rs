@@ -74,6 +74,10 @@ impl Clients {
             let index = self.published.view().index;
             reasons.push(format!("it replays its log, and has come to entry {index}"));
         }
+        if let Some(why) = self.published.waits_for() {
+            let index = self.published.view().index + 1;
+            reasons.push(format!("entry {index} cannot be applied here for now: {why}"));
+        }
         match Part::of(&self.four_letter.part) {
             "looking" => reasons.push("no leader is known".to_owned()),
             "read-only" => reasons.push("no leader is known: it is read-only".to_owned()),

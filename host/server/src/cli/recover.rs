@@ -7,6 +7,7 @@ use anyhow::ensure;
 use clap::Args;
 
 use super::config_args::ConfigArgs;
+use crate::plugins;
 use crate::recover::Survivor;
 
 /// What `--help` ends with.
@@ -57,7 +58,7 @@ impl RecoverArgs {
             "which of the servers is it? Say it with --config, --zoo-cfg or --server-id"
         );
         config.server_id = self.server_id.unwrap_or(config.server_id);
-        let survivor = Survivor::open(&config)?;
+        let survivor = plugins::on_large_stack(|| Survivor::open(&config))??;
         let mut out = std::io::stdout().lock();
         writeln!(out, "{survivor}\n")?;
         if !self.yes {
@@ -67,7 +68,7 @@ impl RecoverArgs {
             std::io::stdin().read_line(&mut answer)?;
             ensure!(answer.trim() == "yes", "nothing was changed");
         }
-        survivor.go_on_alone()?;
+        plugins::on_large_stack(|| survivor.go_on_alone())??;
         writeln!(
             out,
             "Done. Start server {} as before; empty the data directories of the others before they are \

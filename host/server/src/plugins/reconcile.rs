@@ -80,7 +80,7 @@ impl Reconcile {
                     self.tell(name, &format!("{}: {why}", path.display()));
                 }
                 Ok(Next::Propose(command)) => {
-                    commands.extend(self.propose(name, command, leads, now_ms))
+                    commands.extend(self.propose(name, *command, leads, now_ms))
                 }
                 Err(why) => {
                     self.is_done(name);
@@ -173,9 +173,13 @@ impl Reconcile {
 
 enum Next {
     Nothing,
-    Propose(PluginCommand),
+    Propose(Box<PluginCommand>),
     /// It was proposed before, and is not what is called now.
     Old(String),
+}
+
+fn propose(command: PluginCommand) -> Next {
+    Next::Propose(Box::new(command))
 }
 
 /// What is next for a binding.
@@ -195,9 +199,9 @@ fn next(bundle: &Bundle, registry: &Registry, settings: &Settings) -> Result<Nex
     if received < bytes {
         let part = bundle.part(received, PART_BYTES_MAX).map_err(|e| format!("{e:#}"))?;
         let (module, offset, part) = (hash, received, Bytes::from(part));
-        return Ok(Next::Propose(PluginCommand::Upload { module, bytes, offset, part }));
+        return Ok(propose(PluginCommand::Upload { module, bytes, offset, part }));
     }
-    Ok(Next::Propose(PluginCommand::Stage {
+    Ok(propose(PluginCommand::Stage {
         binding: binding.clone(),
         module: hash,
         after: None,
@@ -224,7 +228,7 @@ fn known(row: &Row, binding: &Binding, hash: ModuleHash) -> Result<Next, String>
         }
         let generation = staged.plugin.generation;
         let (name, wait_all) = (name.clone(), false);
-        return Ok(Next::Propose(PluginCommand::Activate { name, generation, wait_all }));
+        return Ok(propose(PluginCommand::Activate { name, generation, wait_all }));
     }
     Ok(Next::Old(match row.is_there() {
         true => format!(

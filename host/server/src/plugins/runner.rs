@@ -44,10 +44,22 @@ pub(crate) fn runtime(data_dir: &Path) -> anyhow::Result<Arc<Runtime>> {
 /// Compiles what is called, before anything is applied.
 ///
 /// # Errors
+/// See [`compile`].
+pub(crate) fn prepare(runtime: &Runtime, view: &View) -> Result<(), Fault> {
+    compile(runtime, view, view.plugins.called())
+}
+
+/// Compiles the modules of these.
+///
+/// # Errors
 /// If the store cannot be read. A module that cannot be compiled here for now is told of: the first entry
 /// that needs it waits.
-pub(crate) fn prepare(runtime: &Runtime, view: &View) -> Result<(), Fault> {
-    for plugin in view.plugins.called() {
+pub(crate) fn compile<'v>(
+    runtime: &Runtime,
+    view: &View,
+    plugins: impl IntoIterator<Item = &'v Plugin>,
+) -> Result<(), Fault> {
+    for plugin in plugins {
         if runtime.is_ready(&plugin.module) {
             continue;
         }
@@ -105,12 +117,14 @@ impl Runner {
         let known = Arc::new(Mutex::new(Known::default()));
         let (mut reconcile, mut files) = (Reconcile::default(), Files::new());
         let mut reported = BTreeMap::new();
+        let mut told = (0, false);
         let (began, mut collected) = (Instant::now(), Instant::now());
         while !self.stop.load(Ordering::SeqCst) {
             let view = self.published.view();
             if view.cluster_id != 0 && view.settings.has_plugins() {
                 self.compile(&view, &compiler, &known);
                 self.report(&view, &known, &mut reported);
+                self.tell(&view, &mut told);
                 if collected.elapsed() > COLLECT_EVERY {
                     collected = Instant::now();
                     self.collect(&view, &known);
@@ -161,7 +175,8 @@ impl Runner {
                 .any(|other| (&other.binding.name, other.generation) == (&key.0, key.1));
             let is_found = known.lock().found.contains_key(&key);
             let is_ready = self.runtime.is_ready(&plugin.module);
-            if is_ready && (is_found || !is_asked) || !is_ready && is_found {
+            let is_needed = !is_found && (is_asked || !is_ready);
+            if !is_needed {
                 continue;
             }
             let begun = known.lock().begun.get(&plugin.module).copied();
@@ -214,6 +229,15 @@ impl Runner {
             reported.insert(key, Instant::now());
             let server = self.server;
             self.propose(PluginCommand::Report { server, name, generation, result });
+        }
+    }
+
+    /// Tells the Node whether all that plugins may need is compiled here, if that is otherwise than it was.
+    fn tell(&self, view: &View, told: &mut (u64, bool)) {
+        let now = (view.plugins.wanted_digest(), view.is_compiled(self.server));
+        if std::mem::replace(told, now) != now {
+            let (wanted, is_compiled) = now;
+            self.inputs.put([Input::Compiled { wanted, is_compiled }]);
         }
     }
 

@@ -197,7 +197,7 @@ fn activate(
     check_schemes(registry, &binding)?;
     let plugin = Plugin { exports, ..staged.plugin.clone() };
     if binding.mode != Mode::Off {
-        txn.plugins.needs(&plugin)?;
+        txn.plugins.needs(&plugin)??;
     }
     let registry = txn.plugins.change(name);
     registry.change(name, |row| {
@@ -282,7 +282,7 @@ fn set_mode(txn: &mut Txn<'_>, name: &str, mode: Mode) -> Told {
     let plugin = active(&txn.plugins.registry, name)?.clone();
     // To switch it off, nobody needs to be able to run it.
     if matches!(mode, Mode::Warn | Mode::Enforce) {
-        txn.plugins.needs(&plugin)?;
+        txn.plugins.needs(&plugin)??;
     }
     txn.plugins.change(name).change(name, |row| row.set_mode(mode));
     Ok(PluginDone::Active(plugin.generation))
@@ -295,7 +295,7 @@ fn roll_back(txn: &mut Txn<'_>, name: &str) -> Told {
         return Err(format!("\"{name}\" has no generation before this one to go back to").into());
     };
     check_schemes(&txn.plugins.registry, &previous.binding)?;
-    txn.plugins.needs(&previous)?;
+    txn.plugins.needs(&previous)??;
     let generation = previous.generation;
     txn.plugins.change(name).change(name, |row| row.roll_back(previous));
     Ok(PluginDone::Active(generation))

@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 use proto::ErrorCode;
 
 use super::ModuleHash;
-use super::binding::Point;
+use super::binding::{OpKind, Point};
+use super::points::kind_of;
 use crate::hooks::FaultKind;
 
 /// How many are remembered.
@@ -41,6 +42,13 @@ pub struct Decision {
     pub effect: Effect,
     /// Why, in the plugin's or the server's words; or the line that the plugin wrote.
     pub reason: String,
+}
+
+impl Decision {
+    /// Whether a write was refused because of it.
+    pub fn refused_a_write(&self) -> bool {
+        self.effect == Effect::Refused && kind_of(self.operation) != OpKind::Read
+    }
 }
 
 /// What a plugin said.

@@ -110,6 +110,20 @@ impl View {
         })
     }
 
+    /// Whether all that this view calls, or may call without another upload, is compiled here, so that this
+    /// server holds up nothing. What is staged and cannot run here, as it has reported, is not waited for.
+    pub fn is_compiled(&self, server: u32) -> bool {
+        let is_reported = |plugin: &Plugin| {
+            let staged = self.plugins.row(&plugin.binding.name).and_then(|row| row.staged.as_ref());
+            staged.is_some_and(|staged| {
+                staged.plugin.generation == plugin.generation
+                    && staged.reports.get(&server).is_some_and(Result::is_err)
+            })
+        };
+        let wanted = self.plugins.wanted();
+        wanted.into_iter().all(|plugin| self.hooks.is_ready(plugin) || is_reported(plugin))
+    }
+
     /// The bytes of a module that was uploaded in whole.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::binding::{Mode, OpKind, Point, patterns};
 use super::matcher::{MATCHED_MAX, Matcher, Ops, Set};
@@ -243,6 +244,20 @@ impl Registry {
     /// What this server has to have compiled: all that is called, may be again, or is staged.
     pub fn wanted(&self) -> Vec<&Plugin> {
         self.rows.values().flat_map(|row| row.plugins()).collect()
+    }
+
+    /// Names what [`Self::wanted`] has: the same for the same, and 0 for nothing.
+    pub fn wanted_digest(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        let mut is_empty = true;
+        for plugin in self.wanted() {
+            is_empty = false;
+            hasher.update(plugin.binding.name.as_bytes());
+            hasher.update(&[0]);
+            hasher.update(&plugin.generation.to_be_bytes());
+            hasher.update(&plugin.module.0);
+        }
+        if is_empty { 0 } else { hasher.digest() | 1 }
     }
 
     /// What is staged and this server has not reported on.

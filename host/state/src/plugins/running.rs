@@ -46,6 +46,8 @@ pub(crate) struct Running<'a> {
     shadowed: Vec<Shadowed>,
     /// The bindings whose state has changed, by name.
     changed: BTreeSet<String>,
+    /// Those that a repair keeps from being called in this entry.
+    skipped: BTreeSet<String>,
     fuel_left: u64,
     scope: Scope,
     history: u128,
@@ -88,6 +90,7 @@ impl<'a> Running<'a> {
             decisions: Vec::new(),
             shadowed: Vec::new(),
             changed: BTreeSet::new(),
+            skipped: BTreeSet::new(),
             fuel_left: 0,
             scope: Scope::Apply { index, transaction: 0 },
             history,
@@ -147,9 +150,19 @@ impl<'a> Running<'a> {
         self.registry_mut().set_module(hash, module);
     }
 
-    /// What can only be done where this is compiled waits until it is.
-    pub(crate) fn needs(&self, plugin: &Plugin) -> Result<(), Fault> {
-        needs(self.hooks, plugin)
+    /// Nothing in this entry is to switch this binding on.
+    pub(crate) fn skip(&mut self, name: String) {
+        self.skipped.insert(name);
+    }
+
+    /// What can only be done where this is compiled waits until it is; it is refused if a repair has the
+    /// binding skipped.
+    pub(crate) fn needs(&self, plugin: &Plugin) -> Result<Result<(), String>, Fault> {
+        let name = &plugin.binding.name;
+        if self.skipped.contains(name) {
+            return Ok(Err(format!("\"{name}\" is skipped at this entry, by a repair: ask again")));
+        }
+        needs(self.hooks, plugin).map(Ok)
     }
 
     /// Those whose state changed since this was asked last.
