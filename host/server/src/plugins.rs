@@ -7,4 +7,5 @@ mod runner;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use directory::Directory;
+pub use runner::{Found, found};
 pub(crate) use runner::{Runner, prepare, runtime};

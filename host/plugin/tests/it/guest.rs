@@ -1,5 +1,7 @@
-//! Guests for tests, written by hand in WebAssembly's text and made components of `wit/`.
+//! Guests for tests, written by hand in WebAssembly's text and made components of `wit/`. The simulator
+//! (`tests/src/sim/plugins`) makes its own of the same parts.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -7,8 +9,9 @@ use wit_parser::{PackageId, Resolve};
 
 static WIT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
     let mut resolve = Resolve::default();
-    let (package, _) =
-        resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).expect("wit/ is valid");
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let wit = above.map(|dir| dir.join("wit")).find(|dir| dir.is_dir()).expect("wit/ is there");
+    let (package, _) = resolve.push_dir(wit).expect("wit/ is valid");
     (resolve, package)
 });
 
