@@ -624,8 +624,10 @@ impl Model {
                 })
             }
             Op::Delete { path, version } => {
-                let node = Arc::clone(self.tree.get(path).ok_or(ErrorCode::NoNode)?);
+                // It is the parent whose ACL is asked, before anything else.
+                self.tree.get(parent(path)).ok_or(ErrorCode::NoNode)?;
                 self.authorize(OpCode::Delete, path)?;
+                let node = Arc::clone(self.tree.get(path).ok_or(ErrorCode::NoNode)?);
                 version_is(node.stat.version, *version)?;
                 if node.children > 0 {
                     return Err(ErrorCode::NotEmpty);
