@@ -223,6 +223,8 @@ counts! {
     builds: "stores of observers built",
     /// Recounts.
     recounts: "stores of observers compared with a recount",
+    /// Guards in the shadow.
+    shadowed: "writes that guards in the shadow were asked about",
     /// Held entries.
     held: "entries held until a module was compiled",
 }

@@ -534,6 +534,10 @@ impl Sim {
                 self.happened(Event::Quarantined { server })
             }
             Did::Served { conn } => self.happened(Event::Served { server, conn }),
+            Did::AskedShadows(writes) => {
+                self.counts.shadowed += writes;
+                Ok(())
+            }
             Did::Held => {
                 self.counts.held += 1;
                 self.happened(Event::Held { server })

@@ -24,7 +24,7 @@ use state::{Fault, Members, Settings, State};
 
 use self::life::{ApplyClock, Around, Life, REAP_MS, TICK_MS};
 use super::membership;
-use super::model::{BADGE, READER};
+use super::model::READER;
 use super::mutants::Planted;
 use super::plugins::{Ready, Runner, SimHooks};
 use super::store::SimStore;
@@ -297,7 +297,7 @@ impl Server {
             upgrades_sessions: self.sizes.local_sessions.1,
             linearizable: reads_are_linearizable(self.id),
             reconfig_enabled: false,
-            acl_schemes: vec!["digest".to_owned(), "ip".to_owned(), BADGE.to_owned()],
+            acl_schemes: vec!["digest".to_owned(), "ip".to_owned()],
         };
         self.life = Some(Life {
             node,

@@ -194,6 +194,8 @@ pub enum Did {
     Quarantined,
     /// Somebody is served all the same.
     Served { conn: u64 },
+    /// Guards in the shadow were asked about so many writes.
+    AskedShadows(u64),
     /// An entry waits for a module.
     Held,
     /// An entry was published, or the state of a snapshot up to it.
@@ -249,6 +251,14 @@ impl Life {
             did.push(Did::Held);
         }
         Ok(())
+    }
+
+    /// Asks guards that are in the shadow about what was written, where they are compiled.
+    fn ask_the_shadows(&self, did: &mut Vec<Did>) {
+        while let Some((before, shadowed)) = self.published.shadows().take() {
+            let asked = shadowed.iter().take_while(|operation| before.shadow(operation).is_ok());
+            did.push(Did::AskedShadows(asked.count() as u64));
+        }
     }
 
     fn take_flush(&mut self, begin: bool) -> Result<(), End> {
@@ -501,6 +511,7 @@ impl Life {
                 let looked = runner.look(&view, now_ms, rng);
                 let inputs = self.ask(looked)?.unwrap_or_default();
                 self.inbox.extend(inputs);
+                self.ask_the_shadows(did);
             }
             Step::BeginFlush => {
                 self.next_flush_ms = now_ms + flush_ms;
