@@ -17,15 +17,21 @@ static WIT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
 
 /// A component of these worlds from a core module.
 pub(crate) fn component(worlds: &[&str], module: &str) -> Vec<u8> {
+    let module = wat::parse_str(module).expect("the module is valid text");
+    encoded(worlds, module).expect("it fits the worlds")
+}
+
+/// The same from its bytes; or why it cannot be one.
+pub(crate) fn encoded(worlds: &[&str], mut module: Vec<u8>) -> Result<Vec<u8>, String> {
     let (resolve, package) = &*WIT;
-    let mut module = wat::parse_str(module).expect("the module is valid text");
     for world in worlds {
         let world = resolve.select_world(&[*package], Some(world)).expect("there is such a world");
         embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)
             .expect("it can be embedded");
     }
-    let encoder = ComponentEncoder::default().module(&module).expect("it fits the worlds");
-    encoder.validate(true).encode().expect("it can be a component")
+    let encoder = ComponentEncoder::default().module(&module);
+    let encoded = encoder.and_then(|encoder| encoder.validate(true).encode());
+    encoded.map_err(|error| format!("{error:#}"))
 }
 
 /// What all of them have: imports, memory, an allocator that starts again after each call, and the address

@@ -1,9 +1,10 @@
 //! What an observer keeps is what a recount of the tree gives, and its guard lets nobody over the quota.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use state::View;
-use state::plugins::{Build, Mode, Plugin, Row};
+use state::plugins::{Binding, Build, Mode, Plugin, Row};
 
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
@@ -13,12 +14,13 @@ use crate::sim::plugins::{QUOTA, most};
 
 /// How many entries are applied between two recounts.
 const EVERY: u64 = 16;
-/// What is counted is below this.
-const COUNTED: &str = "/s/a/";
 
-/// How many znodes there are, and how many bytes they hold.
-fn count(tree: &Tree) -> (i64, i64) {
-    let inside = tree.range(COUNTED.to_owned()..).take_while(|(path, _)| path.starts_with(COUNTED));
+/// How many znodes there are of those that a binding is about, and how many bytes they hold.
+fn count(tree: &Tree, binding: &Binding) -> (i64, i64) {
+    let below = binding.matches.iter().filter_map(|pattern| pattern.strip_suffix("**"));
+    let inside = below.flat_map(|below| {
+        tree.range(below.to_owned()..).take_while(move |(path, _)| path.starts_with(below))
+    });
     inside.fold((0, 0), |(nodes, bytes), (_, node)| {
         let length = node.data.as_ref().map_or(0, |data| data.len() as i64);
         (nodes + 1, bytes + length)
@@ -63,9 +65,7 @@ impl Checker for Recount {
             return Ok(());
         }
         let Some(snapshot) = known.model.after(*index) else { return Ok(()) };
-        if built(view).is_none() {
-            return Ok(());
-        }
+        let Some(active) = built(view).and_then(|row| row.active.as_ref()) else { return Ok(()) };
         counts.recounts += 1;
         let kept = view.kept(QUOTA, &[], 10).map_err(|fault| fault.to_string())?;
         let number = |key: &[u8]| {
@@ -75,7 +75,8 @@ impl Checker for Recount {
                 Ok::<i64, String>(i64::from_le_bytes(bytes))
             })
         };
-        let (found, right) = ((number(b"n")?, number(b"b")?), count(&snapshot.tree));
+        let (found, right) =
+            ((number(b"n")?, number(b"b")?), count(&snapshot.tree, &active.binding));
         if found != right || kept.len() > 2 {
             return Err(format!(
                 "server {server}, entry {index}: the store says {found:?} znodes and bytes, there are {right:?}"
@@ -99,15 +100,16 @@ impl Checker for Quota {
         let enforced = |view: &View| {
             let row = built(view).filter(|row| row.mode == Mode::Enforce)?;
             let Plugin { generation, binding, .. } = row.active.as_ref()?;
-            Some((*generation, most(binding)))
+            Some((*generation, Arc::clone(binding)))
         };
         // It may have been something else within the entry, but then its generation or mode has changed.
         let (Some(was), Some(is)) = (enforced(before), enforced(&after)) else { return Ok(()) };
         let trees = (known.model.after(index - 1), known.model.after(*index));
         let (Some(first), Some(second)) = trees else { return Ok(()) };
-        let (had, has) = (count(&first.tree).0, count(&second.tree).0);
-        if was == is && has > had && has > is.1 as i64 {
-            return Err(format!("entry {index}: {has} znodes where {} are allowed", is.1));
+        let (had, has) = (count(&first.tree, &is.1).0, count(&second.tree, &is.1).0);
+        let most = most(&is.1) as i64;
+        if was.0 == is.0 && has > had && has > most {
+            return Err(format!("entry {index}: {has} znodes where {most} are allowed"));
         }
         Ok(())
     }

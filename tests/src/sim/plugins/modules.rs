@@ -223,6 +223,8 @@ pub(super) fn binding(name: &str, rng: &mut SimRng) -> Binding {
     let mode = mode(rng);
     let fault = ["deny", "allow"][rng.below(2) as usize];
     let (matches, settings) = match name {
+        // Where there may be a crowd, building takes several steps.
+        QUOTA if rng.chance(40) => (r#"["/s/a/**", "/s/crowd/**"]"#, 1000 + rng.below(2000)),
         QUOTA => (r#"["/s/a/**"]"#, 2 + rng.below(8)),
         WALL => (r#"["/s/b/x1", "/s/b/x1/**"]"#, 0),
         GATE => (r#"["/g/**"]"#, 0),
