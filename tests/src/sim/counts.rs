@@ -227,4 +227,6 @@ counts! {
     shadowed: "writes that guards in the shadow were asked about",
     /// Held entries.
     held: "entries held until a module was compiled",
+    /// The same.
+    held_within: "entries held as a call in the middle could not be made",
 }

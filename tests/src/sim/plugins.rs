@@ -13,7 +13,7 @@ mod modules;
 mod operator;
 mod runner;
 
-pub use hooks::{HookMutants, Ready, Seen, SimHooks};
+pub use hooks::{Ailment, HookMutants, Ready, Seen, SimHooks};
 pub use modules::{DENIES, QUOTA, WALL, gate_enforces, most, runtime};
 pub use operator::Operator;
 pub use runner::Runner;

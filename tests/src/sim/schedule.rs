@@ -538,8 +538,8 @@ impl Sim {
                 self.counts.shadowed += writes;
                 Ok(())
             }
-            Did::Held => {
-                self.counts.held += 1;
+            Did::Held { within } => {
+                *(if within { &mut self.counts.held_within } else { &mut self.counts.held }) += 1;
                 self.happened(Event::Held { server })
             }
             Did::Applied(index) => self.applied(server, index),

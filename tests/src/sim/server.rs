@@ -26,7 +26,7 @@ use self::life::{ApplyClock, Around, Life, REAP_MS, TICK_MS};
 use super::membership;
 use super::model::READER;
 use super::mutants::Planted;
-use super::plugins::{Ready, Runner, SimHooks};
+use super::plugins::{Ailment, Ready, Runner, SimHooks};
 use super::store::SimStore;
 use super::wire::Wire;
 
@@ -79,6 +79,8 @@ pub struct Server {
     plugins: bool,
     /// What its wall clock shows.
     clock_ms: Arc<AtomicI64>,
+    /// What ails what runs its plugins.
+    ailment: Arc<Ailment>,
     life: Option<Life>,
 }
 
@@ -161,6 +163,7 @@ impl Server {
             quarantine: None,
             plugins,
             clock_ms: Arc::default(),
+            ailment: Arc::default(),
             life: None,
         }
     }
@@ -320,6 +323,7 @@ impl Server {
             led_ticks: 0,
             flushes: VecDeque::new(),
             runner,
+            ailment: Arc::clone(&self.ailment),
             next_try_ms: now_ms,
             is_quarantined,
             is_shut: is_quarantined,
@@ -409,8 +413,7 @@ impl Server {
 
     /// What stands in for a state of no use.
     fn no_state(&self, ready: &Ready) -> Result<State, End> {
-        let (ready, clock_ms) = (Arc::clone(ready), Arc::clone(&self.clock_ms));
-        let hooks = SimHooks::of_server(self.id, ready, clock_ms, self.planted.hooks);
+        let hooks = self.hooks(ready);
         let (store, hooks) = (Box::new(SimStore::default()), Box::new(hooks));
         let none = Members::founders(&[]);
         let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &none);
@@ -420,8 +423,7 @@ impl Server {
     fn open_state(&mut self, generation: u64, ready: &Ready) -> Result<Option<State>, End> {
         let store = self.stores.get(&generation);
         let store = store.ok_or_else(|| End::Wrong(format!("no generation {generation}")))?;
-        let (ready, clock_ms) = (Arc::clone(ready), Arc::clone(&self.clock_ms));
-        let hooks = SimHooks::of_server(self.id, ready, clock_ms, self.planted.hooks);
+        let hooks = self.hooks(ready);
         let (store, hooks) = (Box::new(store.clone()), Box::new(hooks));
         // One that is new to the ensemble has nothing yet.
         let voters = if self.nonce == 0 { &self.voters[..] } else { &[] };
@@ -433,6 +435,11 @@ impl Server {
             Err(fault) => return Err(End::Wrong(format!("the store does not open: {fault}"))),
         };
         Ok(Some(state.with_mutants(self.planted.state)))
+    }
+
+    fn hooks(&self, ready: &Ready) -> SimHooks {
+        let outside = (Arc::clone(&self.clock_ms), Arc::clone(&self.ailment));
+        SimHooks::of_server(self.id, Arc::clone(ready), outside, self.planted.hooks)
     }
 
     fn open_log(&self) -> Result<(Log<SimDisk>, Option<bool>), LogError> {

@@ -102,7 +102,9 @@ fn modules_that_nobody_wrote_come_to_the_same_on_every_engine() {
             assert_eq!(came[0], came[1], "seed {seed}");
             ran += 1;
             well += usize::from(came[0].iter().any(|line| line.contains("Ok(")));
-            engines.each_ref().map(|engine| engine.retain(|hash| *hash != ModuleHash::of(&module)));
+            engines
+                .iter()
+                .for_each(|engine| engine.retain(|hash| *hash != ModuleHash::of(&module)));
         }
     });
     println!("{ran} of {} ran, {well} of them well at some point", guests.len());

@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use plugin::Guests;
-use state::Hooks;
 use state::hooks::{
     Call, Changed, Check, Credentials, Decision, Env, FaultKind, Operation, Outcome, PluginFault,
     Scope, Verdict,
 };
 use state::plugins::{ModuleHash, Plugin};
+use state::{Fault, Hooks};
 
 use super::runtime;
 
@@ -29,6 +29,24 @@ pub struct HookMutants {
 
 /// Which modules are compiled on a server, as far as that knows.
 pub type Ready = Arc<Mutex<BTreeSet<ModuleHash>>>;
+
+/// When a server is to fail in the middle of an entry, as one does that has no memory left for an instance.
+#[derive(Debug, Default)]
+pub struct Ailment {
+    /// After so many calls; never if 0.
+    pub fails_after: AtomicU64,
+    /// How often it did.
+    pub failed: AtomicU64,
+}
+
+impl Ailment {
+    fn strikes(&self) -> bool {
+        let left = self.fails_after.load(Ordering::Relaxed);
+        self.fails_after.store(left.saturating_sub(1), Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(left == 1), Ordering::Relaxed);
+        left == 1
+    }
+}
 
 /// What calls came to.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +69,7 @@ pub struct SimHooks {
     /// What is compiled; everything if nobody says.
     ready: Option<Ready>,
     clock_ms: Arc<AtomicI64>,
+    ailment: Arc<Ailment>,
     seen: Arc<Mutex<Seen>>,
     bugs: HookMutants,
 }
@@ -60,11 +79,11 @@ impl SimHooks {
     pub fn of_server(
         server: u64,
         ready: Ready,
-        clock_ms: Arc<AtomicI64>,
+        (clock_ms, ailment): (Arc<AtomicI64>, Arc<Ailment>),
         bugs: HookMutants,
     ) -> Self {
-        let guests = Guests::new(runtime(server));
-        Self { guests, server, ready: Some(ready), clock_ms, seen: Arc::default(), bugs }
+        let (guests, seen) = (Guests::new(runtime(server)), Arc::default());
+        Self { guests, server, ready: Some(ready), clock_ms, ailment, seen, bugs }
     }
 
     /// Hooks of a state of which somebody wants to know what calls come to. There everything is compiled.
@@ -73,7 +92,8 @@ impl SimHooks {
         clock_ms: Arc<AtomicI64>,
         bugs: HookMutants,
     ) -> Self {
-        Self { guests: Guests::new(runtime(0)), server: 0, ready: None, clock_ms, seen, bugs }
+        let (guests, ailment) = (Guests::new(runtime(0)), Arc::default());
+        Self { guests, server: 0, ready: None, clock_ms, ailment, seen, bugs }
     }
 
     fn is_compiled(&self, plugin: &Plugin) -> bool {
@@ -93,6 +113,9 @@ impl SimHooks {
     ) -> Outcome<T> {
         if self.is_odd() && !self.is_compiled(call.plugin) {
             return Ok(Err(PluginFault::new(FaultKind::Trap, "it is not compiled")));
+        }
+        if matches!(call.scope, Scope::Apply { .. }) && self.ailment.strikes() {
+            return Err(Fault::Waiting("simulated failure".to_owned()));
         }
         let mut called = *call;
         if self.bugs.read_clock {

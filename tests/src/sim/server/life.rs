@@ -24,7 +24,7 @@ use replica::{
 };
 use state::{Fault, Flush, Store};
 
-use crate::sim::plugins::Runner;
+use crate::sim::plugins::{Ailment, Runner};
 use crate::sim::store::SimStore;
 use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
 
@@ -36,6 +36,10 @@ pub(super) const REAP_MS: i64 = 1000;
 const SLOW_ENTRY_MS: u64 = 200;
 /// How often an entry is tried again that waits for a module.
 const TRY_MS: i64 = 20;
+/// How likely it is, in percent, at each look after the plugins, that a call in one of the next entries cannot be
+/// made, and after how many at most.
+const AILING: u64 = 3;
+const AILING_CALLS: u64 = 20;
 /// Bytes that may wait for a client before nothing more is read from it.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 10;
 /// Requests of a connection in hand before nothing more is read from it.
@@ -69,6 +73,7 @@ pub(super) struct Life {
     pub(super) flushes: VecDeque<(Arc<Flush>, bool)>,
     /// What looks after the plugins, if there are any.
     pub(super) runner: Option<Runner>,
+    pub(super) ailment: Arc<Ailment>,
     /// When an entry is tried again that waits for a module.
     pub(super) next_try_ms: i64,
     /// Whether the Node knows that the state is of no use, and whether the door is shut for that.
@@ -196,8 +201,8 @@ pub enum Did {
     Served { conn: u64 },
     /// Guards in the shadow were asked about so many writes.
     AskedShadows(u64),
-    /// An entry waits for a module.
-    Held,
+    /// An entry waits for a module; or a call in the middle of it could not be made.
+    Held { within: bool },
     /// An entry was published, or the state of a snapshot up to it.
     Applied(u64),
 }
@@ -240,6 +245,7 @@ impl Life {
         let installs = work.install.is_some();
         let (before, was_held_up) =
             (self.machine.state().meta().applied, self.machine.is_held_up());
+        let failed = self.ailment.failed.load(Ordering::Relaxed);
         let reports = self.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
         self.inbox.extend(reports.into_iter().map(Input::Report));
         self.take_flush(false)?;
@@ -248,7 +254,8 @@ impl Life {
             did.push(Did::Applied(applied));
         }
         if self.machine.is_held_up() && !was_held_up {
-            did.push(Did::Held);
+            let within = self.ailment.failed.load(Ordering::Relaxed) != failed;
+            did.push(Did::Held { within });
         }
         Ok(())
     }
@@ -512,6 +519,10 @@ impl Life {
                 let inputs = self.ask(looked)?.unwrap_or_default();
                 self.inbox.extend(inputs);
                 self.ask_the_shadows(did);
+                if rng.chance(AILING) {
+                    let calls = 1 + rng.below(AILING_CALLS);
+                    self.ailment.fails_after.store(calls, Ordering::Relaxed);
+                }
             }
             Step::BeginFlush => {
                 self.next_flush_ms = now_ms + flush_ms;
