@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proto::{ErrorCode, MultiOp, Request};
@@ -285,36 +284,4 @@ fn a_directory_is_watched_and_old_files_undo_nothing() {
         assert_eq!(creates(&mut client, &format!("/tenants/a/{at}")), 0);
     }
     done(&mut client, &set("/tenants/a", "x"));
-}
-
-#[test]
-fn one_that_is_killed_while_a_plugin_decides_starts_again() {
-    let mut ensemble = Ensemble::start();
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut client = ensemble.connect(0);
-    for path in ["/tenants", "/tenants/a"] {
-        done(&mut client, &create(path, b""));
-    }
-    // While writes come one after the other nothing is written to the stores: what is killed replays its
-    // log, from before the plugin was there.
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                done(&mut client, &set("/tenants/a", "x"));
-            }
-        });
-        let file = quota(dir.path(), 1, "");
-        said(plugin(&ensemble, 1, &["install", file.to_str().expect("text")]));
-        stop.store(true, Ordering::Relaxed);
-    });
-    for at in 0..SERVERS {
-        ensemble.kill(at);
-    }
-    for at in 0..SERVERS {
-        ensemble.start_one(at);
-    }
-    for at in 0..SERVERS {
-        assert_eq!(creates(&mut ensemble.connect(at), "/tenants/a/1"), REFUSED);
-    }
 }
