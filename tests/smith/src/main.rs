@@ -37,6 +37,8 @@ fn config() -> Config {
         max_memory32_bytes: 1 << 20,
         max_table_elements: 1000,
         memory64_enabled: false,
+        // References to what is outside are among them, which the profile has not.
+        reference_types_enabled: false,
         relaxed_simd_enabled: false,
         simd_enabled: false,
         tail_call_enabled: false,
