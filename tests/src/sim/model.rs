@@ -10,21 +10,21 @@
 //!
 //! What plugins decide it is told ([`Plugged`]); it knows what must come of that.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod plugged;
+mod reads;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use proto::{
-    Acl, CreateMode, ErrorCode, Id, MultiResult, OpCode, ReadOp, ReadResult, Reply, Request, Stat,
-};
+use proto::{Acl, CreateMode, ErrorCode, Id, MultiResult, OpCode, Reply, Stat};
 use state::command::CreateKind;
-use state::plugins::Point;
 use state::{Batch, Command, Group, Op};
 
 use super::history::Connection;
 use super::membership::{CONFIG, Membership};
-use super::reference::{Plugged, Refusal};
+use super::reference::Plugged;
 
 /// The digest id of those who may read what is private.
 pub const READER: &str = "reader:hash";
@@ -34,9 +34,6 @@ pub const BADGE: &str = "badge";
 
 /// The znodes to which a plugin lets in whom it likes are below this one.
 pub const GATED: &str = "/g";
-
-/// Where bindings are shown.
-const SHOWN: &str = "/zookeeper/plugins";
 
 /// In a generation: the session is local to its server, and this is how often it was attached there.
 pub const LOCAL: u32 = 1 << 31;
@@ -307,49 +304,6 @@ impl Model {
         let (zxid, tree, time_ms) = (self.zxid, self.tree.clone(), self.time_ms);
         self.snapshots.push(Snapshot { zxid, index, tree, time_ms, gate: self.plugged.gate });
         Ok(())
-    }
-
-    /// What bindings are is not for clients to change, and here it is what the reference says.
-    fn show(&mut self) {
-        let shown = self.tree.range(SHOWN.to_owned()..).map(|(path, _)| path);
-        let shown: Vec<String> =
-            shown.take_while(|path| path.starts_with(SHOWN)).cloned().collect();
-        shown.iter().for_each(|path| drop(self.tree.remove(path)));
-        for (path, data, stat, children) in std::mem::take(&mut self.plugged.shown) {
-            let node = self.tree.get(&path).map_or_else(open, Arc::clone);
-            let node = Node { data, stat, children, ..(*node).clone() };
-            self.tree.insert(path, Arc::new(node));
-        }
-    }
-
-    /// Whether an authorizer refuses this.
-    fn authorize(&mut self, op: OpCode, path: &str) -> Result<(), ErrorCode> {
-        self.ask(|refusal| {
-            let decision = &refusal.decision;
-            decision.point == Point::Authorizer
-                && decision.operation == op as u16
-                && decision.path == path
-        })
-    }
-
-    /// Whether a guard refuses this, which is operation `at` of its multi.
-    fn guard(&mut self, at: usize, op: OpCode, path: &str) -> Result<(), ErrorCode> {
-        self.ask(|refusal| {
-            let decision = &refusal.decision;
-            decision.point == Point::Guard
-                && decision.operation == op as u16
-                && decision.path == path
-                && refusal.at as usize == at
-        })
-    }
-
-    fn ask(&mut self, is_meant: impl Fn(&Refusal) -> bool) -> Result<(), ErrorCode> {
-        if !self.plugged.refusals.get(&self.zxid).is_some_and(is_meant) {
-            return Ok(());
-        }
-        self.refused += 1;
-        let refusal = self.plugged.refusals.remove(&self.zxid);
-        Err(refusal.expect("it is there").code)
     }
 
     /// Whether a command takes effect: each is the next of its server's boot, once.
@@ -687,62 +641,6 @@ impl Model {
         let (how, path) = (How::Deleted, path.to_owned());
         changes.push(Changed { how, path, private, parent_private });
     }
-
-    /// What a read must answer from a snapshot; `None` if it is not a read of the tree alone.
-    pub fn read(
-        &self,
-        snapshot: &Snapshot,
-        session: i64,
-        reader: bool,
-        request: &Request,
-    ) -> Option<Result<Reply, ErrorCode>> {
-        let (tree, gate) = (&snapshot.tree, snapshot.gate);
-        let is_gated = |path: &str| gate && parent(path) == GATED;
-        let node = |path: &String| {
-            let node = tree.get(path).ok_or(ErrorCode::NoNode)?;
-            let may = match (node.badge, reader) {
-                (true, _) => gate && reader,
-                (false, true) => true,
-                (false, false) => !node.private && !is_gated(path),
-            };
-            if may { Ok(node) } else { Err(ErrorCode::NoAuth) }
-        };
-        Some(match request {
-            Request::Exists { path, .. } => node(path).map(|node| Reply::Stat(node.shown())),
-            Request::GetData { path, .. } => {
-                node(path).map(|node| Reply::Data(node.data.clone(), node.shown()))
-            }
-            Request::GetChildren { path, .. } => {
-                node(path).map(|_| Reply::Children(children(tree, path)))
-            }
-            Request::GetChildren2 { path, .. } => {
-                node(path).map(|node| Reply::ChildrenStat(children(tree, path), node.shown()))
-            }
-            Request::GetAcl { path } => match tree.get(path) {
-                None => Err(ErrorCode::NoNode),
-                Some(node) => Ok(Reply::Acl(acl(node.private), node.shown())),
-            },
-            Request::GetAllChildrenNumber { path } => node(path).map(|_| {
-                let below = format!("{path}/");
-                Reply::Count(tree.keys().filter(|path| path.starts_with(&below)).count() as i32)
-            }),
-            Request::GetEphemerals { .. } => Ok(Reply::Children(self.ephemerals(tree, session))),
-            Request::Sync { path } => Ok(Reply::Path(path.clone())),
-            Request::MultiRead(ops) => {
-                let one = |op: &ReadOp| match op {
-                    ReadOp::GetData(path) => {
-                        node(path).map(|node| ReadResult::Data(node.data.clone(), node.shown()))
-                    }
-                    ReadOp::GetChildren(path) => {
-                        node(path).map(|_| ReadResult::Children(children(tree, path)))
-                    }
-                };
-                let read = |op| one(op).unwrap_or_else(|code| ReadResult::Error(code.code()));
-                Ok(Reply::MultiRead(ops.iter().map(read).collect()))
-            }
-            _ => return None,
-        })
-    }
 }
 
 impl Node {
@@ -767,16 +665,4 @@ pub fn acl(private: bool) -> Vec<Acl> {
 /// The ACL that a plugin decides.
 pub fn badge_acl() -> Vec<Acl> {
     vec![Acl::world(30), Acl { perms: 1, id: Id::new(BADGE, "any") }]
-}
-
-/// The names of the children of a znode in a tree.
-pub fn children(tree: &Tree, path: &str) -> Vec<String> {
-    let below = if path == "/" { "/".to_owned() } else { format!("{path}/") };
-    let inside = tree.range(below.clone()..).map(|(path, _)| path);
-    let inside = inside.take_while(|path| path.starts_with(&below));
-    let names: BTreeSet<&str> = inside
-        .map(|path| &path[below.len()..])
-        .filter(|n| !n.is_empty() && !n.contains('/'))
-        .collect();
-    names.into_iter().map(str::to_owned).collect()
 }
