@@ -58,7 +58,8 @@ pub struct Reference {
     next_decision: u64,
     /// The view before the last entry.
     before: Arc<View>,
-    refusals: BTreeMap<i64, Refusal>,
+    /// What plugins said in it, but for what let things pass.
+    decisions: Vec<Decision>,
 }
 
 impl Reference {
@@ -75,8 +76,8 @@ impl Reference {
         let meta = second.meta();
         let digests = BTreeMap::from([(meta.applied, (meta.digest, meta.history))]);
         let before = second.view();
-        let (next_decision, refusals) = (0, BTreeMap::new());
-        Self { second, digests, clock_ms, seen, next_decision, before, refusals }
+        let (next_decision, decisions) = (0, Vec::new());
+        Self { second, digests, clock_ms, seen, next_decision, before, decisions }
     }
 
     /// Applies the next entry.
@@ -97,14 +98,17 @@ impl Reference {
         self.digests.insert(index, (meta.digest, meta.history));
         let view = self.second.view();
         self.count(payload, &applied, &view, counts)?;
-        self.refusals = self.refused(&view);
+        self.decisions = view.decisions.since(self.next_decision, usize::MAX);
+        if let Some(last) = self.decisions.last() {
+            self.next_decision = last.number + 1;
+        }
         let failed_acl = |answer: &Answer| match answer {
             Answer::Reply(Err(code)) => *code == ErrorCode::InvalidAcl,
             _ => false,
         };
         let failed = applied.outcomes.iter().filter(|outcome| failed_acl(&outcome.answer));
         Ok(Plugged {
-            refusals: self.refusals.clone(),
+            refusals: self.refused(),
             invalid_acls: failed.map(|outcome| outcome.zxid).collect(),
             shown: shown(&view)?,
             gate: gate_enforces(&view),
@@ -112,12 +116,11 @@ impl Reference {
     }
 
     /// What was refused in the last entry.
-    fn refused(&mut self, view: &View) -> BTreeMap<i64, Refusal> {
-        let new = view.decisions.since(self.next_decision, usize::MAX);
-        self.next_decision = new.last().map_or(self.next_decision, |last| last.number + 1);
+    fn refused(&self) -> BTreeMap<i64, Refusal> {
         let guarded = std::mem::take(&mut self.seen.lock().guarded);
-        let refused = new.into_iter().filter(|decision| decision.effect == Effect::Refused);
-        let refusal = |decision: Decision| {
+        let refused = self.decisions.iter().filter(|said| said.effect == Effect::Refused);
+        let refusal = |decision: &Decision| {
+            let decision = decision.clone();
             let code = match (decision.said, decision.point) {
                 (Said::Deny(code), _) => code,
                 (_, Point::Authorizer) => ErrorCode::NoAuth,
@@ -189,9 +192,9 @@ impl Reference {
         (&self.before, self.second.view())
     }
 
-    /// What plugins had refused in it.
-    pub fn refusals(&self) -> &BTreeMap<i64, Refusal> {
-        &self.refusals
+    /// What plugins said in it, but for what let things pass.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
     }
 }
 
