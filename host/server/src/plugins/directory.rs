@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
@@ -63,11 +63,8 @@ impl Directory {
 
     /// What is there, if it may be something else than it was.
     pub(crate) fn look(&mut self) -> Option<Files> {
-        loop {
-            match self.signs.try_recv() {
-                Ok(()) => self.sign = Some(Instant::now()),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while self.signs.try_recv().is_ok() {
+            self.sign = Some(Instant::now());
         }
         let is_settled = self.sign.is_some_and(|at| at.elapsed() >= SETTLES);
         let is_due = self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) && self.sign.is_none();

@@ -80,7 +80,7 @@ impl Reconcile {
                     self.tell(name, &format!("{}: {why}", path.display()));
                 }
                 Ok(Next::Propose(command)) => {
-                    commands.extend(self.propose(name, command, leads, now_ms))
+                    commands.extend(self.propose(name, *command, leads, now_ms))
                 }
                 Err(why) => {
                     self.is_done(name);
@@ -173,7 +173,7 @@ impl Reconcile {
 
 enum Next {
     Nothing,
-    Propose(PluginCommand),
+    Propose(Box<PluginCommand>),
     /// It was proposed before, and is not what is called now.
     Old(String),
 }
@@ -195,14 +195,16 @@ fn next(bundle: &Bundle, registry: &Registry, settings: &Settings) -> Result<Nex
     if received < bytes {
         let part = bundle.part(received, PART_BYTES_MAX).map_err(|e| format!("{e:#}"))?;
         let (module, offset, part) = (hash, received, Bytes::from(part));
-        return Ok(Next::Propose(PluginCommand::Upload { module, bytes, offset, part }));
+        let upload = PluginCommand::Upload { module, bytes, offset, part };
+        return Ok(Next::Propose(Box::new(upload)));
     }
-    Ok(Next::Propose(PluginCommand::Stage {
+    let stage = PluginCommand::Stage {
         binding: binding.clone(),
         module: hash,
         after: None,
         if_unseen: true,
-    }))
+    };
+    Ok(Next::Propose(Box::new(stage)))
 }
 
 /// What is next for a binding that was proposed before.
@@ -224,7 +226,8 @@ fn known(row: &Row, binding: &Binding, hash: ModuleHash) -> Result<Next, String>
         }
         let generation = staged.plugin.generation;
         let (name, wait_all) = (name.clone(), false);
-        return Ok(Next::Propose(PluginCommand::Activate { name, generation, wait_all }));
+        let activate = PluginCommand::Activate { name, generation, wait_all };
+        return Ok(Next::Propose(Box::new(activate)));
     }
     Ok(Next::Old(match row.is_there() {
         true => format!(

@@ -161,7 +161,7 @@ impl Runner {
                 .any(|other| (&other.binding.name, other.generation) == (&key.0, key.1));
             let is_found = known.lock().found.contains_key(&key);
             let is_ready = self.runtime.is_ready(&plugin.module);
-            if is_ready && (is_found || !is_asked) || !is_ready && is_found {
+            if is_found || is_ready && !is_asked {
                 continue;
             }
             let begun = known.lock().begun.get(&plugin.module).copied();
