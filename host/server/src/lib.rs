@@ -19,7 +19,7 @@ mod local_ensemble;
 mod mailbox;
 mod metrics;
 mod peers;
-mod plugins;
+pub mod plugins;
 mod process;
 mod quarantine;
 mod recover;

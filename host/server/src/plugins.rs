@@ -14,6 +14,7 @@ use state::Hooks;
 pub(crate) use bundle::Bundle;
 pub(crate) use directory::Directory;
 pub(crate) use meters::{Meter, Metered, Meters};
+pub use runner::{Found, found};
 pub(crate) use runner::{Runner, compile, prepare, runtime};
 
 /// What runs the plugins of the states that are opened.

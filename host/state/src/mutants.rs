@@ -18,6 +18,8 @@ pub struct StateMutants {
     pub digest_keeps_deleted: bool,
     /// A server's command is taken though one before it was not.
     pub accept_gap: bool,
+    /// What a plugin's store was given by an operation stays when that is undone.
+    pub keep_store_effects: bool,
     /// The next entry that changes a znode changes it wrongly: see [`crate::State::misapply_once`].
     pub misapply: bool,
 }

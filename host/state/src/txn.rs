@@ -149,6 +149,8 @@ impl<'a> Txn<'a> {
                     self.nodes[place].now = before;
                     self.counts = counts;
                 }
+                Undo::Row((Keyspace::Plugins, _), _) | Undo::Store(..)
+                    if self.mutants.keep_store_effects => {}
                 Undo::Row(key, before) => {
                     self.rows.get_mut(&key).expect("it was written").now = before;
                 }

@@ -11,7 +11,7 @@ use tests::sim::shrink::{Without, shrink};
 use tests::sim::{Failure, Options, run};
 
 const USAGE: &str = "\
-usage: sim [--seeds N] [--from S]            run N seeds (100) from S (0) on
+usage: sim [--seeds N] [--from S]            run N seeds (100) from S (0) on; also with --without
        sim --seed S [--trace]                replay one, and list what happened
        sim --seed S --shrink                 find out what it does not need to fail
        sim --seed S --without WHAT [--trace] replay it without that
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         tell_found(name, found.as_ref());
         found.is_some()
     } else {
-        many(args.from, args.seeds.unwrap_or(100))
+        many(&args.without, args.from, args.seeds.unwrap_or(100))
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -107,7 +107,12 @@ fn planted(mutant: &Mutant) -> Planted {
 
 /// Runs seeds on all processors until one fails; the sum of the counts, and the failure of the
 /// lowest seed.
-fn run_seeds(planted: Planted, from: u64, seeds: u64) -> (Counts, Option<Failure>) {
+fn run_seeds(
+    planted: Planted,
+    without: &Without,
+    from: u64,
+    seeds: u64,
+) -> (Counts, Option<Failure>) {
     let next = AtomicU64::new(from);
     let sum = Mutex::new((Counts::default(), None::<Failure>));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -119,7 +124,8 @@ fn run_seeds(planted: Planted, from: u64, seeds: u64) -> (Counts, Option<Failure
                     if seed >= from + seeds {
                         return;
                     }
-                    let (result, _) = run(&Options { planted, ..Options::of(seed) });
+                    let without = without.clone();
+                    let (result, _) = run(&Options { planted, without, ..Options::of(seed) });
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     match result {
                         Ok(counts) => sum.0.add(&counts),
@@ -137,9 +143,9 @@ fn run_seeds(planted: Planted, from: u64, seeds: u64) -> (Counts, Option<Failure
     sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn many(from: u64, seeds: u64) -> bool {
+fn many(without: &Without, from: u64, seeds: u64) -> bool {
     let started = Instant::now();
-    let (counts, failure) = run_seeds(Planted::default(), from, seeds);
+    let (counts, failure) = run_seeds(Planted::default(), without, from, seeds);
     if let Some(failure) = failure {
         tell(&failure);
         println!("0 passed, 1 failed");
@@ -202,7 +208,7 @@ fn replay(options: &Options) -> bool {
 }
 
 fn hunt(planted: Planted, from: u64, seeds: u64) -> Option<Failure> {
-    run_seeds(planted, from, seeds).1
+    run_seeds(planted, &Without::default(), from, seeds).1
 }
 
 fn tell_found(name: &str, found: Option<&Failure>) {

@@ -35,6 +35,8 @@ counts! {
     threes: "seeds of three servers",
     /// Seeds by how many servers they have.
     fives: "seeds of five servers",
+    /// Seeds with plugins.
+    plugged: "seeds with plugins",
     /// Elections.
     elections: "elections won",
     /// Snapshots.
@@ -181,4 +183,50 @@ counts! {
     trees: "whole trees compared",
     /// Starts with a log that was trimmed.
     trims: "starts with a log that was trimmed since the last",
+    /// Calls of plugins.
+    plugin_calls: "calls of plugins",
+    /// Calls that said no.
+    plugin_denials: "calls of plugins that said no",
+    /// Writes refused.
+    refused_by_plugins: "writes that plugins had refused",
+    /// Faults by kind.
+    faults_trap: "faults of plugins: traps",
+    /// The same.
+    faults_fuel: "faults of plugins: out of fuel",
+    /// The same.
+    faults_memory: "faults of plugins: out of memory",
+    /// The same.
+    faults_return: "faults of plugins: bad returns",
+    /// The same.
+    faults_grant: "faults of plugins: reads not granted",
+    /// The same.
+    faults_limit: "faults of plugins: over a limit",
+    /// Activations.
+    activations: "plugins activated",
+    /// Activations of another generation.
+    upgrades_of_plugins: "plugins activated in place of others",
+    /// Activations refused.
+    activations_refused: "plugins not activated, as servers were not ready",
+    /// Modules that are none.
+    cannot_run: "reports that a plugin cannot run",
+    /// Uploads refused.
+    uploads_refused: "parts of modules refused",
+    /// Modes.
+    modes_set: "changes of what a plugin does",
+    /// Rollbacks.
+    rollbacks: "plugins rolled back",
+    /// Removals.
+    plugins_removed: "plugins removed",
+    /// Quarantines.
+    tripped: "plugins put into quarantine by the breaker",
+    /// Builds.
+    builds: "stores of observers built",
+    /// Recounts.
+    recounts: "stores of observers compared with a recount",
+    /// Guards in the shadow.
+    shadowed: "writes that guards in the shadow were asked about",
+    /// Held entries.
+    held: "entries held until a module was compiled",
+    /// The same.
+    held_within: "entries held as a call in the middle could not be made",
 }

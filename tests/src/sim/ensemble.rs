@@ -53,9 +53,10 @@ pub struct Ensemble {
 
 impl Ensemble {
     /// Servers with empty disks, which start soon.
-    pub fn new(size: u64, rng: &mut SimRng, planted: Planted) -> Self {
+    pub fn new(size: u64, rng: &mut SimRng, planted: Planted, plugins: bool) -> Self {
         let ids: Vec<u64> = (1..=size).collect();
-        let servers = ids.iter().map(|id| (*id, Server::new(*id, &ids, rng, planted))).collect();
+        let server = |id: &u64| (*id, Server::new(*id, &ids, rng, planted, plugins));
+        let servers = ids.iter().map(server).collect();
         let back_ms = ids.iter().map(|id| (*id, rng.below(200) as i64)).collect();
         Self {
             servers,

@@ -71,6 +71,10 @@ pub enum Event {
     HandsOver { server: u64 },
     /// An operator asks for others to take part.
     Reconfigures { asked: Reconfig },
+    /// An operator asks for something of plugins.
+    Operates { server: u64, asked: String },
+    /// A server cannot apply an entry until a module is compiled.
+    Held { server: u64 },
     /// A server that is gone has lost all its data.
     Wiped { server: u64 },
     /// A server is back, its log ends at `last`; its id for raft, and the term that it knows and whom it
@@ -250,6 +254,10 @@ impl std::fmt::Display for Event {
             }
             Self::Crashed { server, how } => write!(f, "SERVER {server} GONE: {how}"),
             Self::Reconfigures { asked } => write!(f, "an operator asks for {asked:?}"),
+            Self::Operates { server, asked } => {
+                write!(f, "an operator asks server {server} for {asked}")
+            }
+            Self::Held { server } => write!(f, "server {server}: waits for a module"),
             Self::HandsOver { server } => write!(f, "server {server} is to hand over"),
             Self::Wiped { server } => write!(f, "SERVER {server} HAS LOST ITS DATA"),
             Self::Restarted { server, last, applied, torn, .. } => {

@@ -15,8 +15,9 @@
 //!    them with one claim in mind.
 //! 5. `faults.rs` decides what goes wrong, `schedule.rs` what happens next. After a minute nothing
 //!    goes wrong any more, and all clients must get their answers.
-//! 6. `mutants.rs` are known bugs: a simulator that finds nothing proves nothing.
-//! 7. `shrink.rs` leaves out of a seed that fails what it does not need for that.
+//! 6. In every second seed operators bring in plugins (`plugins.rs`), hostile ones too.
+//! 7. `mutants.rs` are known bugs: a simulator that finds nothing proves nothing.
+//! 8. `shrink.rs` leaves out of a seed that fails what it does not need for that.
 
 pub mod checkers;
 pub mod client;
@@ -28,6 +29,7 @@ pub mod membership;
 pub mod model;
 pub mod mutants;
 pub mod network;
+pub mod plugins;
 pub mod reference;
 pub mod schedule;
 pub mod server;

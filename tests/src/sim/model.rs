@@ -4,25 +4,36 @@
 //! there is a difference here. Slow and simple: maps that share their unchanged parts, so that the
 //! tree after every entry is kept.
 //!
-//! We know two ACLs only: everything for everybody, and one under which only those authenticated as
-//! [`READER`] may read (and everybody may do anything else).
+//! We know three ACLs only: everything for everybody, one under which only those authenticated as
+//! [`READER`] may read (and everybody may do anything else), and one under which those may read whom the
+//! plugin of a scheme lets.
+//!
+//! What plugins decide it is told ([`Plugged`]); it knows what must come of that.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod plugged;
+mod reads;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use proto::{
-    Acl, CreateMode, ErrorCode, Id, MultiResult, ReadOp, ReadResult, Reply, Request, Stat,
-};
+use proto::{Acl, CreateMode, ErrorCode, Id, MultiResult, OpCode, Reply, Stat};
 use state::command::CreateKind;
 use state::{Batch, Command, Group, Op};
 
 use super::history::Connection;
 use super::membership::{CONFIG, Membership};
+use super::reference::Plugged;
 
 /// The digest id of those who may read what is private.
 pub const READER: &str = "reader:hash";
+
+/// The scheme of an ACL that a plugin decides.
+pub const BADGE: &str = "badge";
+
+/// The znodes to which a plugin lets in whom it likes are below this one.
+pub const GATED: &str = "/g";
 
 /// In a generation: the session is local to its server, and this is how often it was attached there.
 pub const LOCAL: u32 = 1 << 31;
@@ -44,6 +55,8 @@ pub struct Node {
     reaped: Option<Reaped>,
     /// Whether only [`READER`] may read it.
     pub private: bool,
+    /// Whether those may read it whom the plugin of the scheme lets.
+    pub badge: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +140,8 @@ pub struct Snapshot {
     pub tree: Tree,
     /// When, by the log.
     pub time_ms: i64,
+    /// Whether a plugin decides who gets in below [`GATED`].
+    pub gate: bool,
 }
 
 /// The whole truth so far.
@@ -149,9 +164,13 @@ pub struct Model {
     pub reaped: u64,
     /// Who is to take part.
     pub membership: Membership,
+    /// How many writes plugins had refused.
+    pub refused: u64,
     tree: Tree,
     zxid: i64,
     time_ms: i64,
+    /// What plugins decided in this entry.
+    plugged: Plugged,
     /// The boot of each server, and the last command that was taken from it.
     origins: BTreeMap<u32, (u64, u64)>,
     /// The last generation of each local session from which there was a write.
@@ -174,6 +193,7 @@ fn open() -> Arc<Node> {
         children: 0,
         reaped: None,
         private: false,
+        badge: false,
     })
 }
 
@@ -191,7 +211,7 @@ impl Default for Model {
             tree.insert(path.to_owned(), Arc::new(node));
         }
         let (index, _) = state::apply::BIRTH;
-        let birth = Snapshot { zxid: 0, index, tree: tree.clone(), time_ms: 0 };
+        let birth = Snapshot { zxid: 0, index, tree: tree.clone(), time_ms: 0, gate: false };
         Self {
             sessions: BTreeMap::new(),
             writes: BTreeMap::new(),
@@ -202,9 +222,11 @@ impl Default for Model {
             multis_failed: 0,
             reaped: 0,
             membership: Membership::default(),
+            refused: 0,
             tree,
             zxid: 0,
             time_ms: 0,
+            plugged: Plugged::default(),
             origins: BTreeMap::new(),
             locals: BTreeMap::new(),
         }
@@ -246,12 +268,18 @@ impl Model {
         &self.changes[from..to.max(from)]
     }
 
-    /// Runs the entry at `index`.
+    /// Runs the entry at `index`, in which plugins decided this.
     ///
     /// # Errors
     /// What of it no server may ever have written.
-    pub fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Result<(), String> {
+    pub fn apply(
+        &mut self,
+        (index, term): (u64, u64),
+        payload: &[u8],
+        plugged: Plugged,
+    ) -> Result<(), String> {
         (self.closed, self.went_on) = (Vec::new(), 0);
+        self.plugged = plugged;
         if !payload.is_empty() {
             let batch = Batch::decode(payload).map_err(|fault| fault.to_string())?;
             self.time_ms = self.time_ms.max(batch.time_ms);
@@ -269,8 +297,12 @@ impl Model {
                 }
             }
         }
+        if let Some((zxid, refusal)) = self.plugged.refusals.first_key_value() {
+            return Err(format!("what could not be refused at {zxid:#x} was: {refusal:?}"));
+        }
+        self.show();
         let (zxid, tree, time_ms) = (self.zxid, self.tree.clone(), self.time_ms);
-        self.snapshots.push(Snapshot { zxid, index, tree, time_ms });
+        self.snapshots.push(Snapshot { zxid, index, tree, time_ms, gate: self.plugged.gate });
         Ok(())
     }
 
@@ -322,9 +354,8 @@ impl Model {
             Command::ChangeSettings(_) => {
                 return Err("the settings were changed, but nobody asked for it".to_owned());
             }
-            Command::Plugin(_) => {
-                return Err("plugins were changed, but nobody asked for it".to_owned());
-            }
+            // What becomes of them the model is told.
+            Command::Plugin(_) => {}
             Command::OpenSession { session, password, timeout_ms } => {
                 let (password, timeout_ms) = (*password, *timeout_ms);
                 let new = Session { password, timeout_ms, generation: 1, closing: false };
@@ -428,7 +459,7 @@ impl Model {
     ) -> Result<Reply, ErrorCode> {
         let Op::Multi(ops) = op else {
             let before = self.tree.clone();
-            let result = self.single(session, reader, op, changes);
+            let result = self.single(session, reader, (0, op), changes);
             if result.is_err() {
                 self.tree = before;
                 changes.clear();
@@ -438,7 +469,7 @@ impl Model {
         let before = self.tree.clone();
         let mut results = Vec::new();
         for (at, op) in ops.iter().enumerate() {
-            match self.single(session, reader, op, changes) {
+            match self.single(session, reader, (at, op), changes) {
                 Ok(Reply::Path(path)) => results.push(MultiResult::Create(path)),
                 Ok(Reply::PathStat(path, stat)) => results.push(MultiResult::Create2(path, stat)),
                 Ok(Reply::Stat(stat)) => results.push(MultiResult::SetData(stat)),
@@ -474,7 +505,7 @@ impl Model {
         &mut self,
         (session, is_local): (i64, bool),
         reader: bool,
-        op: &Op,
+        (at, op): (usize, &Op),
         changes: &mut Vec<Changed>,
     ) -> Result<Reply, ErrorCode> {
         let version_is = |current: i32, wanted: i32| match wanted {
@@ -488,8 +519,13 @@ impl Model {
                 if is_local && mode.is_ephemeral() {
                     return Err(ErrorCode::EphemeralOnLocalSession);
                 }
+                let badge = acl.iter().any(|(_, scheme, _)| scheme == BADGE);
+                if badge && self.plugged.invalid_acls.contains(&self.zxid) {
+                    return Err(ErrorCode::InvalidAcl);
+                }
                 let above = parent(path).to_owned();
                 let mut over = (**self.tree.get(&above).ok_or(ErrorCode::NoNode)?).clone();
+                self.authorize(OpCode::Create, path)?;
                 let path = match mode.is_sequential() {
                     true => format!("{path}{:010}", over.creates),
                     false => path.clone(),
@@ -500,6 +536,7 @@ impl Model {
                 if over.stat.ephemeral_owner != 0 {
                     return Err(ErrorCode::NoChildrenForEphemerals);
                 }
+                self.guard(at, OpCode::Create, &path)?;
                 let (zxid, now) = (self.zxid, self.time_ms);
                 let stat = Stat {
                     czxid: zxid,
@@ -517,8 +554,15 @@ impl Model {
                     _ => None,
                 };
                 let private = is_private(acl);
-                let node =
-                    Node { data: data.clone(), stat, creates: 0, children: 0, reaped, private };
+                let node = Node {
+                    data: data.clone(),
+                    stat,
+                    creates: 0,
+                    children: 0,
+                    reaped,
+                    private,
+                    badge,
+                };
                 self.tree.insert(path.clone(), Arc::new(node));
                 over.creates += 1;
                 over.children += 1;
@@ -534,17 +578,23 @@ impl Model {
                 })
             }
             Op::Delete { path, version } => {
-                let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
+                // It is the parent whose ACL is asked, before anything else.
+                self.tree.get(parent(path)).ok_or(ErrorCode::NoNode)?;
+                self.authorize(OpCode::Delete, path)?;
+                let node = Arc::clone(self.tree.get(path).ok_or(ErrorCode::NoNode)?);
                 version_is(node.stat.version, *version)?;
                 if node.children > 0 {
                     return Err(ErrorCode::NotEmpty);
                 }
+                self.guard(at, OpCode::Delete, path)?;
                 self.remove(path, changes);
                 Ok(Reply::Empty)
             }
             Op::SetData { path, data, version } => {
                 let mut node = (**self.tree.get(path).ok_or(ErrorCode::NoNode)?).clone();
+                self.authorize(OpCode::SetData, path)?;
                 version_is(node.stat.version, *version)?;
+                self.guard(at, OpCode::SetData, path)?;
                 node.data = data.clone();
                 node.stat.version += 1;
                 (node.stat.mzxid, node.stat.mtime) = (self.zxid, self.time_ms);
@@ -557,7 +607,9 @@ impl Model {
             }
             Op::SetAcl { path, acl, version } => {
                 let mut node = (**self.tree.get(path).ok_or(ErrorCode::NoNode)?).clone();
+                self.authorize(OpCode::SetAcl, path)?;
                 version_is(node.stat.aversion, *version)?;
+                self.guard(at, OpCode::SetAcl, path)?;
                 node.stat.aversion += 1;
                 node.private = is_private(acl);
                 let stat = node.shown();
@@ -589,55 +641,6 @@ impl Model {
         let (how, path) = (How::Deleted, path.to_owned());
         changes.push(Changed { how, path, private, parent_private });
     }
-
-    /// What a read must answer from a tree; `None` if it is not a read of the tree alone.
-    pub fn read(
-        &self,
-        tree: &Tree,
-        session: i64,
-        reader: bool,
-        request: &Request,
-    ) -> Option<Result<Reply, ErrorCode>> {
-        let node = |path: &String| {
-            let node = tree.get(path).ok_or(ErrorCode::NoNode)?;
-            if node.private && !reader { Err(ErrorCode::NoAuth) } else { Ok(node) }
-        };
-        Some(match request {
-            Request::Exists { path, .. } => node(path).map(|node| Reply::Stat(node.shown())),
-            Request::GetData { path, .. } => {
-                node(path).map(|node| Reply::Data(node.data.clone(), node.shown()))
-            }
-            Request::GetChildren { path, .. } => {
-                node(path).map(|_| Reply::Children(children(tree, path)))
-            }
-            Request::GetChildren2 { path, .. } => {
-                node(path).map(|node| Reply::ChildrenStat(children(tree, path), node.shown()))
-            }
-            Request::GetAcl { path } => match tree.get(path) {
-                None => Err(ErrorCode::NoNode),
-                Some(node) => Ok(Reply::Acl(acl(node.private), node.shown())),
-            },
-            Request::GetAllChildrenNumber { path } => node(path).map(|_| {
-                let below = format!("{path}/");
-                Reply::Count(tree.keys().filter(|path| path.starts_with(&below)).count() as i32)
-            }),
-            Request::GetEphemerals { .. } => Ok(Reply::Children(self.ephemerals(tree, session))),
-            Request::Sync { path } => Ok(Reply::Path(path.clone())),
-            Request::MultiRead(ops) => {
-                let one = |op: &ReadOp| match op {
-                    ReadOp::GetData(path) => {
-                        node(path).map(|node| ReadResult::Data(node.data.clone(), node.shown()))
-                    }
-                    ReadOp::GetChildren(path) => {
-                        node(path).map(|_| ReadResult::Children(children(tree, path)))
-                    }
-                };
-                let read = |op| one(op).unwrap_or_else(|code| ReadResult::Error(code.code()));
-                Ok(Reply::MultiRead(ops.iter().map(read).collect()))
-            }
-            _ => return None,
-        })
-    }
 }
 
 impl Node {
@@ -651,7 +654,7 @@ fn is_private(acl: &[(i32, String, String)]) -> bool {
     acl.iter().any(|(_, _, id)| id == READER)
 }
 
-/// The two ACLs there are.
+/// The ACLs of everybody and of [`READER`].
 pub fn acl(private: bool) -> Vec<Acl> {
     match private {
         false => vec![Acl::world(31)],
@@ -659,14 +662,7 @@ pub fn acl(private: bool) -> Vec<Acl> {
     }
 }
 
-/// The names of the children of a znode in a tree.
-pub fn children(tree: &Tree, path: &str) -> Vec<String> {
-    let below = if path == "/" { "/".to_owned() } else { format!("{path}/") };
-    let inside = tree.range(below.clone()..).map(|(path, _)| path);
-    let inside = inside.take_while(|path| path.starts_with(&below));
-    let names: BTreeSet<&str> = inside
-        .map(|path| &path[below.len()..])
-        .filter(|n| !n.is_empty() && !n.contains('/'))
-        .collect();
-    names.into_iter().map(str::to_owned).collect()
+/// The ACL that a plugin decides.
+pub fn badge_acl() -> Vec<Acl> {
+    vec![Acl::world(30), Acl { perms: 1, id: Id::new(BADGE, "any") }]
 }

@@ -3,6 +3,8 @@
 use replica::mutants::{ConnectionMutants, MachineMutants, NodeMutants};
 use state::mutants::StateMutants;
 
+use super::plugins::HookMutants;
+
 /// The bugs planted in every server.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Planted {
@@ -16,6 +18,8 @@ pub struct Planted {
     pub connection: ConnectionMutants,
     /// In the state.
     pub state: StateMutants,
+    /// In what runs plugins.
+    pub hooks: HookMutants,
     /// Every start of a server has the boot of its first one.
     pub reuse_boot: bool,
     /// A server that has lost its data takes part at once, as if it had never had any.
@@ -93,6 +97,10 @@ pub const ALL: &[Mutant] = mutants![
     state.unfenced,
     state.reuse_sequence_numbers,
     state.digest_keeps_deleted,
+    state.keep_store_effects,
+    hooks.read_clock,
+    hooks.keep_instances,
+    hooks.lone_fault,
 ];
 
 /// Those that are not one switch: of several values at once, of what a server is started with, or of

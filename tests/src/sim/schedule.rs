@@ -5,8 +5,10 @@ mod lives;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use replica::Input;
 use replica::log::SimRng;
-use state::Batch;
+use state::command::PluginCommand;
+use state::{Batch, Command, State};
 
 use super::checkers::{self, Checker, Known};
 use super::client::{Client, Move, World};
@@ -16,6 +18,7 @@ use super::faults::{Fall, Faults};
 use super::history::{Connections, Event};
 use super::model::{LOCAL, Model};
 use super::mutants::Planted;
+use super::plugins::Operator;
 use super::reference::Reference;
 use super::server::{Did, End, Step};
 use super::shrink::Without;
@@ -75,6 +78,15 @@ pub struct Failure {
 /// Runs one seed to its end or to the first thing that is wrong. The events come with their times, if
 /// they were asked for.
 pub fn run(options: &Options) -> (Result<Counts, Failure>, Vec<(i64, Event)>) {
+    // Whoever calls plugins needs such a stack; it is reserved, not touched.
+    let thread = std::thread::Builder::new().stack_size(plugin::THREAD_STACK_BYTES);
+    std::thread::scope(|scope| {
+        let run = thread.spawn_scoped(scope, || run_here(options));
+        run.expect("there is room for a stack").join().expect("panics are caught")
+    })
+}
+
+fn run_here(options: &Options) -> (Result<Counts, Failure>, Vec<(i64, Event)>) {
     let mut sim = Sim::new(options);
     let done = catch_unwind(AssertUnwindSafe(|| sim.run()));
     let wrong = match done {
@@ -121,6 +133,7 @@ struct Sim {
     tainted: BTreeSet<u64>,
     checkers: Vec<Box<dyn Checker>>,
     faults: Faults,
+    operator: Operator,
     counts: Counts,
     events: Vec<Event>,
     trace: Vec<(i64, Event)>,
@@ -149,12 +162,18 @@ fn size(rng: &mut SimRng) -> u64 {
     }
 }
 
+/// Whether operators bring in plugins.
+fn has_plugins(options: &Options) -> bool {
+    options.seed % 2 == 1 && !options.without.plugins
+}
+
 impl Sim {
     fn new(options: &Options) -> Self {
         let mut rng = SimRng::new(options.seed);
         let size = size(&mut rng);
         let without = &options.without;
-        let mut ensemble = Ensemble::new(size, &mut rng, options.planted);
+        let plugins = has_plugins(options);
+        let mut ensemble = Ensemble::new(size, &mut rng, options.planted, plugins);
         if without.rough {
             ensemble.network.smooth(0);
         }
@@ -166,6 +185,7 @@ impl Sim {
             alone: u64::from(size == 1),
             threes: u64::from(size == 3),
             fives: u64::from(size == 5),
+            plugged: u64::from(plugins),
             ..Counts::default()
         };
         Self {
@@ -173,12 +193,13 @@ impl Sim {
             clients,
             wires: BTreeMap::new(),
             connections: Connections::default(),
-            workload: Workload::default(),
+            workload: Workload::new(plugins),
             model: Model::default(),
             reference: Reference::new(&options.planted, &ids),
             tainted: BTreeSet::new(),
             checkers: checkers::all(&ids),
             faults: Faults::new(&ids, &mut rng, without.faults.clone(), options.planted),
+            operator: Operator::new(plugins),
             counts,
             events: Vec::new(),
             trace: Vec::new(),
@@ -314,6 +335,9 @@ impl Sim {
         let falls = faults.run(now_ms, ensemble, rng, events, counts);
         self.publish()?;
         falls.into_iter().try_for_each(|(id, fall)| self.fall(id, fall))?;
+        if self.trouble && now_ms >= self.operator.next_ms {
+            self.operate()?;
+        }
         if now_ms >= self.next_second_ms {
             self.next_second_ms = now_ms + 1000;
             if !self.trouble {
@@ -323,6 +347,28 @@ impl Sim {
             self.happened(Event::Second { well_since_ms })?;
         }
         Ok(())
+    }
+
+    /// An operator goes to a server, and asks for something of plugins there.
+    fn operate(&mut self) -> Result<(), Wrong> {
+        let ids = self.ensemble.ids();
+        let id = ids[self.rng.below(ids.len() as u64) as usize];
+        let Self { operator, ensemble, rng, now_ms, .. } = self;
+        operator.next_ms = *now_ms + 100;
+        let server = ensemble.server(id);
+        let Some(view) = server.state().map(State::view) else { return Ok(()) };
+        if view.cluster_id == 0 || server.is_quarantined() {
+            return Ok(());
+        }
+        for command in operator.act(&view, *now_ms, rng) {
+            let asked = match &command {
+                PluginCommand::Upload { offset, .. } => format!("an upload at {offset}"),
+                other => format!("{other:?}"),
+            };
+            server.tell(Input::Command { command: Command::Plugin(command), ticket: None });
+            self.events.push(Event::Operates { server: id, asked });
+        }
+        self.publish()
     }
 
     /// Lets one thing happen, or time pass.
@@ -364,6 +410,7 @@ impl Sim {
         let servers = self.ensemble.next_timer_ms(self.now_ms);
         let faults = self.faults.next_timer_ms();
         let faults = if faults > self.now_ms { faults } else { i64::MAX };
+        let faults = if self.trouble { faults.min(self.operator.next_ms) } else { faults };
         // Never far: a client that does not read is looked at again.
         let soon = self.now_ms + 50;
         clients.min(servers).min(faults).min(soon)
@@ -487,6 +534,14 @@ impl Sim {
                 self.happened(Event::Quarantined { server })
             }
             Did::Served { conn } => self.happened(Event::Served { server, conn }),
+            Did::AskedShadows(writes) => {
+                self.counts.shadowed += writes;
+                Ok(())
+            }
+            Did::Held { within } => {
+                *(if within { &mut self.counts.held_within } else { &mut self.counts.held }) += 1;
+                self.happened(Event::Held { server })
+            }
             Did::Applied(index) => self.applied(server, index),
         }
     }
@@ -496,15 +551,16 @@ impl Sim {
             let first = index == self.model.index() + 1;
             if first {
                 self.counts.conf_changes += u64::from(is_conf(&payload));
-                let applied = self.model.apply(index, term, &payload);
+                let Self { reference, counts, now_ms, .. } = self;
+                let plugged = reference.apply((index, term), &payload, *now_ms, counts);
+                let plugged = plugged.map_err(|fault| Wrong {
+                    claim: "a second state can do what the others do".to_owned(),
+                    what: fault.to_string(),
+                })?;
+                let applied = self.model.apply((index, term), &payload, plugged);
                 applied.map_err(|what| Wrong {
                     claim: "the log holds what may be in it".to_owned(),
                     what,
-                })?;
-                let applied = self.reference.apply(index, term, &payload);
-                applied.map_err(|fault| Wrong {
-                    claim: "a second state can do what the others do".to_owned(),
-                    what: fault.to_string(),
                 })?;
             }
             self.happened(Event::Committed { server, first, index, term, payload })?;
@@ -553,6 +609,7 @@ impl Sim {
         self.counts.multis_failed = self.model.multis_failed;
         self.counts.reconfigs = self.model.membership.changes;
         self.counts.reaped = self.model.reaped;
+        self.counts.refused_by_plugins = self.model.refused;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod tasks;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use proto::Id;
@@ -19,12 +20,13 @@ use replica::{
     Authenticator, BigReads, Input, Machine, Marked, Node, NodeConfig, PeerMessage, Policy,
     Quarantine, Sasl,
 };
-use state::{Fault, Members, NoHooks, Settings, State};
+use state::{Fault, Members, Settings, State};
 
 use self::life::{ApplyClock, Around, Life, REAP_MS, TICK_MS};
 use super::membership;
 use super::model::READER;
 use super::mutants::Planted;
+use super::plugins::{Ailment, Ready, Runner, SimHooks};
 use super::store::SimStore;
 use super::wire::Wire;
 
@@ -73,6 +75,12 @@ pub struct Server {
     nonce: u64,
     /// What is written down of a state that is of no use.
     quarantine: Option<Quarantine>,
+    /// Whether somebody brings in plugins.
+    plugins: bool,
+    /// What its wall clock shows.
+    clock_ms: Arc<AtomicI64>,
+    /// What ails what runs its plugins.
+    ailment: Arc<Ailment>,
     life: Option<Life>,
 }
 
@@ -138,7 +146,7 @@ pub struct Started {
 
 impl Server {
     /// The server with this id for raft, its disk empty, not started yet. The seed decides its sizes.
-    pub fn new(id: u64, voters: &[u64], rng: &mut SimRng, planted: Planted) -> Self {
+    pub fn new(id: u64, voters: &[u64], rng: &mut SimRng, planted: Planted, plugins: bool) -> Self {
         Self {
             disk: SimDisk::new(),
             stores: BTreeMap::from([(0, SimStore::default())]),
@@ -153,6 +161,9 @@ impl Server {
             raft_id: Some(id),
             nonce: 0,
             quarantine: None,
+            plugins,
+            clock_ms: Arc::default(),
+            ailment: Arc::default(),
             life: None,
         }
     }
@@ -222,8 +233,9 @@ impl Server {
         let quarantine = self.quarantine.clone().filter(|_| !self.planted.forget_quarantine);
         // What the log does not name is of no use.
         self.stores.retain(|known, _| *known == generation);
+        let ready = Ready::default();
         let opened = match &quarantine {
-            None => self.open_and_replay(generation, &mut log)?,
+            None => self.open_and_replay(generation, &mut log, &ready)?,
             Some(_) => None,
         };
         let mut quarantine = quarantine;
@@ -234,7 +246,7 @@ impl Server {
         }
         let (state, replayed) = match opened {
             Some(opened) => opened,
-            None => (self.no_state()?, Vec::new()),
+            None => (self.no_state(&ready)?, Vec::new()),
         };
         let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no start: {what}"));
         let sessions = state.view().sessions().map_err(|fault| wrong(&fault))?;
@@ -263,6 +275,11 @@ impl Server {
             Ok(node) => node.with_mutants(self.planted.node),
             Err(error) => return Err(wrong(&error)),
         };
+        if rng.chance(70) {
+            // Compiled at once, or in the cache.
+            ready.lock().extend(state.view().plugins.called().map(|plugin| plugin.module));
+        }
+        let runner = self.plugins.then(|| Runner::new(self.id, ready, now_ms));
         let clock = ApplyClock::default();
         let machine = Machine::new(state, me).with_mutants(self.planted.machine);
         let machine = machine.with_clock(clock.reader()).with_comparisons(COMPARED_EVERY);
@@ -305,6 +322,9 @@ impl Server {
             leads: None,
             led_ticks: 0,
             flushes: VecDeque::new(),
+            runner,
+            ailment: Arc::clone(&self.ailment),
+            next_try_ms: now_ms,
             is_quarantined,
             is_shut: is_quarantined,
         });
@@ -327,10 +347,11 @@ impl Server {
         &mut self,
         generation: u64,
         log: &mut Log<SimDisk>,
+        ready: &Ready,
     ) -> Result<Option<(State, Entries)>, End> {
         self.served(true);
         let opened = (|| {
-            let Some(mut state) = self.open_state(generation)? else { return Ok(None) };
+            let Some(mut state) = self.open_state(generation, ready)? else { return Ok(None) };
             let replayed = replay_committed(&mut state, log)?;
             Ok(replayed.map(|replayed| (state, replayed)))
         })();
@@ -391,17 +412,19 @@ impl Server {
     }
 
     /// What stands in for a state of no use.
-    fn no_state(&self) -> Result<State, End> {
-        let (store, hooks) = (Box::new(SimStore::default()), Box::new(NoHooks));
+    fn no_state(&self, ready: &Ready) -> Result<State, End> {
+        let hooks = self.hooks(ready);
+        let (store, hooks) = (Box::new(SimStore::default()), Box::new(hooks));
         let none = Members::founders(&[]);
         let state = State::open_or_found(store, hooks, self.sizes.cache_bytes, &none);
         state.map_err(|fault| End::Wrong(format!("no state: {fault}")))
     }
 
-    fn open_state(&mut self, generation: u64) -> Result<Option<State>, End> {
+    fn open_state(&mut self, generation: u64, ready: &Ready) -> Result<Option<State>, End> {
         let store = self.stores.get(&generation);
         let store = store.ok_or_else(|| End::Wrong(format!("no generation {generation}")))?;
-        let (store, hooks) = (Box::new(store.clone()), Box::new(NoHooks));
+        let hooks = self.hooks(ready);
+        let (store, hooks) = (Box::new(store.clone()), Box::new(hooks));
         // One that is new to the ensemble has nothing yet.
         let voters = if self.nonce == 0 { &self.voters[..] } else { &[] };
         let state =
@@ -412,6 +435,11 @@ impl Server {
             Err(fault) => return Err(End::Wrong(format!("the store does not open: {fault}"))),
         };
         Ok(Some(state.with_mutants(self.planted.state)))
+    }
+
+    fn hooks(&self, ready: &Ready) -> SimHooks {
+        let outside = (Arc::clone(&self.clock_ms), Arc::clone(&self.ailment));
+        SimHooks::of_server(self.id, Arc::clone(ready), outside, self.planted.hooks)
     }
 
     fn open_log(&self) -> Result<(Log<SimDisk>, Option<bool>), LogError> {
@@ -583,6 +611,7 @@ impl Server {
         did: &mut Vec<Did>,
         sent: &mut Vec<(u64, PeerMessage)>,
     ) -> Result<(), End> {
+        self.clock_ms.store(clock_ms, Ordering::Relaxed);
         if self.life.is_some() {
             self.served(true);
         }
@@ -625,11 +654,16 @@ fn replay_committed(state: &mut State, log: &mut Log<SimDisk>) -> Result<Option<
     if commit < next {
         return Ok(Some(Vec::new()));
     }
-    let entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
-    for entry in &entries {
+    let mut entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
+    for (at, entry) in entries.iter().enumerate() {
         match state.apply(entry.index, entry.term, payload(entry)) {
             Ok(_) => {}
             Err(Fault::Damaged { .. }) => return Ok(None),
+            // The Machine meets it again, and waits.
+            Err(Fault::Waiting(_)) => {
+                entries.truncate(at);
+                break;
+            }
             Err(fault) => return Err(wrong(&fault)),
         }
     }

@@ -18,6 +18,8 @@ pub struct Without {
     pub trouble: bool,
     /// Whether no single message between servers is lost, doubled or overtaken.
     pub rough: bool,
+    /// Whether nobody brings in plugins.
+    pub plugins: bool,
 }
 
 impl Without {
@@ -37,9 +39,10 @@ impl Without {
                 "clients" => without.clients = numbers,
                 "trouble" => without.trouble = true,
                 "rough" => without.rough = true,
+                "plugins" => without.plugins = true,
                 _ => {
                     return Err(format!(
-                        "expected faults=, clients=, trouble or rough, got {part:?}"
+                        "expected faults=, clients=, trouble, rough or plugins, got {part:?}"
                     ));
                 }
             }
@@ -60,6 +63,7 @@ impl fmt::Display for Without {
             list("clients", &self.clients),
             flag("trouble", self.trouble),
             flag("rough", self.rough),
+            flag("plugins", self.plugins),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(","))
     }
@@ -98,6 +102,9 @@ fn smaller(without: &Without, faults: u64) -> Vec<Without> {
     if !without.rough {
         all.push(Without { rough: true, ..without.clone() });
     }
+    if !without.plugins {
+        all.push(Without { plugins: true, ..without.clone() });
+    }
     for client in 0..super::schedule::CLIENTS as u64 {
         let mut less = without.clone();
         if less.clients.insert(client) {
@@ -120,7 +127,9 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_read_as_it_is_written() {
-        for text in ["", "faults=1+7", "clients=0,rough", "faults=2,clients=1+3,trouble,rough"] {
+        for text in
+            ["", "faults=1+7", "clients=0,rough", "faults=2,clients=1+3,trouble,rough,plugins"]
+        {
             assert_eq!(
                 Without::parse(text).map(|without| without.to_string()),
                 Ok(text.to_owned())

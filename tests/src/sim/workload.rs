@@ -26,10 +26,16 @@ pub struct Knows {
     pub versions: BTreeMap<String, i32>,
 }
 
-/// Makes requests; a new one has asked for nothing yet.
-#[derive(Default)]
+/// Makes requests.
 pub struct Workload {
+    /// Whether there are plugins, one of which decides who gets in somewhere.
+    plugins: bool,
     tokens: u64,
+}
+
+/// A znode below [`model::GATED`].
+fn gated(rng: &mut SimRng) -> String {
+    format!("{}/x{}", model::GATED, rng.below(4))
 }
 
 fn pick<'a>(rng: &mut SimRng, from: &[&'a str]) -> &'a str {
@@ -47,6 +53,11 @@ fn leaf(rng: &mut SimRng) -> String {
 }
 
 impl Workload {
+    /// One that has asked for nothing yet; with plugins, or without.
+    pub fn new(plugins: bool) -> Self {
+        Self { plugins, tokens: 0 }
+    }
+
     /// Data that no other write has; now and then too long to stand in a znode's row.
     fn data(&mut self, rng: &mut SimRng) -> Option<Bytes> {
         self.tokens += 1;
@@ -160,8 +171,41 @@ impl Workload {
         Request::Multi(ops)
     }
 
+    /// A write where a plugin decides who gets in. Nobody watches there: whom it lets in changes.
+    fn gated_write(&mut self, rng: &mut SimRng) -> Request {
+        let path = gated(rng);
+        match rng.below(8) {
+            0..=2 => {
+                let new = self.create(rng, path, OpCode::Create, 0);
+                let badge = rng.chance(50);
+                let acl = if badge { model::badge_acl() } else { model::acl(false) };
+                Request::Create(Create { acl, ..new })
+            }
+            3 | 4 => Request::Delete { path, version: -1 },
+            5 => {
+                let (data, other) = (self.data(rng), gated(rng));
+                let set = MultiOp::SetData { path, data, version: -1 };
+                Request::Multi(vec![set, MultiOp::Delete { path: other, version: -1 }])
+            }
+            _ => Request::SetData { path, data: self.data(rng), version: -1 },
+        }
+    }
+
+    fn gated_read(rng: &mut SimRng) -> Request {
+        let path = gated(rng);
+        match rng.below(5) {
+            0 => Request::Exists { path, watch: false },
+            1 => Request::GetChildren { path, watch: false },
+            2 => Request::MultiRead(vec![ReadOp::GetData(path), ReadOp::GetData(gated(rng))]),
+            _ => Request::GetData { path, watch: false },
+        }
+    }
+
     /// A write.
     pub fn write(&mut self, rng: &mut SimRng, knows: &mut Knows) -> Request {
+        if self.plugins && rng.chance(15) {
+            return self.gated_write(rng);
+        }
         match rng.below(20) {
             0..=6 => Request::Create(self.any_create(rng)),
             7..=9 => {
@@ -182,6 +226,9 @@ impl Workload {
 
     /// A read, with a watch more often than not.
     pub fn read(&mut self, rng: &mut SimRng) -> Request {
+        if self.plugins && rng.chance(10) {
+            return Self::gated_read(rng);
+        }
         let watch = rng.chance(60);
         let at = path(rng);
         match rng.below(24) {
@@ -236,7 +283,8 @@ impl Workload {
 
     /// What makes the znodes that all others need.
     pub fn first(&mut self, rng: &mut SimRng) -> Vec<Request> {
-        let all = [ROOT].into_iter().chain(DIRS).chain([CROWD]);
+        let gated = self.plugins.then_some(model::GATED);
+        let all = [ROOT].into_iter().chain(DIRS).chain([CROWD]).chain(gated);
         let acl = model::acl(false);
         all.map(|path| {
             let new = self.create(rng, path.to_owned(), OpCode::Create, 0);

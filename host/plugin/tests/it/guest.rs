@@ -1,4 +1,5 @@
-//! Guests for tests, written by hand in WebAssembly's text and made components of `wit/`.
+//! Guests for tests, written by hand in WebAssembly's text and made components of `wit/`. The simulator
+//! (`tests/src/sim/plugins`) makes its own of the same parts.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -8,24 +9,29 @@ use wit_parser::{PackageId, Resolve};
 
 static WIT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
     let mut resolve = Resolve::default();
-    // Tests of other crates have these guests too.
-    let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let wit = above.find_map(|dir| Some(dir.join("wit")).filter(|wit| wit.is_dir()));
-    let (package, _) = resolve.push_dir(wit.expect("there is wit/")).expect("wit/ is valid");
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let wit = above.map(|dir| dir.join("wit")).find(|dir| dir.is_dir()).expect("wit/ is there");
+    let (package, _) = resolve.push_dir(wit).expect("wit/ is valid");
     (resolve, package)
 });
 
 /// A component of these worlds from a core module.
 pub(crate) fn component(worlds: &[&str], module: &str) -> Vec<u8> {
+    let module = wat::parse_str(module).expect("the module is valid text");
+    encoded(worlds, module).expect("it fits the worlds")
+}
+
+/// The same from its bytes; or why it cannot be one.
+pub(crate) fn encoded(worlds: &[&str], mut module: Vec<u8>) -> Result<Vec<u8>, String> {
     let (resolve, package) = &*WIT;
-    let mut module = wat::parse_str(module).expect("the module is valid text");
     for world in worlds {
         let world = resolve.select_world(&[*package], Some(world)).expect("there is such a world");
         embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)
             .expect("it can be embedded");
     }
-    let encoder = ComponentEncoder::default().module(&module).expect("it fits the worlds");
-    encoder.validate(true).encode().expect("it can be a component")
+    let encoder = ComponentEncoder::default().module(&module);
+    let encoded = encoder.and_then(|encoder| encoder.validate(true).encode());
+    encoded.map_err(|error| format!("{error:#}"))
 }
 
 /// What all of them have: imports, memory, an allocator that starts again after each call, and the address

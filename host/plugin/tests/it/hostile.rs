@@ -16,7 +16,7 @@ pub(crate) fn tunings() -> impl Iterator<Item = Tuning> {
     })
 }
 
-/// What a guest comes to, by every tuning, several times in a row.
+/// What a guest comes to, by every tuning, several times in a row; what it takes and leaves is the same too.
 fn everywhere<T: PartialEq + std::fmt::Debug + Send>(
     module: &[u8],
     ask: impl Fn(&Guests, &Plugin, &mut Maps) -> T + Send + Sync,
@@ -26,15 +26,19 @@ fn everywhere<T: PartialEq + std::fmt::Debug + Send>(
         for tuning in tunings() {
             let (guests, plugin) = loaded(module, tuning);
             for transaction in 0..3 {
-                let mut maps = Maps::default();
-                let again = ask(&guests, &plugin, &mut maps);
-                let first = came.get_or_insert_with(|| ask(&guests, &plugin, &mut maps));
+                let once = || {
+                    let mut maps = Maps::default();
+                    let answer = ask(&guests, &plugin, &mut maps);
+                    guests.entry_ends();
+                    (answer, maps.fuel, maps.store, maps.lines)
+                };
+                let again = once();
+                let first = came.get_or_insert_with(once);
                 assert_eq!(*first, again, "{tuning:?}, transaction {transaction}");
-                guests.entry_ends();
             }
         }
     });
-    came.expect("it was asked")
+    came.expect("it was asked").0
 }
 
 /// What a guard comes to, with the kind of fault alone.

@@ -3,6 +3,7 @@
 mod corpus;
 mod env;
 mod faults;
+mod generated;
 mod guest;
 mod hooks;
 mod hostile;

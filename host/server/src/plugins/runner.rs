@@ -83,8 +83,8 @@ pub(crate) fn compile<'v>(
     Ok(())
 }
 
-/// What a server found of a generation of a binding.
-type Found = Result<Exports, String>;
+/// What a server found of a generation of a binding: what its module is, or why it cannot run.
+pub type Found = Result<Exports, String>;
 
 /// What is under way, and what came of it. Shared with the compiler's thread.
 #[derive(Default)]
@@ -202,8 +202,15 @@ impl Runner {
             };
             let began = Instant::now();
             compiler.load(module.into(), bytes_max, move |loaded| {
-                let hash = plugin.module;
-                if let Some(found) = found(loaded, plugin, &runtime, began) {
+                let (hash, generation) = (plugin.module, plugin.generation);
+                if let Some(found) = found(loaded, plugin, &runtime) {
+                    let (name, ms) = (&key.0, began.elapsed().as_millis() as u64);
+                    match &found {
+                        Ok(_) => tracing::info!(name, generation, ms, "a plugin is ready"),
+                        Err(why) => {
+                            tracing::warn!(name, generation, why, "a plugin cannot run")
+                        }
+                    }
                     known.lock().found.insert(key, found);
                     known.lock().begun.remove(&hash);
                 }
@@ -256,12 +263,7 @@ impl Runner {
 
 /// What came of loading a module for a binding: its settings are tried too. `None` if this server is at
 /// fault, and it is to be tried again.
-fn found(
-    loaded: Loaded,
-    mut plugin: Plugin,
-    runtime: &Arc<Runtime>,
-    began: Instant,
-) -> Option<Found> {
+pub fn found(loaded: Loaded, mut plugin: Plugin, runtime: &Arc<Runtime>) -> Option<Found> {
     let name = plugin.binding.name.clone();
     let failed = |fault: Fault| {
         tracing::error!(name, %fault, "a plugin is not ready; it is tried again");
@@ -296,12 +298,5 @@ fn found(
             return None;
         }
     };
-    let ms = began.elapsed().as_millis() as u64;
-    match &found {
-        Ok(_) => tracing::info!(name, generation = plugin.generation, ms, "a plugin is ready"),
-        Err(why) => {
-            tracing::warn!(name, generation = plugin.generation, why, "a plugin cannot run")
-        }
-    }
     Some(found)
 }

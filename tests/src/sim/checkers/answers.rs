@@ -63,7 +63,7 @@ impl Checker for Answers {
             return Err(format!("a read at {}, where no entry ends", Zxid(*zxid)));
         };
         let (session, reader) = (connection.session, connection.reader);
-        let expected = known.model.read(&snapshot.tree, session, reader, &asked.request);
+        let expected = known.model.read(snapshot, session, reader, &asked.request);
         if let Some(expected) = expected
             && expected != *result
         {

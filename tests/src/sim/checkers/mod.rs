@@ -10,7 +10,9 @@ mod exactly_once;
 mod expiry;
 mod hang_ups;
 mod one_leader;
+mod plugins;
 mod quarantine;
+mod quota;
 mod read_only;
 mod real_time;
 mod session_order;
@@ -85,5 +87,9 @@ pub fn all(ids: &[u64]) -> Vec<Box<dyn Checker>> {
         Box::new(hang_ups::HangUps::default()),
         Box::new(ephemerals::Ephemerals::new(ids)),
         Box::new(expiry::Expiry::default()),
+        Box::new(plugins::Refusals),
+        Box::new(plugins::Builds),
+        Box::new(quota::Recount::default()),
+        Box::new(quota::Quota),
     ]
 }

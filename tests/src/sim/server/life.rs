@@ -24,6 +24,7 @@ use replica::{
 };
 use state::{Fault, Flush, Store};
 
+use crate::sim::plugins::{Ailment, Runner};
 use crate::sim::store::SimStore;
 use crate::sim::wire::{DOWN_BYTES_MAX, Wire};
 
@@ -33,6 +34,12 @@ pub(super) const TICK_MS: i64 = 50;
 pub(super) const REAP_MS: i64 = 1000;
 /// How long an entry takes to apply at most that takes long.
 const SLOW_ENTRY_MS: u64 = 200;
+/// How often an entry is tried again that waits for a module.
+const TRY_MS: i64 = 20;
+/// How likely it is, in percent, at each look after the plugins, that a call in one of the next entries cannot be
+/// made, and after how many at most.
+const AILING: u64 = 3;
+const AILING_CALLS: u64 = 20;
 /// Bytes that may wait for a client before nothing more is read from it.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 10;
 /// Requests of a connection in hand before nothing more is read from it.
@@ -64,6 +71,11 @@ pub(super) struct Life {
     pub(super) led_ticks: u32,
     /// What is to be written to the store, and whether it was, but may not be durable.
     pub(super) flushes: VecDeque<(Arc<Flush>, bool)>,
+    /// What looks after the plugins, if there are any.
+    pub(super) runner: Option<Runner>,
+    pub(super) ailment: Arc<Ailment>,
+    /// When an entry is tried again that waits for a module.
+    pub(super) next_try_ms: i64,
     /// Whether the Node knows that the state is of no use, and whether the door is shut for that.
     pub(super) is_quarantined: bool,
     pub(super) is_shut: bool,
@@ -140,6 +152,10 @@ pub enum Step {
     Flush,
     /// Apply and publish one entry.
     Apply,
+    /// Try the entry again that waits for a module.
+    TryAgain,
+    /// Look after the plugins.
+    Look,
     /// Begin to write to the store what was changed.
     BeginFlush,
     /// Write it.
@@ -183,6 +199,10 @@ pub enum Did {
     Quarantined,
     /// Somebody is served all the same.
     Served { conn: u64 },
+    /// Guards in the shadow were asked about so many writes.
+    AskedShadows(u64),
+    /// An entry waits for a module; or a call in the middle of it could not be made.
+    Held { within: bool },
     /// An entry was published, or the state of a snapshot up to it.
     Applied(u64),
 }
@@ -217,6 +237,34 @@ impl Life {
         let leads = self.node.leads().then(|| self.node.leader().1);
         if leads != std::mem::replace(&mut self.leads, leads) {
             did.push(Did::Leads(leads));
+        }
+    }
+
+    /// Has the Machine apply what can be applied by now.
+    fn apply(&mut self, work: Work, did: &mut Vec<Did>) -> Result<(), End> {
+        let installs = work.install.is_some();
+        let (before, was_held_up) =
+            (self.machine.state().meta().applied, self.machine.is_held_up());
+        let failed = self.ailment.failed.load(Ordering::Relaxed);
+        let reports = self.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
+        self.inbox.extend(reports.into_iter().map(Input::Report));
+        self.take_flush(false)?;
+        let applied = self.machine.state().meta().applied;
+        if applied != before && !installs {
+            did.push(Did::Applied(applied));
+        }
+        if self.machine.is_held_up() && !was_held_up {
+            let within = self.ailment.failed.load(Ordering::Relaxed) != failed;
+            did.push(Did::Held { within });
+        }
+        Ok(())
+    }
+
+    /// Asks guards that are in the shadow about what was written, where they are compiled.
+    fn ask_the_shadows(&self, did: &mut Vec<Did>) {
+        while let Some((before, shadowed)) = self.published.shadows().take() {
+            let asked = shadowed.iter().take_while(|operation| before.shadow(operation).is_ok());
+            did.push(Did::AskedShadows(asked.count() as u64));
         }
     }
 
@@ -325,6 +373,12 @@ impl Life {
         if !paused.machine && now_ms >= self.clock.ends_ms && !self.work.is_empty() {
             steps.push(Step::Apply);
         }
+        if !paused.machine && self.machine.is_held_up() && now_ms >= self.next_try_ms {
+            steps.push(Step::TryAgain);
+        }
+        if self.runner.as_ref().is_some_and(|runner| now_ms >= runner.next_look_ms()) {
+            steps.push(Step::Look);
+        }
         if !paused.sync {
             match self.flushes.front() {
                 Some((_, false)) => steps.push(Step::WriteFlush),
@@ -342,7 +396,10 @@ impl Life {
 
     /// When the server next has something to do by its clocks.
     pub(super) fn next_timer_ms(&self) -> i64 {
-        self.next_tick_ms.min(self.next_reap_ms).min(self.next_flush_ms)
+        let look_ms = self.runner.as_ref().map_or(i64::MAX, Runner::next_look_ms);
+        let try_ms = if self.machine.is_held_up() { self.next_try_ms } else { i64::MAX };
+        let timers = self.next_tick_ms.min(self.next_reap_ms).min(self.next_flush_ms);
+        timers.min(look_ms).min(try_ms)
     }
 
     /// Does one step.
@@ -439,10 +496,7 @@ impl Life {
                 let slow = applies && rng.chance(slow_entries);
                 let takes_ms = if slow { rng.below(SLOW_ENTRY_MS) as i64 } else { 0 };
                 self.clock.begin(now_ms, takes_ms);
-                let reports =
-                    self.machine.apply(work).map_err(|fault| End::Broken(fault.to_string()))?;
-                self.inbox.extend(reports.into_iter().map(Input::Report));
-                self.take_flush(false)?;
+                self.apply(work, did)?;
                 if !rest.is_empty() {
                     self.work.push_front(Work { entries: rest, ..Work::default() });
                 }
@@ -450,9 +504,24 @@ impl Life {
                     *quarantine = None;
                     (self.is_shut, self.is_quarantined) = (false, false);
                     did.push(Did::Installed);
-                }
-                if applies {
                     did.push(Did::Applied(self.machine.state().meta().applied));
+                }
+            }
+            Step::TryAgain => {
+                self.next_try_ms = now_ms + TRY_MS;
+                self.clock.begin(now_ms, 0);
+                self.apply(Work::default(), did)?;
+            }
+            Step::Look => {
+                let view = self.published.view();
+                let runner = self.runner.as_mut().expect("it has something to do");
+                let looked = runner.look(&view, now_ms, rng);
+                let inputs = self.ask(looked)?.unwrap_or_default();
+                self.inbox.extend(inputs);
+                self.ask_the_shadows(did);
+                if rng.chance(AILING) {
+                    let calls = 1 + rng.below(AILING_CALLS);
+                    self.ailment.fails_after.store(calls, Ordering::Relaxed);
                 }
             }
             Step::BeginFlush => {
@@ -497,7 +566,10 @@ impl Life {
 
     /// How many commands wait: nothing does when all is quiet.
     pub(super) fn is_idle(&self) -> bool {
-        self.inbox.is_empty() && self.work.is_empty() && self.node.is_idle()
+        self.inbox.is_empty()
+            && self.work.is_empty()
+            && !self.machine.is_held_up()
+            && self.node.is_idle()
     }
 }
 
