@@ -14,6 +14,7 @@ mod ensemble;
 mod guest;
 mod healing;
 mod held_up;
+mod hostile;
 mod http;
 mod kill;
 mod limits;

@@ -27,7 +27,7 @@ fn component(name: &str) -> PathBuf {
 }
 
 /// `vivarium plugin ...` as the operator of one of the servers.
-fn plugin(ensemble: &Ensemble, at: usize, args: &[&str]) -> Output {
+pub(crate) fn plugin(ensemble: &Ensemble, at: usize, args: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.arg("plugin").args(args);
     command.args(["--server", &ensemble.clients[at].to_string()]);
@@ -35,13 +35,13 @@ fn plugin(ensemble: &Ensemble, at: usize, args: &[&str]) -> Output {
     command.output().expect("it can be started")
 }
 
-fn said(output: Output) -> String {
+pub(crate) fn said(output: Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "it failed: {error}");
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn refusal(output: Output) -> String {
+pub(crate) fn refusal(output: Output) -> String {
     assert_eq!(output.status.code(), Some(1), "it did not fail");
     String::from_utf8(output.stderr).expect("text")
 }
@@ -69,7 +69,7 @@ fn creates(client: &mut Client, path: &str) -> i32 {
 }
 
 /// Waits until something holds.
-fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "{what} takes longer than {PATIENCE:?}");
