@@ -16,4 +16,4 @@ mod runner;
 pub use hooks::{Ailment, HookMutants, Ready, Seen, SimHooks};
 pub use modules::{DENIES, QUOTA, WALL, gate_enforces, most, runtime};
 pub use operator::Operator;
-pub use runner::Runner;
+pub use runner::{Runner, compile};

@@ -26,7 +26,7 @@ use self::life::{ApplyClock, Around, Life, REAP_MS, TICK_MS};
 use super::membership;
 use super::model::READER;
 use super::mutants::Planted;
-use super::plugins::{Ailment, Ready, Runner, SimHooks};
+use super::plugins::{Ailment, Ready, Runner, SimHooks, compile};
 use super::store::SimStore;
 use super::wire::Wire;
 
@@ -233,9 +233,9 @@ impl Server {
         let quarantine = self.quarantine.clone().filter(|_| !self.planted.forget_quarantine);
         // What the log does not name is of no use.
         self.stores.retain(|known, _| *known == generation);
-        let ready = Ready::default();
+        let (ready, compiles) = (Ready::default(), rng.chance(70));
         let opened = match &quarantine {
-            None => self.open_and_replay(generation, &mut log, &ready)?,
+            None => self.open_and_replay(generation, &mut log, (&ready, compiles))?,
             Some(_) => None,
         };
         let mut quarantine = quarantine;
@@ -275,9 +275,8 @@ impl Server {
             Ok(node) => node.with_mutants(self.planted.node),
             Err(error) => return Err(wrong(&error)),
         };
-        if rng.chance(70) {
-            // Compiled at once, or in the cache.
-            ready.lock().extend(state.view().plugins.called().map(|plugin| plugin.module));
+        if compiles {
+            compile(self.id, &ready, &state.view());
         }
         let runner = self.plugins.then(|| Runner::new(self.id, ready, now_ms));
         let clock = ApplyClock::default();
@@ -347,12 +346,18 @@ impl Server {
         &mut self,
         generation: u64,
         log: &mut Log<SimDisk>,
-        ready: &Ready,
+        (ready, compiles): (&Ready, bool),
     ) -> Result<Option<(State, Entries)>, End> {
         self.served(true);
         let opened = (|| {
             let Some(mut state) = self.open_state(generation, ready)? else { return Ok(None) };
-            let replayed = replay_committed(&mut state, log)?;
+            let compile = |state: &State| {
+                if compiles {
+                    compile(self.id, ready, &state.view());
+                }
+                compiles
+            };
+            let replayed = replay_committed(&mut state, log, &compile)?;
             Ok(replayed.map(|replayed| (state, replayed)))
         })();
         self.served(false);
@@ -645,8 +650,13 @@ impl Server {
 type Entries = Vec<(u64, u64, Bytes)>;
 
 /// Applies what is known to be committed and is not in the store, as a server does before it talks to
-/// others (`server/src/found.rs`); `None` where the state is damaged.
-fn replay_committed(state: &mut State, log: &mut Log<SimDisk>) -> Result<Option<Entries>, End> {
+/// others (`server/src/found.rs`); `None` where the state is damaged. Where an entry waits for a module, and
+/// all can be compiled, it is tried once more.
+fn replay_committed(
+    state: &mut State,
+    log: &mut Log<SimDisk>,
+    compile: &dyn Fn(&State) -> bool,
+) -> Result<Option<Entries>, End> {
     let wrong = |what: &dyn std::fmt::Display| End::Wrong(format!("no replay: {what}"));
     let at = Position { index: state.meta().applied, term: state.meta().term };
     log.reconcile(at).map_err(|error| wrong(&error))?;
@@ -656,7 +666,11 @@ fn replay_committed(state: &mut State, log: &mut Log<SimDisk>) -> Result<Option<
     }
     let mut entries = log.entries(next, commit + 1, u64::MAX).map_err(|error| wrong(&error))?;
     for (at, entry) in entries.iter().enumerate() {
-        match state.apply(entry.index, entry.term, payload(entry)) {
+        let mut applied = state.apply(entry.index, entry.term, payload(entry));
+        if matches!(applied, Err(Fault::Waiting(_))) && compile(state) {
+            applied = state.apply(entry.index, entry.term, payload(entry));
+        }
+        match applied {
             Ok(_) => {}
             Err(Fault::Damaged { .. }) => return Ok(None),
             // The Machine meets it again, and waits.

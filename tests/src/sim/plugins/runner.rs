@@ -1,7 +1,9 @@
 //! What a server does for plugins beside applying, as `server/src/plugins/runner.rs` does it: it has their
-//! modules compiled, which takes a while, and says of what is staged whether it can run.
+//! modules compiled, which takes a while, says of what is staged whether it can run, and tells the Node whether
+//! all is compiled.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plugin::Runtime;
 use replica::Input;
@@ -10,7 +12,6 @@ use server::plugins::{Found, found};
 use state::command::PluginCommand;
 use state::plugins::ModuleHash;
 use state::{Command, View};
-use std::sync::Arc;
 
 use super::{Ready, runtime};
 
@@ -34,6 +35,8 @@ pub struct Runner {
     compiling: BTreeMap<ModuleHash, i64>,
     found: BTreeMap<Generation, Found>,
     reported_ms: BTreeMap<Generation, i64>,
+    /// What the Node was told is wanted, and whether it was compiled.
+    told: (u64, bool),
 }
 
 impl Runner {
@@ -47,6 +50,7 @@ impl Runner {
             compiling: BTreeMap::new(),
             found: BTreeMap::new(),
             reported_ms: BTreeMap::new(),
+            told: (0, false),
         }
     }
 
@@ -102,6 +106,17 @@ impl Runner {
             let report = PluginCommand::Report { server: number, name, generation, result };
             inputs.push(Input::Command { command: Command::Plugin(report), ticket: None });
         }
+        let (wanted, is_compiled) = (view.plugins.wanted_digest(), view.is_compiled(number));
+        if std::mem::replace(&mut self.told, (wanted, is_compiled)) != (wanted, is_compiled) {
+            inputs.push(Input::Compiled { wanted, is_compiled });
+        }
         Ok(inputs)
     }
+}
+
+/// Compiles at once all that may be called, as a server does that starts.
+pub fn compile(server: u64, ready: &Ready, view: &View) {
+    let runtime = runtime(server);
+    let wanted = view.plugins.wanted().into_iter().map(|plugin| plugin.module);
+    ready.lock().extend(wanted.filter(|module| runtime.is_ready(module)));
 }
