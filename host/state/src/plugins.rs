@@ -24,7 +24,7 @@ pub use self::decisions::{Decision, Decisions, Effect, Said};
 pub use self::limits::{CallLimits, PluginLimit, PluginSettings, check_grants};
 pub use self::pattern::Pattern;
 pub use self::reading::Shadowed;
-pub use self::registry::{Module, Registry};
+pub use self::registry::{Module, Registry, is_system};
 pub use self::row::{Build, Counters, Plugin, Row, Staged};
 
 pub(crate) use self::running::{Ran, Running, needs};

@@ -13,7 +13,7 @@ use state::change::PluginDone;
 use state::command::PluginCommand;
 use state::plugins::{
     Binding, Build, Counters, Decision as Made, Effect, Mode, ModuleHash, OpKind, PART_BYTES_MAX,
-    Pattern, Plugin, Point, Row, Said,
+    Pattern, Plugin, Point, Row, Said, is_system,
 };
 use state::{Command, View};
 
@@ -420,7 +420,7 @@ fn explain(view: &View, path: &str, op: OpKind) -> Result<Vec<Asked>, String> {
             let but = match (&row.quarantine, row.mode) {
                 (Some(why), _) => Some(format!("it is in quarantine: {why}")),
                 (None, Mode::Off) => Some("it is off".to_owned()),
-                (None, _) if path.starts_with("/zookeeper") => {
+                (None, _) if is_system(path) => {
                     Some("nothing below /zookeeper is subject to plugins".to_owned())
                 }
                 _ => None,

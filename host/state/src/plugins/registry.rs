@@ -496,6 +496,6 @@ impl Registry {
 }
 
 /// Whether a path is the system's, which is never subject to plugins.
-pub(crate) fn is_system(path: &str) -> bool {
+pub fn is_system(path: &str) -> bool {
     path.strip_prefix("/zookeeper").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
