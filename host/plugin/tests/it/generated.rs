@@ -20,7 +20,7 @@ const MAX: usize = 4 << 20;
 
 /// What was made, by the ends of the files' names: by seed.
 static MADE: LazyLock<BTreeMap<String, BTreeMap<u64, Vec<u8>>>> = LazyLock::new(|| {
-    let seeds = std::env::var("GENERATED").unwrap_or_else(|_| "0..200".to_owned());
+    let seeds = std::env::var_os("GENERATED").unwrap_or_else(|| "0..200".into());
     let smith = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/smith/Cargo.toml");
     let out = tempfile::tempdir().expect("a directory");
     let mut run = Command::new(env!("CARGO"));
