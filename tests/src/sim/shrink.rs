@@ -78,13 +78,16 @@ pub fn shrink(
     let mut without = options.without.clone();
     loop {
         let before = without.clone();
-        for less in smaller(&without, failure.faults) {
+        // Of what is left the next thing is tried, so that one round may leave out everything.
+        let mut at = 0;
+        while let Some(less) = smaller(&without, failure.faults).into_iter().nth(at) {
             let smaller = Options { without: less, trace: false, ..options.clone() };
-            if let (Err(same), _) = run(&smaller)
-                && same.claim == failure.claim
-            {
-                (without, failure) = (smaller.without, same);
-                tell(&without);
+            match run(&smaller) {
+                (Err(same), _) if same.claim == failure.claim => {
+                    (without, failure) = (smaller.without, same);
+                    tell(&without);
+                }
+                _ => at += 1,
             }
         }
         if without == before {

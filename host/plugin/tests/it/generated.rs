@@ -18,19 +18,15 @@ use crate::guest::encoded;
 
 const MAX: usize = 4 << 20;
 
-#[expect(clippy::disallowed_methods, reason = "how many are made is the tester's to say")]
-fn seeds() -> String {
-    std::env::var("GENERATED").unwrap_or_else(|_| "0..200".to_owned())
-}
-
 /// What was made, by the ends of the files' names: by seed.
 static MADE: LazyLock<BTreeMap<String, BTreeMap<u64, Vec<u8>>>> = LazyLock::new(|| {
+    let seeds = std::env::var_os("GENERATED").unwrap_or_else(|| "0..200".into());
     let smith = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/smith/Cargo.toml");
     let out = tempfile::tempdir().expect("a directory");
     let mut run = Command::new(env!("CARGO"));
     run.args(["run", "--quiet", "--locked", "--manifest-path"]).arg(smith);
     run.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("smith"));
-    let status = run.arg("--").arg(seeds()).arg(out.path()).status().expect("cargo can be started");
+    let status = run.arg("--").arg(seeds).arg(out.path()).status().expect("cargo can be started");
     assert!(status.success(), "no modules were made: {status}");
     let mut made: BTreeMap<String, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
     for file in std::fs::read_dir(out.path()).expect("it is there") {
