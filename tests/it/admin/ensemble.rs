@@ -87,9 +87,11 @@ fn servers_leave_and_come_and_say_how_they_stand() {
     for (what, votes) in [("demote", 2), ("promote", 3)] {
         let answer = three.operate(follower, "POST", &format!("{member}/{what}"), &Value::Null);
         assert_eq!(answer.status, 200, "{answer:?}");
-        wait_for("they are what they are to be", settled);
-        let text = get(three.admin[leader], "/metrics").body;
-        assert_eq!(metric(&text, "vivarium_voters"), Some(f64::from(votes)), "{what}");
+        // The leader may apply it after the server that was asked.
+        wait_for(&format!("{what}: they are what they are to be"), || {
+            let text = get(three.admin[leader], "/metrics").body;
+            metric(&text, "vivarium_voters") == Some(f64::from(votes)) && settled()
+        });
         if what == "demote" {
             let observers = command("observers");
             assert_eq!(observers["synced_observers"], 1, "{observers}");
