@@ -52,8 +52,14 @@ impl Trouble {
         Api { admin: self.admin[at], token }
     }
 
+    /// A client of a server, which may still let clients go that it has not caught up for.
     fn client(&self, at: usize) -> Client {
-        Client::connect(self.ensemble.clients[at]).expect("it takes clients")
+        let mut client = None;
+        wait_for("it takes clients", || {
+            client = Client::connect(self.ensemble.clients[at]).ok();
+            client.is_some()
+        });
+        client.expect("it is connected")
     }
 
     /// As long as it is there, the plugin is not compiled on that server.

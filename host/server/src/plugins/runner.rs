@@ -91,8 +91,8 @@ pub type Found = Result<Exports, String>;
 struct Known {
     /// By name and generation.
     found: BTreeMap<(String, u64), Found>,
-    /// When a module was last given to the compiler.
-    begun: BTreeMap<ModuleHash, Instant>,
+    /// Modules that the compiler was given: `None` for one that it still has, or when it failed here.
+    begun: BTreeMap<ModuleHash, Option<Instant>>,
 }
 
 /// The work of a thread of its own.
@@ -180,7 +180,7 @@ impl Runner {
                 continue;
             }
             let begun = known.lock().begun.get(&plugin.module).copied();
-            if begun.is_some_and(|at| at.elapsed() < AGAIN) {
+            if begun.is_some_and(|failed| failed.is_none_or(|at| at.elapsed() < AGAIN)) {
                 continue;
             }
             let module = match view.module(plugin.module) {
@@ -191,7 +191,7 @@ impl Runner {
                     continue;
                 }
             };
-            known.lock().begun.insert(plugin.module, Instant::now());
+            known.lock().begun.insert(plugin.module, None);
             let (plugin, runtime, known) =
                 (plugin.clone(), Arc::clone(&self.runtime), Arc::clone(known));
             // What is called already was small enough when it came.
@@ -203,17 +203,19 @@ impl Runner {
             let began = Instant::now();
             compiler.load(module.into(), bytes_max, move |loaded| {
                 let (hash, generation) = (plugin.module, plugin.generation);
-                if let Some(found) = found(loaded, plugin, &runtime) {
-                    let (name, ms) = (&key.0, began.elapsed().as_millis() as u64);
-                    match &found {
-                        Ok(_) => tracing::info!(name, generation, ms, "a plugin is ready"),
-                        Err(why) => {
-                            tracing::warn!(name, generation, why, "a plugin cannot run")
-                        }
+                let Some(found) = found(loaded, plugin, &runtime) else {
+                    known.lock().begun.insert(hash, Some(Instant::now()));
+                    return;
+                };
+                let (name, ms) = (&key.0, began.elapsed().as_millis() as u64);
+                match &found {
+                    Ok(_) => tracing::info!(name, generation, ms, "a plugin is ready"),
+                    Err(why) => {
+                        tracing::warn!(name, generation, why, "a plugin cannot run")
                     }
-                    known.lock().found.insert(key, found);
-                    known.lock().begun.remove(&hash);
                 }
+                known.lock().found.insert(key, found);
+                known.lock().begun.remove(&hash);
             });
         }
     }
