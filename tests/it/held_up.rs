@@ -11,7 +11,7 @@ use tests::real::ensemble::{Ensemble, Program};
 
 use crate::admin::{Api, metric};
 use crate::client::{Client, create};
-use crate::ensemble::done;
+use crate::ensemble::{done, read};
 use crate::guest;
 use crate::operator::{operator, wait_for};
 use crate::process::{binary, free_address};
@@ -44,6 +44,8 @@ impl Trouble {
         let binding = json!({"name": NAME, "mode": "enforce", "match": ["/held/**"]});
         all.api(0).install(&binding, &allows);
         done(&mut all.client(0), &create("/held", b""));
+        // None of them has anything to apply still that calls it.
+        (0..SERVERS).for_each(|at| drop(read(&mut all.client(at), "/held")));
         all
     }
 

@@ -138,6 +138,8 @@ pub enum Report {
     Closing(i64),
     /// A step of building or deleting what plugins keep is done.
     Stepped,
+    /// Whether the next entry cannot be applied here for now.
+    HeldUp(bool),
     /// What plugins want of the leader is something else than before.
     Wants(Wants),
     /// The servers of the ensemble are others: what stands beside the tree now.

@@ -27,6 +27,8 @@ pub struct Machine {
     wants: Option<Wants>,
     /// Entries that cannot be applied here for now, oldest first; the server goes on trying.
     held: VecDeque<(u64, u64, Bytes)>,
+    /// Whether the Node was told that there are some.
+    told_held_up: bool,
     /// A clock that is never set, in microseconds; it decides nothing here.
     steady: Box<dyn FnMut() -> i64 + Send>,
     /// Whether the state is of no use: then nothing happens until another takes its place.
@@ -52,6 +54,7 @@ impl Machine {
             reads,
             wants: None,
             held,
+            told_held_up: false,
             steady,
             is_shut,
             compared_every,
@@ -265,6 +268,10 @@ impl Machine {
                 reports.push(Report::Digests { index, digests: Digests { state, history } });
             }
             self.confirm();
+        }
+        let is_held_up = self.is_held_up();
+        if std::mem::replace(&mut self.told_held_up, is_held_up) != is_held_up {
+            reports.push(Report::HeldUp(is_held_up));
         }
         Ok(())
     }

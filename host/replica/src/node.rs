@@ -131,6 +131,8 @@ pub struct Node<D: Disk> {
     led: (u64, u64),
     /// Sessions whose close takes further entries.
     closing: BTreeSet<i64>,
+    /// Whether the next entry cannot be applied here for now: another server is to lead.
+    is_held_up: bool,
     /// What plugins want of the leader.
     wants: Wants,
     /// Whether a step for plugins is on its way, that this server decided as the leader.
@@ -237,6 +239,7 @@ impl<D: Disk> Node<D> {
             backlog: Backlog::new(applied),
             led: (0, 0),
             closing: BTreeSet::new(),
+            is_held_up: false,
             wants: Wants::default(),
             steps: false,
             members: Arc::clone(&meta.members),
@@ -434,6 +437,7 @@ impl<D: Disk> Node<D> {
                 self.liveness.closed(session);
                 self.closing.remove(&session);
             }
+            Report::HeldUp(is_held_up) => self.is_held_up = is_held_up,
             Report::Wants(wants) => {
                 self.wants = wants;
                 self.go_on_with_steps();

@@ -244,7 +244,8 @@ impl<D: Disk> Node<D> {
         }
         self.alarm();
         self.compare_the_last();
-        if self.health.waits && self.raft.is_leader() && self.ticks.is_multiple_of(ASK_TICKS) {
+        let waits = self.health.waits || self.is_held_up;
+        if waits && self.raft.is_leader() && self.ticks.is_multiple_of(ASK_TICKS) {
             self.hand_over();
         }
         let (me, linked) = (self.config.raft_id, &self.linked);
