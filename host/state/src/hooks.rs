@@ -20,30 +20,48 @@ pub use proto::ErrorCode;
 ///
 /// It is shared by the one thread that applies and all that read; [`Call::scope`] tells the two apart.
 pub trait Hooks: Send + Sync {
+    /// Other hooks, of which these are a layer: what a layer does not do itself, they do.
+    fn inner(&self) -> Option<&dyn Hooks> {
+        None
+    }
+
     /// The newest apply version that the program knows which they are part of. Tests alone say others.
     fn apply_version(&self) -> u32 {
-        APPLY_VERSION
+        self.inner().map_or(APPLY_VERSION, Hooks::apply_version)
     }
 
     /// Whether this module is compiled here. An entry that needs one that is not waits.
-    fn is_ready(&self, _plugin: &Plugin) -> bool {
-        false
+    fn is_ready(&self, plugin: &Plugin) -> bool {
+        self.inner().is_some_and(|inner| inner.is_ready(plugin))
     }
 
     /// A command of the log begins: what it calls, up to the next one, is one transaction.
-    fn transaction_begins(&self, _scope: Scope) {}
+    fn transaction_begins(&self, scope: Scope) {
+        if let Some(inner) = self.inner() {
+            inner.transaction_begins(scope);
+        }
+    }
 
     /// The entry under way is over, or was given up because of a fault and may come again: no instance
     /// outlives it.
-    fn entry_ends(&self) {}
+    fn entry_ends(&self) {
+        if let Some(inner) = self.inner() {
+            inner.entry_ends();
+        }
+    }
 
     /// Says whether the plugin takes its settings, or why not. It is asked on each server when a binding
     /// is staged; there is nothing to read or write.
     ///
     /// # Errors
     /// See [`Outcome`].
-    fn configure(&self, _call: &Call<'_>) -> Outcome<Result<(), String>> {
-        Ok(Err(PluginFault::new(FaultKind::Trap, "there is nothing that runs plugins")))
+    fn configure(&self, call: &Call<'_>) -> Outcome<Result<(), String>> {
+        match self.inner() {
+            Some(inner) => inner.configure(call),
+            None => {
+                Ok(Err(PluginFault::new(FaultKind::Trap, "there is nothing that runs plugins")))
+            }
+        }
     }
 
     /// The ids, under the scheme, of a client that gives these credentials, or why they are no good. It
@@ -53,19 +71,25 @@ pub trait Hooks: Send + Sync {
     /// See [`Outcome`].
     fn authenticate(
         &self,
-        _call: &Call<'_>,
-        _credentials: &Credentials<'_>,
-        _env: &mut dyn Env,
+        call: &Call<'_>,
+        credentials: &Credentials<'_>,
+        env: &mut dyn Env,
     ) -> Outcome<Result<Vec<String>, String>> {
-        Ok(Ok(Err("there is nothing that runs plugins".into())))
+        match self.inner() {
+            Some(inner) => inner.authenticate(call, credentials, env),
+            None => Ok(Ok(Err("there is nothing that runs plugins".into()))),
+        }
     }
 
     /// Whether somebody may do something, on writes (in apply) and on reads.
     ///
     /// # Errors
     /// See [`Outcome`].
-    fn check(&self, _call: &Call<'_>, _check: &Check<'_>, _env: &mut dyn Env) -> Outcome<Decision> {
-        Ok(Ok(Decision::Abstain))
+    fn check(&self, call: &Call<'_>, check: &Check<'_>, env: &mut dyn Env) -> Outcome<Decision> {
+        match self.inner() {
+            Some(inner) => inner.check(call, check, env),
+            None => Ok(Ok(Decision::Abstain)),
+        }
     }
 
     /// Asked once all of ZooKeeper's own checks have passed, just before the change.
@@ -74,11 +98,14 @@ pub trait Hooks: Send + Sync {
     /// See [`Outcome`].
     fn guard(
         &self,
-        _call: &Call<'_>,
-        _operation: &Operation<'_>,
-        _env: &mut dyn Env,
+        call: &Call<'_>,
+        operation: &Operation<'_>,
+        env: &mut dyn Env,
     ) -> Outcome<Verdict> {
-        Ok(Ok(Verdict::Allow))
+        match self.inner() {
+            Some(inner) => inner.guard(call, operation, env),
+            None => Ok(Ok(Verdict::Allow)),
+        }
     }
 
     /// Told of every change, whatever its cause, and once of each znode that is there when the observer
@@ -86,8 +113,11 @@ pub trait Hooks: Send + Sync {
     ///
     /// # Errors
     /// See [`Outcome`].
-    fn observe(&self, _call: &Call<'_>, _change: &Changed<'_>, _env: &mut dyn Env) -> Outcome<()> {
-        Ok(Ok(()))
+    fn observe(&self, call: &Call<'_>, change: &Changed<'_>, env: &mut dyn Env) -> Outcome<()> {
+        match self.inner() {
+            Some(inner) => inner.observe(call, change, env),
+            None => Ok(Ok(())),
+        }
     }
 }
 

@@ -10,9 +10,7 @@ use std::time::Duration;
 use server::config::{Config, Overrides};
 use server::serve;
 use state::Hooks;
-use state::hooks::{
-    Call, Changed, Check, Credentials, Decision, Env, Operation, Outcome, Scope, Verdict,
-};
+use state::hooks::Scope;
 use state::plugins::Plugin;
 
 struct Odd {
@@ -24,6 +22,10 @@ struct Odd {
 }
 
 impl Hooks for Odd {
+    fn inner(&self) -> Option<&dyn Hooks> {
+        Some(&*self.hooks)
+    }
+
     fn apply_version(&self) -> u32 {
         self.version
     }
@@ -36,40 +38,6 @@ impl Hooks for Odd {
     fn transaction_begins(&self, scope: Scope) {
         std::thread::sleep(self.slow);
         self.hooks.transaction_begins(scope);
-    }
-
-    fn entry_ends(&self) {
-        self.hooks.entry_ends();
-    }
-
-    fn configure(&self, call: &Call<'_>) -> Outcome<Result<(), String>> {
-        self.hooks.configure(call)
-    }
-
-    fn authenticate(
-        &self,
-        call: &Call<'_>,
-        credentials: &Credentials<'_>,
-        env: &mut dyn Env,
-    ) -> Outcome<Result<Vec<String>, String>> {
-        self.hooks.authenticate(call, credentials, env)
-    }
-
-    fn check(&self, call: &Call<'_>, check: &Check<'_>, env: &mut dyn Env) -> Outcome<Decision> {
-        self.hooks.check(call, check, env)
-    }
-
-    fn guard(
-        &self,
-        call: &Call<'_>,
-        operation: &Operation<'_>,
-        env: &mut dyn Env,
-    ) -> Outcome<Verdict> {
-        self.hooks.guard(call, operation, env)
-    }
-
-    fn observe(&self, call: &Call<'_>, change: &Changed<'_>, env: &mut dyn Env) -> Outcome<()> {
-        self.hooks.observe(call, change, env)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use state::hooks::{
     Call, Changed, Check, Credentials, Decision, Env, EnvError, Hooks, Node, Operation, Outcome,
-    Pairs, Scope, Verdict,
+    Pairs, Verdict,
 };
 use state::plugins::Plugin;
 
@@ -78,24 +78,8 @@ impl Metered {
 }
 
 impl Hooks for Metered {
-    fn apply_version(&self) -> u32 {
-        self.hooks.apply_version()
-    }
-
-    fn is_ready(&self, plugin: &Plugin) -> bool {
-        self.hooks.is_ready(plugin)
-    }
-
-    fn transaction_begins(&self, scope: Scope) {
-        self.hooks.transaction_begins(scope);
-    }
-
-    fn entry_ends(&self) {
-        self.hooks.entry_ends();
-    }
-
-    fn configure(&self, call: &Call<'_>) -> Outcome<Result<(), String>> {
-        self.hooks.configure(call)
+    fn inner(&self) -> Option<&dyn Hooks> {
+        Some(&*self.hooks)
     }
 
     fn authenticate(

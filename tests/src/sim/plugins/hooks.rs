@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use plugin::Guests;
 use state::hooks::{
-    Call, Changed, Check, Credentials, Decision, Env, FaultKind, Operation, Outcome, PluginFault,
-    Scope, Verdict,
+    Call, Changed, Check, Decision, Env, FaultKind, Operation, Outcome, PluginFault, Scope, Verdict,
 };
 use state::plugins::{ModuleHash, Plugin};
 use state::{Fault, Hooks};
@@ -135,6 +134,10 @@ impl SimHooks {
 }
 
 impl Hooks for SimHooks {
+    fn inner(&self) -> Option<&dyn Hooks> {
+        Some(&self.guests)
+    }
+
     fn is_ready(&self, plugin: &Plugin) -> bool {
         self.is_odd() || self.is_compiled(plugin) && self.guests.is_ready(plugin)
     }
@@ -149,19 +152,6 @@ impl Hooks for SimHooks {
         if !self.bugs.keep_instances {
             self.guests.entry_ends();
         }
-    }
-
-    fn configure(&self, call: &Call<'_>) -> Outcome<Result<(), String>> {
-        self.guests.configure(call)
-    }
-
-    fn authenticate(
-        &self,
-        call: &Call<'_>,
-        credentials: &Credentials<'_>,
-        env: &mut dyn Env,
-    ) -> Outcome<Result<Vec<String>, String>> {
-        self.guests.authenticate(call, credentials, env)
     }
 
     fn check(&self, call: &Call<'_>, check: &Check<'_>, env: &mut dyn Env) -> Outcome<Decision> {
