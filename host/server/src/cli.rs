@@ -239,3 +239,19 @@ fn ask(server: &str, word: &str) -> anyhow::Result<String> {
     anyhow::ensure!(!answer.is_empty(), "{server} hung up on {word:?}: not a four-letter word?");
     Ok(answer)
 }
+
+/// Asks whether to go on, unless that was said already.
+///
+/// # Errors
+/// If the answer is not yes.
+fn confirm(out: &mut impl Write, is_sure: bool) -> anyhow::Result<()> {
+    if is_sure {
+        return Ok(());
+    }
+    write!(out, "Type yes to go on: ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    anyhow::ensure!(answer.trim() == "yes", "nothing was changed");
+    Ok(())
+}

@@ -7,6 +7,7 @@ use anyhow::ensure;
 use clap::Args;
 
 use super::config_args::ConfigArgs;
+use super::confirm;
 use crate::plugins;
 use crate::recover::Survivor;
 
@@ -61,13 +62,7 @@ impl RecoverArgs {
         let survivor = plugins::on_large_stack(|| Survivor::open(&config))??;
         let mut out = std::io::stdout().lock();
         writeln!(out, "{survivor}\n")?;
-        if !self.yes {
-            write!(out, "Type yes to go on: ")?;
-            out.flush()?;
-            let mut answer = String::new();
-            std::io::stdin().read_line(&mut answer)?;
-            ensure!(answer.trim() == "yes", "nothing was changed");
-        }
+        confirm(&mut out, self.yes)?;
         plugins::on_large_stack(|| survivor.go_on_alone())??;
         writeln!(
             out,

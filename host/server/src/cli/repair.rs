@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use clap::Args;
 
 use super::config_args::ConfigArgs;
+use super::confirm;
 use crate::repair::Skip;
 
 /// What `--help` ends with.
@@ -54,13 +54,7 @@ impl RepairArgs {
         let skip = Skip::look(&config, &self.skip_binding, self.at)?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "{skip}\n")?;
-        if !self.yes {
-            write!(out, "Type yes to go on: ")?;
-            out.flush()?;
-            let mut answer = String::new();
-            std::io::stdin().read_line(&mut answer)?;
-            ensure!(answer.trim() == "yes", "nothing was changed");
-        }
+        confirm(&mut out, self.yes)?;
         skip.order()?;
         writeln!(out, "Done. Do the same on all other servers before any of them is started.")?;
         Ok(())
