@@ -6,6 +6,8 @@
 //!   majority, nothing is known but that (a `Verdict::Doubt`).
 //! * A state that was copied from another server, of which no majority had said yet that it was right, is
 //!   no witness for that one: the first word after the copy does not count, though it is judged.
+//! * Who is in quarantine has taken back what it said before: else a majority that has become another one
+//!   since (a voter was removed) would be in doubt over it, and give it nothing to heal by.
 //! * Words of a bounded number of entries are kept: who is wrong once says something else ever after.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +103,7 @@ impl Comparison {
     pub(crate) fn hear(&mut self, from: u64, word: Word) {
         let Word::At { index, digests, is_copy } = word else {
             self.quarantined.insert(from);
+            self.forget(from);
             return;
         };
         self.quarantined.remove(&from);
@@ -247,6 +250,15 @@ mod tests {
         all.hear(4, at(8, RIGHT));
         all.hear(5, at(8, RIGHT));
         assert!(matches!(all.verdict(3, &[1, 2, 3, 4, 5]), Verdict::Wrong(_)));
+    }
+
+    #[test]
+    fn who_is_in_quarantine_has_taken_its_words_back() {
+        let mut all = heard(&[(1, at(8, RIGHT)), (2, at(8, OTHER)), (3, at(8, RIGHT))]);
+        all.hear(2, Word::Quarantined);
+        (1..4).step_by(2).for_each(|from| all.hear(from, at(9, RIGHT)));
+        // The third is removed: the first has no majority without the second, and no quarrel with it.
+        assert_eq!(all.verdict(1, &[1, 2]), Verdict::Fine(None));
     }
 
     #[test]

@@ -239,6 +239,10 @@ impl Client {
 
     fn connect(&mut self, world: &mut World<'_>) {
         let (server, up) = world.servers[world.rng.below(world.servers.len() as u64) as usize];
+        self.connect_to(server, up, world);
+    }
+
+    fn connect_to(&mut self, server: u64, up: bool, world: &mut World<'_>) {
         if !up {
             self.phase = Phase::Away { until_ms: world.now_ms + 50 + world.rng.below(200) as i64 };
             return;
@@ -385,9 +389,15 @@ impl Client {
             }
             3..=5 => {
                 world.counts.moves_begun += 1;
-                // What was just sent is under way on the old connection.
+                // What was just sent is under way on the old connection; as often as not to the server
+                // that it comes back to.
+                let before = self.conn.and_then(|conn| world.wires.get(&conn)).map(|w| w.server);
+                let same = world.servers.iter().find(|(id, _)| Some(*id) == before).copied();
                 self.leave(world, false);
-                self.connect(world);
+                match same.filter(|_| world.rng.chance(50)) {
+                    Some((server, up)) => self.connect_to(server, up, world),
+                    None => self.connect(world),
+                }
             }
             6 => {
                 world.counts.deaf += 1;
