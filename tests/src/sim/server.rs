@@ -117,7 +117,7 @@ impl Sizes {
             election_ticks: 8 + 3 * id as usize + rng.below(3) as usize,
             slow_entries: [0, 0, 1, 10][rng.below(4) as usize],
             read_only_after_ms: [None, Some(500), Some(2000)][rng.below(3) as usize],
-            local_sessions: (rng.chance(25), rng.chance(60)),
+            local_sessions: (rng.chance(40), rng.chance(60)),
         }
     }
 }
