@@ -6,7 +6,6 @@
 //! * Any fault drops the instance, whatever it was kept for.
 //! * A call that is on a thread with too little stack is a host fault, and never an outcome.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -39,8 +38,8 @@ const REASON_BYTES_MAX: usize = 1 << 10;
 /// Runs the plugins of one state.
 pub struct Guests {
     runtime: Arc<Runtime>,
-    /// Of the transaction or the entry under way, by binding.
-    applying: Mutex<BTreeMap<u32, Used>>,
+    /// Of the transaction or the entry under way: few, and one of them is called again and again.
+    applying: Mutex<Vec<Box<Used>>>,
     reading: Kept,
 }
 
@@ -94,10 +93,14 @@ impl Guests {
     }
 
     /// The instance for a call.
-    fn instance(&self, call: &Call<'_>) -> Outcome<Used> {
+    fn instance(&self, call: &Call<'_>) -> Outcome<Box<Used>> {
         let plugin = call.plugin;
         let used = match call.scope {
-            Scope::Apply { .. } => self.applying.lock().remove(&plugin.id),
+            Scope::Apply { .. } => {
+                let mut applying = self.applying.lock();
+                let at = applying.iter().position(|used| used.id == plugin.id);
+                at.map(|at| applying.swap_remove(at))
+            }
             Scope::Read if plugin.exports.is_stateless => self.reading.take(plugin),
             Scope::Read => None,
         };
@@ -108,17 +111,15 @@ impl Guests {
             Fault::Waiting(format!("module {} is not compiled here", plugin.module))
         })?;
         match Live::new(&self.runtime.engine, module, &plugin.limits) {
-            Ok(live) => Ok(Ok(Used::new(live, plugin))),
+            Ok(live) => Ok(Ok(Box::new(Used::new(live, plugin)))),
             Err((error, refused)) => sort(&error, Phase::Instantiation, refused).map(Err),
         }
     }
 
     /// What becomes of an instance after a call without a fault.
-    fn keep(&self, call: &Call<'_>, used: Used) {
+    fn keep(&self, call: &Call<'_>, used: Box<Used>) {
         match call.scope {
-            Scope::Apply { .. } => {
-                self.applying.lock().insert(call.plugin.id, used);
-            }
+            Scope::Apply { .. } => self.applying.lock().push(used),
             Scope::Read if call.plugin.exports.is_stateless => self.reading.give(used, call.plugin),
             Scope::Read => {}
         }
@@ -131,7 +132,7 @@ impl Hooks for Guests {
     }
 
     fn transaction_begins(&self, _scope: Scope) {
-        self.applying.lock().retain(|_, used| used.instance == Instance::Entry);
+        self.applying.lock().retain(|used| used.instance == Instance::Entry);
     }
 
     fn entry_ends(&self) {

@@ -23,13 +23,15 @@ pub(crate) struct Kept(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     /// By binding.
-    bindings: BTreeMap<u32, Vec<Used>>,
+    bindings: BTreeMap<u32, Vec<Box<Used>>>,
     instances: usize,
 }
 
 /// An instance, and whose it is.
 pub(crate) struct Used {
     pub(crate) live: Live,
+    /// The binding's.
+    pub(crate) id: u32,
     generation: u64,
     pub(crate) instance: Instance,
     calls: u32,
@@ -37,7 +39,8 @@ pub(crate) struct Used {
 
 impl Used {
     pub(crate) fn new(live: Live, plugin: &Plugin) -> Self {
-        Self { live, generation: plugin.generation, instance: plugin.instance(), calls: 0 }
+        let (id, generation, instance) = (plugin.id, plugin.generation, plugin.instance());
+        Self { live, id, generation, instance, calls: 0 }
     }
 
     /// Whether it is an instance of this generation.
@@ -48,7 +51,7 @@ impl Used {
 
 impl Kept {
     /// An instance that may be used again.
-    pub(crate) fn take(&self, plugin: &Plugin) -> Option<Used> {
+    pub(crate) fn take(&self, plugin: &Plugin) -> Option<Box<Used>> {
         let mut inner = self.0.lock();
         let of_binding = inner.bindings.get_mut(&plugin.id)?;
         let used = of_binding.pop()?;
@@ -63,7 +66,7 @@ impl Kept {
     }
 
     /// Gives one back after a call without a fault.
-    pub(crate) fn give(&self, mut used: Used, plugin: &Plugin) {
+    pub(crate) fn give(&self, mut used: Box<Used>, plugin: &Plugin) {
         used.calls += 1;
         if used.calls >= CALLS_MAX {
             return;

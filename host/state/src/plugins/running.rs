@@ -240,12 +240,11 @@ pub(super) fn call<T>(
 ) -> Result<Result<T, PluginFault>, Fault> {
     let running = &mut txn.plugins;
     let (hooks, scope, session) = (running.hooks, running.scope, running.session);
-    let seed = [
-        &running.history.to_be_bytes()[..],
-        &running.calls.to_be_bytes(),
-        &live.plugin.id.to_be_bytes(),
-    ];
-    let seed = xxh3_64(&seed.concat());
+    let mut seed = [0; 28];
+    seed[..16].copy_from_slice(&running.history.to_be_bytes());
+    seed[16..24].copy_from_slice(&running.calls.to_be_bytes());
+    seed[24..].copy_from_slice(&live.plugin.id.to_be_bytes());
+    let seed = xxh3_64(&seed);
     running.calls += 1;
     let fuel_max = live.plugin.limits.fuel(about.point).min(running.fuel_left);
     let (mark, zxid, time_ms) = (txn.mark(), txn.zxid, txn.time_ms);
