@@ -37,8 +37,18 @@ impl Checker for Refusals {
             {
                 return is_wrong("it never says that");
             }
-            // It may have begun or ended to decide in this entry.
-            let may = rows.iter().flatten().any(|row| refuses(row, decision) == Some(true));
+            // It may have begun or ended to decide in this entry; even both, if it was activated and went
+            // into quarantine.
+            let was_quarantined = rows[0]
+                .is_some_and(|row| row.quarantine.is_some() && refuses(row, decision).is_some());
+            let before_it = |row: &Row| {
+                let mut row = row.clone();
+                row.quarantine = None;
+                row
+            };
+            let may = rows.iter().flatten().any(|row| refuses(row, decision) == Some(true))
+                || !was_quarantined
+                    && rows[1].is_some_and(|r| refuses(&before_it(r), decision) == Some(true));
             let must = rows.iter().all(|row| {
                 let row = row.filter(|row| row.build == Build::Done);
                 row.is_some_and(|row| refuses(row, decision) == Some(true))
