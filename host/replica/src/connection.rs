@@ -11,6 +11,8 @@
 //! * Nothing is decided here about the tree: writes become inputs of the Node, reads are answered
 //!   from a view.
 
+mod who;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,13 +22,15 @@ use proto::codec::Reader as Decoder;
 use proto::connect::PASSWORD_BYTES;
 use proto::header::XID_PING;
 use proto::{
-    ClientInfo, ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Id, OpCode, Perms, Reply,
-    ReplyHeader, Request, RequestHeader, WatchEvent,
+    ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Id, OpCode, Perms, Reply, ReplyHeader,
+    Request, RequestHeader, WatchEvent,
 };
 use state::Command;
 use state::apply::FIRST_GENERATION;
-use state::hooks::{Check, Credentials};
+use state::hooks::Check;
 
+use self::who::who;
+pub use self::who::{Authenticator, Sasl, SaslStep};
 use crate::audit::Audited;
 use crate::input::Input;
 use crate::mutants::ConnectionMutants;
@@ -41,32 +45,6 @@ use crate::writes::{self, Sorted};
 
 /// How many things are taken out of the outbox at a time.
 const DRAIN_MAX: usize = 256;
-
-/// Resolves credentials; part of the process, because it needs configuration and randomness.
-pub trait Authenticator: Send + Sync {
-    /// Who somebody with these credentials is; `None` if they are wrong or the scheme is unknown.
-    fn authenticate(&self, scheme: &str, auth: &[u8], remote: IpAddr) -> Option<Vec<Id>>;
-
-    /// Begins a SASL exchange; `None` if SASL is not set up.
-    fn sasl(&self) -> Option<Box<dyn Sasl>>;
-}
-
-/// The server's side of one SASL exchange.
-pub trait Sasl: Send {
-    /// Takes the client's token.
-    fn step(&mut self, token: &[u8]) -> SaslStep;
-}
-
-/// What comes of a client's token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SaslStep {
-    /// Send this and go on.
-    Challenge(Vec<u8>),
-    /// Send this; the client is these.
-    Done(Vec<u8>, Vec<Id>),
-    /// The credentials are wrong.
-    Failed,
-}
 
 /// What a server demands of its clients.
 #[derive(Debug, Clone)]
@@ -581,71 +559,6 @@ impl Connection {
         self.session().map_or(0, |attached| attached.session)
     }
 
-    fn authenticate(&mut self, xid: i32, scheme: &str, auth: &[u8]) {
-        let identities = &self.identities[..];
-        let credentials = Credentials { scheme, bytes: auth, identities };
-        let by_plugin = self.published.view().authenticate(&credentials, self.session_id());
-        let ids = match by_plugin {
-            Ok(None) => self.authenticator.authenticate(scheme, auth, self.remote),
-            Ok(Some(ids)) => ids.ok(),
-            Err(fault) => {
-                tracing::error!(%fault, scheme, "a client's credentials could not be looked at");
-                return self.hang_up();
-            }
-        };
-        match ids {
-            Some(ids) => {
-                self.identify(ids);
-                self.reply(xid, 0, Ok(Reply::Empty));
-            }
-            None => {
-                tracing::warn!(scheme, remote = %self.remote, "authentication failed");
-                self.reply(xid, 0, Err(ErrorCode::AuthFailed));
-                self.hang_up();
-            }
-        }
-    }
-
-    fn identify(&mut self, ids: Vec<Id>) {
-        let mut identities = (*self.identities).clone();
-        identities.extend(ids.into_iter().filter(|id| !self.identities.contains(id)));
-        self.identities = Arc::new(identities);
-    }
-
-    fn sasl(&mut self, xid: i32, token: &[u8]) {
-        if self.sasl.is_none() {
-            self.sasl = self.authenticator.sasl();
-        }
-        let Some(sasl) = &mut self.sasl else {
-            // No users: ZooKeeper answers with a token that is null, and leaves it at that.
-            return self.reply(xid, 0, Ok(Reply::Sasl(None)));
-        };
-        match sasl.step(token) {
-            SaslStep::Challenge(token) => {
-                self.reply(xid, 0, Ok(Reply::Sasl(Some(token.into()))));
-            }
-            SaslStep::Done(token, ids) => {
-                self.identify(ids);
-                self.sasl = None;
-                self.reply(xid, 0, Ok(Reply::Sasl(Some(token.into()))));
-            }
-            SaslStep::Failed => {
-                tracing::warn!(remote = %self.remote, "a SASL exchange failed");
-                self.sasl = None;
-                if self.policy.sasl_failures_allowed {
-                    return self.reply(xid, 0, Ok(Reply::Sasl(None)));
-                }
-                let required = self.policy.required_schemes.iter().any(|scheme| scheme == "sasl");
-                let code = match required {
-                    true => ErrorCode::SessionClosedRequireSaslAuth,
-                    false => ErrorCode::AuthFailed,
-                };
-                self.outbox.push(Say::SaslFailed { xid, code });
-                self.hang_up();
-            }
-        }
-    }
-
     /// Writes everything that is decided to `out`, in order; at most about `bytes_max`.
     pub fn drain(&mut self, out: &mut BytesMut, bytes_max: usize) -> Drained {
         let (view, mut session) = (self.published.view(), None);
@@ -718,19 +631,4 @@ impl Connection {
     pub fn disconnect(&self) {
         self.published.disconnect(&self.outbox);
     }
-}
-
-fn who(identities: &[Id]) -> Vec<ClientInfo> {
-    identities
-        .iter()
-        .map(|id| ClientInfo {
-            scheme: id.scheme.clone(),
-            user: match (id.scheme.as_str(), id.id.split_once(':')) {
-                ("digest", Some((user, _))) => user.to_owned(),
-                // No provider has this scheme, so that ZooKeeper finds no name.
-                ("super", _) => String::new(),
-                _ => id.id.clone(),
-            },
-        })
-        .collect()
 }
