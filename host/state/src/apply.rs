@@ -21,31 +21,29 @@ use std::sync::Arc;
 
 use proto::{Id, Reply};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 pub(crate) use self::meta::{FORMAT_KEY, META_KEY, encode_meta};
 pub use self::meta::{Meta, STORE_FORMAT};
 use self::opening::in_memory;
-use crate::acls::{self, AclTable};
+use crate::acls::AclTable;
 use crate::alive::AliveViews;
 use crate::cache::NodeCache;
 use crate::change::{Answer, Outcome};
 use crate::command::{Batch, Command, Op, SettingChange};
 use crate::fault::Fault;
-use crate::flush::{Flush, GATHER_BYTES_MAX, Gathering, PINNED_BYTES_MAX};
+use crate::flush::{Flush, Gathering, PINNED_BYTES_MAX};
 use crate::hooks::Hooks;
-use crate::keys::{self, Keyspace};
+use crate::keys::Keyspace;
 use crate::known::Known;
-use crate::members::Members;
 use crate::mutants::StateMutants;
 use crate::ops::{self, Context, Stop, session};
 use crate::plugins::{
     Counters, Decisions, Plugin, Ran, Registry, Shadowed, check_grants, needs, znodes,
 };
-use crate::quota::{self, QuotaPaths};
+use crate::quota::QuotaPaths;
 use crate::recent::Rows;
-use crate::snapshot::{Source, Staged};
+use crate::snapshot::Source;
 use crate::store::{ReadView, Store, Write};
 use crate::txn::{self, Changed, Txn};
 use crate::view::{Counts, View};

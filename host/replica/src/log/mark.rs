@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //! * The mark is written after the sync it speaks of, so it never promises what the log lacks. It is
-//!   not synced itself: after power loss it may be old, which only weakens what it can detect.
-//! * Two slots in different sectors, written in turn: a torn write spoils only the one being written,
-//!   so at least one is good at any time, and none being good is damage.
+//!   synced when the log is opened, and not with each write: after power loss it may be old, which only
+//!   weakens what it can detect.
+//! * Two slots in different sectors, written in turn: a write that fails half way, which ends the process,
+//!   spoils only the one being written, so at least one is good at any time, and none being good is damage.
 
 use std::io;
 
@@ -102,5 +103,10 @@ impl<F: DiskFile> MarkFile<F> {
         self.file.write_at((self.next_slot * SLOT_DISTANCE) as u64, &mark.encode())?;
         self.next_slot = 1 - self.next_slot;
         Ok(())
+    }
+
+    /// Makes both slots durable as they are.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }

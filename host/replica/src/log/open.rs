@@ -82,6 +82,8 @@ impl<D: Disk> Log<D> {
             }
         }
         log.write_mark()?;
+        // A slot that an earlier life wrote half must be over, or this one may spoil the other.
+        log.mark.sync().map_err(Broken::io(format!("syncing {}", mark::NAME)))?;
         // What is trimmed had been committed, also where a crash fell between the two records.
         log.raise_commit(log.index.trimmed().index);
         Ok((log, recovered))

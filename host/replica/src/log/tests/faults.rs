@@ -56,6 +56,25 @@ fn a_failed_write_breaks_the_log() {
 }
 
 #[test]
+fn a_mark_that_was_half_written_twice_does_not_spoil_both_slots() {
+    for seed in 0..1000 {
+        let disk = SimDisk::new();
+        drop(create(&disk));
+        // Each slot is half written once, in different lives.
+        for _ in 0..2 {
+            let (mut log, _) = open(&disk);
+            log.append(&[entry(log.last_index() + 1, 1, 100)]);
+            disk.fail_write(1);
+            log.sync().unwrap_err();
+            drop(log);
+            disk.restart();
+        }
+        disk.crash(seed);
+        open(&disk);
+    }
+}
+
+#[test]
 fn a_full_disk_breaks_the_log_and_room_heals_it() {
     let disk = SimDisk::new();
     let mut log = create(&disk);
