@@ -149,3 +149,30 @@ fn what_a_plugin_refused_is_written_down_with_its_reason_and_what_operators_did_
     }
     assert!(found.iter().any(|line| line.starts_with("user=vivarium-operator\tip=127.0.0.1")));
 }
+
+#[test]
+fn what_a_directory_of_plugins_asks_for_is_written_down() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, plugins) = (dir.path().join("audit.log"), dir.path().join("plugins"));
+    std::fs::create_dir(&plugins).expect("a directory");
+    let settings =
+        [format!("audit.file={}", file.display()), format!("plugin-dir={}", plugins.display())];
+    let all = ["--set", "audit.enabled=true", "--set", &settings[0], "--set", &settings[1]];
+    let _server = Server::start_with(&dir.path().join("data"), &all);
+    let ends = |end: &str| lines(&file).iter().any(|line| line.ends_with(end));
+    std::fs::write(plugins.join("quota.wasm"), refuses(-125, "no more")).expect("a file");
+    let binding = plugins.join("quota.toml");
+    let text =
+        "name = \"quota\"\nmodule = \"quota.wasm\"\nmode = \"enforce\"\nmatch = [\"/a/**\"]\n";
+    std::fs::write(&binding, text).expect("a file");
+    wait_for("it is active", || ends("activatePlugin\tresult=success\tbinding=quota"));
+    std::fs::remove_file(&binding).expect("it is there");
+    wait_for("it is gone", || ends("removePlugin\tresult=success\tbinding=quota"));
+    let found = lines(&file);
+    let is_its = |line: &String| line.starts_with("user=plugin-dir\tip=127.0.0.1\toperation=");
+    for operation in ["uploadModule", "stagePlugin", "activatePlugin", "removePlugin"] {
+        let mut those = found.iter().filter(|line| line.contains(operation));
+        assert!(those.all(is_its), "{operation} in {found:#?}");
+        assert!(found.iter().any(|line| line.contains(operation)), "{operation} in {found:#?}");
+    }
+}

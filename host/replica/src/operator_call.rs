@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use proto::{Id, Reply};
+use state::Command;
 use thiserror::Error;
 
 use crate::audit::Audited;
@@ -57,17 +58,29 @@ impl OperatorCall {
                 refused("no leader is known: nothing can be changed".to_owned())
             }
             Decision::Command(command) => {
-                let outbox = Outbox::new(id, wake);
-                let audited = published.audit().map(|audit| {
-                    Audited::of_operator(audit, &command, 0, &Arc::new(vec![who]), remote)
-                });
-                let ticket = Some(outbox.push_pending(Waits::Operator { xid: 0, audited }));
-                Begun::Waits(Self { outbox }, Input::Command { command, ticket })
+                let (call, input) = Self::command(published, command, (who, remote), id, wake);
+                Begun::Waits(call, input)
             }
             Decision::SaveSnapshot(_) | Decision::NextRecord => {
                 refused("snapshots are saved with `vivarium snapshot save`".to_owned())
             }
         }
+    }
+
+    /// The same of a command, which nobody needs to look at first.
+    pub fn command(
+        published: &Published,
+        command: Command,
+        (who, remote): (Id, IpAddr),
+        id: u64,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> (Self, Input) {
+        let outbox = Outbox::new(id, wake);
+        let audited = published
+            .audit()
+            .map(|audit| Audited::of_operator(audit, &command, 0, &Arc::new(vec![who]), remote));
+        let ticket = Some(outbox.push_pending(Waits::Operator { xid: 0, audited }));
+        (Self { outbox }, Input::Command { command, ticket })
     }
 
     /// The answer, if it is there.

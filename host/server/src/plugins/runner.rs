@@ -5,7 +5,8 @@
 //! Everything follows from the published view, looked at a few times a second: what got lost on the way is
 //! simply wanted still at the next look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use parking_lot::Mutex;
 use plugin::{Compiler, Guests, Loaded, Runtime, Tuning};
-use replica::{Input, Published};
+use proto::Id;
+use replica::{Input, OperatorCall, Published};
 use state::command::PluginCommand;
 use state::hooks::{Call, Hooks, Scope};
 use state::plugins::{Exports, ModuleHash, Plugin, PluginLimit};
@@ -83,6 +85,40 @@ pub(crate) fn compile<'v>(
     Ok(())
 }
 
+/// Who asks for what a directory says, in the audit log.
+const DIRECTORY: &str = "plugin-dir";
+/// Of how many changes at once the outcome is waited for, to be written down.
+const ASKED_MAX: usize = 64;
+
+/// What was asked for because the directory says so, and is not answered.
+#[derive(Default)]
+struct Asked {
+    calls: VecDeque<OperatorCall>,
+    number: u64,
+}
+
+impl Asked {
+    fn ask(&mut self, runner: &Runner, command: PluginCommand) {
+        // Connections are numbered from 1 on.
+        let id = u64::MAX - self.number;
+        self.number += 1;
+        let who = (Id::new("super", DIRECTORY), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let command = Command::Plugin(command);
+        let (call, input) =
+            OperatorCall::command(&runner.published, command, who, id, Box::new(|| ()));
+        if runner.inputs.put([input]) {
+            self.calls.push_back(call);
+        }
+        if self.calls.len() > ASKED_MAX {
+            self.calls.pop_front();
+        }
+    }
+
+    fn forget_answered(&mut self) {
+        self.calls.retain(|call| call.reply().is_none());
+    }
+}
+
 /// What a server found of a generation of a binding: what its module is, or why it cannot run.
 pub type Found = Result<Exports, String>;
 
@@ -117,7 +153,7 @@ impl Runner {
         let known = Arc::new(Mutex::new(Known::default()));
         let (mut reconcile, mut files) = (Reconcile::default(), Files::new());
         let mut reported = BTreeMap::new();
-        let mut told = (0, false);
+        let (mut told, mut asked) = ((0, false), Asked::default());
         let (began, mut collected) = (Instant::now(), Instant::now());
         while !self.stop.load(Ordering::SeqCst) {
             let view = self.published.view();
@@ -136,7 +172,8 @@ impl Runner {
                     let now_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
                     let of = (&*view.plugins, &view.settings);
                     let commands = reconcile.step(&files, of, (self.leads)(), now_ms);
-                    commands.into_iter().for_each(|command| self.propose(command));
+                    commands.into_iter().for_each(|command| asked.ask(&self, command));
+                    asked.forget_answered();
                 }
             }
             drop(view);
