@@ -39,7 +39,7 @@ const REASON_BYTES_MAX: usize = 1 << 10;
 pub struct Guests {
     runtime: Arc<Runtime>,
     /// Of the transaction or the entry under way: few, and one of them is called again and again.
-    applying: Mutex<Vec<Box<Used>>>,
+    applying: Mutex<Vec<Used>>,
     reading: Kept,
 }
 
@@ -78,7 +78,7 @@ impl Guests {
             Ok(used) => used,
             Err(fault) => return Ok(Err(fault)),
         };
-        let live = &mut used.live;
+        let live = &mut *used.live;
         live.store.data_mut().begin(&call.plugin.limits);
         let scene = Scene { call, identities, env: &mut *env };
         let came = live.store.set_fuel(fuel).and_then(|()| set_scene(scene, || run(live)));
@@ -93,7 +93,7 @@ impl Guests {
     }
 
     /// The instance for a call.
-    fn instance(&self, call: &Call<'_>) -> Outcome<Box<Used>> {
+    fn instance(&self, call: &Call<'_>) -> Outcome<Used> {
         let plugin = call.plugin;
         let used = match call.scope {
             Scope::Apply { .. } => {
@@ -111,13 +111,13 @@ impl Guests {
             Fault::Waiting(format!("module {} is not compiled here", plugin.module))
         })?;
         match Live::new(&self.runtime.engine, module, &plugin.limits) {
-            Ok(live) => Ok(Ok(Box::new(Used::new(live, plugin)))),
+            Ok(live) => Ok(Ok(Used::new(live, plugin))),
             Err((error, refused)) => sort(&error, Phase::Instantiation, refused).map(Err),
         }
     }
 
     /// What becomes of an instance after a call without a fault.
-    fn keep(&self, call: &Call<'_>, used: Box<Used>) {
+    fn keep(&self, call: &Call<'_>, used: Used) {
         match call.scope {
             Scope::Apply { .. } => self.applying.lock().push(used),
             Scope::Read if call.plugin.exports.is_stateless => self.reading.give(used, call.plugin),

@@ -23,13 +23,14 @@ pub(crate) struct Kept(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     /// By binding.
-    bindings: BTreeMap<u32, Vec<Box<Used>>>,
+    bindings: BTreeMap<u32, Vec<Used>>,
     instances: usize,
 }
 
 /// An instance, and whose it is.
 pub(crate) struct Used {
-    pub(crate) live: Live,
+    /// Boxed: it goes in and out of lists with every call.
+    pub(crate) live: Box<Live>,
     /// The binding's.
     pub(crate) id: u32,
     generation: u64,
@@ -40,6 +41,7 @@ pub(crate) struct Used {
 impl Used {
     pub(crate) fn new(live: Live, plugin: &Plugin) -> Self {
         let (id, generation, instance) = (plugin.id, plugin.generation, plugin.instance());
+        let live = Box::new(live);
         Self { live, id, generation, instance, calls: 0 }
     }
 
@@ -51,7 +53,7 @@ impl Used {
 
 impl Kept {
     /// An instance that may be used again.
-    pub(crate) fn take(&self, plugin: &Plugin) -> Option<Box<Used>> {
+    pub(crate) fn take(&self, plugin: &Plugin) -> Option<Used> {
         let mut inner = self.0.lock();
         let of_binding = inner.bindings.get_mut(&plugin.id)?;
         let used = of_binding.pop()?;
@@ -66,7 +68,7 @@ impl Kept {
     }
 
     /// Gives one back after a call without a fault.
-    pub(crate) fn give(&self, mut used: Box<Used>, plugin: &Plugin) {
+    pub(crate) fn give(&self, mut used: Used, plugin: &Plugin) {
         used.calls += 1;
         if used.calls >= CALLS_MAX {
             return;
