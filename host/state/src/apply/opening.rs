@@ -28,7 +28,7 @@ use crate::store::Store;
 use crate::view::View;
 
 impl State {
-    /// Opens the state in a store; an empty store becomes the state at [`BIRTH`], with one voter.
+    /// Opens the state in a store; an empty store becomes the state at [`super::BIRTH`], with one voter.
     ///
     /// # Errors
     /// [`Fault::Newer`] if a newer program wrote it, any other [`Fault`] if the store fails.
