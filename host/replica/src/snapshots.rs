@@ -145,6 +145,8 @@ pub(crate) struct Offers {
     /// Up to which entry this server had the state that a majority has.
     confirmed: u64,
     offered: BTreeMap<u64, Offer>,
+    /// Who was offered what there is no more: raft waits for it, until it is told.
+    withdrawn: Vec<u64>,
     /// To servers that asked for it, whose logs go on from there.
     wanted: BTreeMap<u64, Offer>,
     /// Whether nobody is to have this server's state.
@@ -158,7 +160,7 @@ struct Offer {
 }
 
 impl Offers {
-    /// A tick; gives the servers that do not ask for what they were offered.
+    /// A tick; gives the servers that do not ask for what they were offered, or could not get it any more.
     pub(crate) fn tick(&mut self) -> Vec<u64> {
         self.ticks = self.ticks.wrapping_add(1);
         let ticks = self.ticks;
@@ -166,7 +168,8 @@ impl Offers {
         self.offered.retain(|_, offer| silent(offer) < FORGET_TICKS);
         self.wanted.retain(|_, offer| silent(offer) < FORGET_TICKS);
         let late = self.offered.iter().filter(|(_, offer)| silent(offer) % OFFER_AGAIN_TICKS == 0);
-        late.map(|(to, _)| *to).collect()
+        let late = late.map(|(to, _)| *to);
+        late.chain(std::mem::take(&mut self.withdrawn)).collect()
     }
 
     /// There is a newer picture of the store. The first is taken for right until that is shown to be
@@ -218,7 +221,7 @@ impl Offers {
     /// This server's state is of no use: what there is of it is given up.
     pub(crate) fn forget(&mut self) {
         (self.latest, self.unconfirmed, self.confirmed) = (None, None, 0);
-        self.offered.clear();
+        self.withdrawn.extend(std::mem::take(&mut self.offered).into_keys());
         self.wanted.clear();
     }
 
@@ -484,6 +487,9 @@ impl Receiver {
 
 #[cfg(test)]
 mod tests {
+    use state::State;
+    use state::hooks::NoHooks;
+
     use super::*;
 
     fn offer(from: u64, index: u64) -> RaftMessage {
@@ -498,6 +504,24 @@ mod tests {
             (from, PeerMessage::Snapshot(SnapshotMessage::Ask { of, .. })) => Some((from, of.0)),
             other => panic!("it asks for nothing else: {other:?}"),
         }
+    }
+
+    fn source() -> Arc<Source> {
+        let (store, hooks) = (Box::new(state::MemoryStore::default()), Box::new(NoHooks));
+        let state = State::open(store, hooks, 1 << 20).expect("a state");
+        Arc::new(state.source().expect("a source"))
+    }
+
+    #[test]
+    fn who_was_offered_a_state_that_is_of_no_use_is_offered_another() {
+        let mut offers = Offers::default();
+        offers.put(source());
+        assert!(offers.offer(1, 1).is_some());
+        assert_eq!(offers.tick(), Vec::<u64>::new());
+        // Raft waits for what becomes of its offer, and nobody will ask for it any more.
+        offers.forget();
+        assert_eq!(offers.tick(), [1]);
+        assert_eq!(offers.tick(), Vec::<u64>::new());
     }
 
     #[test]
