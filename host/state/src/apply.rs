@@ -11,6 +11,7 @@
 //! * A fault never advances the applied index; the caller stops the server, or waits for a newer program
 //!   if that is what it takes.
 
+mod ahead;
 mod birth;
 mod meta;
 mod opening;
@@ -23,6 +24,7 @@ use proto::{Id, Reply};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use self::ahead::Ahead;
 pub(crate) use self::meta::{FORMAT_KEY, META_KEY, encode_meta};
 pub use self::meta::{Meta, STORE_FORMAT};
 use self::opening::in_memory;
@@ -296,11 +298,13 @@ impl State {
             let commands = batch.groups.iter().map(|group| group.commands.len()).sum();
             outcomes.reserve(commands);
             txn.expect(commands);
+            let mut ahead = Ahead::new(&batch);
             for group in batch.groups {
                 let identities: Vec<Vec<Id>> =
                     group.identities.iter().map(|set| ids(set)).collect();
                 let (server, boot) = group.origin;
                 for (sequence, command) in (group.first..).zip(group.commands) {
+                    ahead.pass(&command, &base.cache);
                     let mut outcome = Outcome {
                         origin: group.origin,
                         sequence,

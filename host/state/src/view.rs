@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::acls::AclTable;
 use crate::apply::SessionRow;
@@ -17,7 +17,7 @@ use crate::known::Known;
 use crate::members::Members;
 use crate::plugins::{Counters, Decisions, Registry};
 use crate::recent::Rows;
-use crate::znode::{Data, Znode};
+use crate::znode::{self, Data, Znode};
 
 /// How many rows a scan takes from the store at a time.
 const PAGE_ROWS: usize = 1000;
@@ -158,7 +158,7 @@ impl View {
             Data::Inline(data) => Ok(data.clone()),
             Data::Large(_) => {
                 let data = self.rows.get(Keyspace::Data, &keys::node(path))?;
-                if data.as_deref().map_or(0, xxh3_128) == node.data_hash {
+                if znode::hash_of(data.as_deref()) == node.data_hash {
                     return Ok(data);
                 }
                 let why = format!("the data of {path} has not its hash");

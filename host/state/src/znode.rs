@@ -55,14 +55,31 @@ pub struct Znode {
     /// The ACL itself.
     pub acl: Arc<[Acl]>,
     pub data: Data,
-    pub data_hash: u128,
+    pub data_hash: Hash128,
     /// The hash of its row in the digest, once somebody has computed it.
     pub row_hash: RowHash,
 }
 
+/// 128 bits of a hash, in halves: a `u128` would make a znode's memory one that the allocator has to
+/// align, which costs it more than the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hash128(u64, u64);
+
+impl From<u128> for Hash128 {
+    fn from(hash: u128) -> Self {
+        Self((hash >> 64) as u64, hash as u64)
+    }
+}
+
+impl From<Hash128> for u128 {
+    fn from(Hash128(high, low): Hash128) -> Self {
+        Self::from(high) << 64 | Self::from(low)
+    }
+}
+
 /// A hash that is remembered, 0 if it is not; it says nothing that the rest of a znode does not say.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct RowHash(u128);
+pub struct RowHash(Hash128);
 
 impl PartialEq for RowHash {
     fn eq(&self, _: &Self) -> bool {
@@ -71,6 +88,11 @@ impl PartialEq for RowHash {
 }
 
 impl Eq for RowHash {}
+
+/// The hash of a znode's data, 0 for null.
+pub(crate) fn hash_of(data: Option<&[u8]>) -> Hash128 {
+    data.map_or(0, xxh3_128).into()
+}
 
 /// The version of a row.
 const ROW_VERSION: u8 = 1;
@@ -123,7 +145,7 @@ impl Znode {
 
     /// Replaces the data; long data is returned, to be stored in its own row.
     pub fn set_data(&mut self, data: Option<Bytes>) -> Option<Bytes> {
-        self.data_hash = data.as_deref().map_or(0, xxh3_128);
+        self.data_hash = hash_of(data.as_deref());
         match data {
             Some(long) if long.len() > DATA_INLINE_BYTES_MAX => {
                 self.data = Data::Large(long.len() as u32);
@@ -138,17 +160,26 @@ impl Znode {
 
     /// The hash of its row, if it was computed since it last changed.
     pub(crate) fn row_hash(&self) -> Option<u128> {
-        (self.row_hash.0 != 0).then_some(self.row_hash.0)
+        let hash = u128::from(self.row_hash.0);
+        (hash != 0).then_some(hash)
     }
 
     pub(crate) fn set_row_hash(&mut self, hash: u128) {
-        self.row_hash = RowHash(hash);
+        self.row_hash = RowHash(hash.into());
     }
 
     /// Forgets the hash of what it was before.
     pub(crate) fn changed(mut self) -> Self {
         self.row_hash = RowHash::default();
         self
+    }
+
+    /// Reads some of every part of it, for [`crate::cache::NodeCache::bring_near`]; what it gives means
+    /// nothing.
+    pub(crate) fn read_all(&self) -> u64 {
+        let data = self.inline_data().and_then(|data| data.first()).map_or(0, |&byte| byte.into());
+        let (stat, children) = (self.czxid ^ self.mtime ^ self.pzxid, u64::from(self.children));
+        stat as u64 ^ children ^ self.data_hash.0 ^ self.row_hash.0.0 ^ data
     }
 
     /// Roughly how much memory it takes.
@@ -188,7 +219,7 @@ impl Znode {
         out.put_u8(tag);
         out.put_i64(value);
         out.put_u32(self.acl_id);
-        out.put_u128(self.data_hash);
+        out.put_u128(self.data_hash.into());
         out.put_u8(match &self.data {
             Data::Inline(None) => 0,
             Data::Inline(Some(_)) => 1,
@@ -225,7 +256,7 @@ impl Znode {
         };
         let acl_id = row.get_u32();
         let acl = acls.get(acl_id).ok_or_else(|| damaged("unknown ACL"))?;
-        let data_hash = row.get_u128();
+        let data_hash = Hash128::from(row.get_u128());
         let data = match (row.get_u8(), row.get_u32()) {
             (0, _) => Data::Inline(None),
             // Without the head before it, which would stay in memory as long.
@@ -236,7 +267,7 @@ impl Znode {
             _ => return Err(damaged("data of another length than its head says")),
         };
         if let Data::Inline(data) = &data
-            && data_hash != data.as_deref().map_or(0, xxh3_128)
+            && data_hash != hash_of(data.as_deref())
         {
             return Err(damaged("data has not its hash"));
         }

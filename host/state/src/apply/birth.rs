@@ -15,7 +15,7 @@ use crate::keys::{self, Keyspace};
 use crate::members::Members;
 use crate::store::Store;
 use crate::txn;
-use crate::znode::{Data, Owner, RowHash, Znode};
+use crate::znode::{self, Data, Owner, RowHash, Znode};
 
 /// Writes the tree that every ensemble begins with: the system's znodes, all of zxid 0.
 pub(super) fn birth(store: &dyn Store, acls: &AclTable, founders: &Members) -> Result<Meta, Fault> {
@@ -43,7 +43,7 @@ pub(super) fn birth(store: &dyn Store, acls: &AclTable, founders: &Members) -> R
             acl_id,
             acl: acls.get(acl_id).unwrap_or_else(|| [proto::Acl::world(Perms::ALL)].into()),
             data: Data::Inline(Some(Bytes::new())),
-            data_hash: xxhash_rust::xxh3::xxh3_128(&[]),
+            data_hash: znode::hash_of(Some(&[])),
             row_hash: RowHash::default(),
         };
         digest = digest.wrapping_add(txn::node_hash(path, &node));

@@ -10,7 +10,7 @@ use crate::keys::{self, Keyspace};
 use crate::ops::{About, Context, Stop, Wanted, is_shown, observe, raw_parent};
 use crate::quota;
 use crate::txn::Txn;
-use crate::znode::{Data, Owner, RowHash, Znode};
+use crate::znode::{Data, Hash128, Owner, RowHash, Znode};
 
 /// What a create was given.
 pub(crate) struct New {
@@ -96,7 +96,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, cx: &mut Context<'_>, new: New) -> Resul
         acl_id,
         acl: acl.clone(),
         data: Data::Inline(None),
-        data_hash: 0,
+        data_hash: Hash128::default(),
         row_hash: RowHash::default(),
     };
     let long = node.set_data(new.data);

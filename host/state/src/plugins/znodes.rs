@@ -16,7 +16,7 @@ use crate::acls;
 use crate::change::Change;
 use crate::fault::Fault;
 use crate::txn::Txn;
-use crate::znode::{Data, Owner, RowHash, Znode};
+use crate::znode::{Data, Hash128, Owner, RowHash, Znode};
 
 const ROOT: &str = "/zookeeper/plugins";
 
@@ -161,7 +161,7 @@ fn put(txn: &mut Txn<'_>, path: &str, data: Option<Bytes>) -> Result<(), Fault> 
         acl_id: acls::READ_ONLY,
         acl: Arc::clone(&acl),
         data: Data::Inline(None),
-        data_hash: 0,
+        data_hash: Hash128::default(),
         row_hash: RowHash::default(),
     };
     set_data(txn, path, &mut node, data);
