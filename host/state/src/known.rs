@@ -30,18 +30,24 @@ const ZNODES_MAX: u64 = 32 << 20;
 
 /// The filter, shared by the one that writes to the store and all that read.
 #[derive(Default)]
-pub(crate) struct Known(RwLock<Filling>);
+pub(crate) struct Known(RwLock<Filters>);
 
+/// What is written is put into both.
 #[derive(Default)]
-enum Filling {
-    /// There is none.
-    #[default]
-    Nothing,
-    /// What is written is put in; of what was there before, all keys before this one are, as of this
-    /// log index at the latest.
-    Upto(Filter, Vec<u8>, u64),
-    /// It has all paths that the store has had since this log index.
-    Since(Filter, u64),
+struct Filters {
+    /// One that has all paths that the store has had since a log index. Once it is full, it answers on
+    /// until the next one can.
+    complete: Option<(Filter, u64)>,
+    /// The next one.
+    filling: Option<Filling>,
+}
+
+struct Filling {
+    filter: Filter,
+    /// Of what was there before, it has all keys before this one.
+    from: Vec<u8>,
+    /// As of this log index at the latest.
+    latest: u64,
 }
 
 struct Filter {
@@ -72,25 +78,31 @@ impl Filter {
 impl Known {
     /// Whether the store may have a znode at a path of this hash, as of a log index.
     pub(crate) fn may_have(&self, hash: u64, index: u64) -> bool {
-        match &*self.0.read() {
-            Filling::Since(filter, since) => *since > index || filter.paths.contains_hash(hash),
-            Filling::Nothing | Filling::Upto(..) => true,
+        match &self.0.read().complete {
+            Some((filter, since)) => *since > index || filter.paths.contains_hash(hash),
+            None => true,
         }
     }
 
     /// Puts in the paths that are about to be written to a store, which then has so many znodes. Who
     /// reads meanwhile does not wait.
     pub(crate) fn put(&self, hashes: impl Iterator<Item = u64>, znodes: u64) {
-        if let Filling::Upto(filter, ..) | Filling::Since(filter, _) = &*self.0.read() {
-            hashes.for_each(|hash| filter.put(hash));
-            if !filter.is_full() {
+        {
+            let Filters { complete, filling } = &*self.0.read();
+            let filters = || complete.iter().map(|(filter, _)| filter);
+            let filters = || filters().chain(filling.iter().map(|filling| &filling.filter));
+            hashes.for_each(|hash| filters().for_each(|filter| filter.put(hash)));
+            if filters().last().is_some_and(|newest| !newest.is_full()) {
                 return;
             }
         }
-        *self.0.write() = match znodes {
-            0..ZNODES_MAX => Filling::Upto(Filter::for_znodes(znodes), vec![0], 0),
-            _ => Filling::Nothing,
-        };
+        let mut filters = self.0.write();
+        if znodes < ZNODES_MAX {
+            let (filter, from) = (Filter::for_znodes(znodes), vec![0]);
+            filters.filling = Some(Filling { filter, from, latest: 0 });
+        } else {
+            *filters = Filters::default();
+        }
     }
 
     /// Goes over some rows of the store as of a log index, after so many were written to it.
@@ -104,22 +116,23 @@ impl Known {
         written: usize,
     ) -> Result<(), Fault> {
         for _ in 0..1 + ROWS_FOR_EACH * written / PAGE_ROWS {
-            let rows = match &*self.0.read() {
-                Filling::Upto(filter, from, _) => {
+            let rows = match &self.0.read().filling {
+                Some(Filling { filter, from, .. }) => {
                     let rows = store.range(Keyspace::Nodes, from, &[0xff], PAGE_ROWS)?;
                     let paths = rows.iter().filter_map(|(key, _)| keys::path_of(key));
                     paths.for_each(|path| filter.put(xxh3_64(path.as_bytes())));
                     rows
                 }
-                Filling::Nothing | Filling::Since(..) => return Ok(()),
+                None => return Ok(()),
             };
-            let mut filling = self.0.write();
-            let Filling::Upto(_, from, latest) = &mut *filling else { return Ok(()) };
+            let mut filters = self.0.write();
+            let Some(Filling { from, latest, .. }) = &mut filters.filling else { return Ok(()) };
             *latest = index.max(*latest);
             if let (Some((last, _)), PAGE_ROWS) = (rows.last(), rows.len()) {
                 *from = [&last[..], b"\0"].concat();
-            } else if let Filling::Upto(filter, _, latest) = std::mem::take(&mut *filling) {
-                *filling = Filling::Since(filter, latest);
+            } else {
+                let filled = filters.filling.take();
+                filters.complete = filled.map(|Filling { filter, latest, .. }| (filter, latest));
             }
         }
         Ok(())
@@ -172,9 +185,12 @@ mod tests {
         assert!(!known.may_have(hash(4), 1));
         // Made and deleted again and again, they fill it.
         known.put((100..300_000).map(hash), 4);
-        assert!(known.may_have(hash(4), 2), "it begins anew");
+        assert!((100..300_000).all(|at| known.may_have(hash(at), 2)), "the full one answers on");
+        known.put([300_000].map(hash).into_iter(), 4);
+        assert!(known.may_have(hash(300_000), 2), "what comes meanwhile is put into both");
         known.fill(&store.view(), 2, 0).expect("memory does not fail");
         assert!((0..4).all(|at| known.may_have(hash(at), 2)));
+        assert!(known.may_have(hash(300_000), 2));
         assert!(!known.may_have(hash(200_000), 2));
     }
 }
