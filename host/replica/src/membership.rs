@@ -4,6 +4,7 @@
 //! Invariants:
 //! * A server gets the log before it votes, and votes when it has nearly all of it, and can run the plugins.
 //! * No change leaves voters of whom the majority cannot be reached.
+//! * Nobody goes who has a state of use where no other has one that is up to date.
 //! * What is gone is let go first, what is only not wanted any more last; the leader itself hands over
 //!   before it goes.
 
@@ -24,6 +25,8 @@ pub(crate) struct Counted {
     pub(crate) is_up_to_date: bool,
     /// Whether it has compiled all that plugins may need; of one that votes it decides nothing.
     pub(crate) is_ready: bool,
+    /// Whether its state is of use: it is not in quarantine, as far as is known.
+    pub(crate) is_well: bool,
 }
 
 /// What a leader does next.
@@ -59,15 +62,16 @@ pub(crate) fn next_step(members: &Members, counted: &[Counted], me: u64) -> Opti
         .chain(ready().map(|c| ConfStep::Voter(c.id)))
         .chain(demoted().filter(|c| c.id != me).map(|c| ConfStep::Learner(c.id)))
         .chain(unwanted().map(|c| ConfStep::Remove(c.id)));
-    if let Some(step) = steps.into_iter().find(|step| keeps_quorum(counted, *step)) {
+    let may_be = |step: &ConfStep| keeps_quorum(counted, *step) && keeps_state(counted, *step);
+    if let Some(step) = steps.into_iter().find(may_be) {
         return Some(Step::Change(step));
     }
     // All others are as they should be; those that still have to vote are waited for.
     let is_settled = wanted.iter().all(|(id, votes)| known(*id).is_some_and(|c| c.votes || !votes));
     let leaves = is_settled && wanted.get(&me) != Some(&true);
-    let heir = counted.iter().find(|c| {
-        c.id != me && c.votes && c.is_there && c.is_up_to_date && wanted.get(&c.id) == Some(&true)
-    });
+    let heir = counted
+        .iter()
+        .find(|c| c.id != me && c.votes && has_all(c) && wanted.get(&c.id) == Some(&true));
     heir.filter(|_| leaves).map(|heir| Step::HandOver(heir.id))
 }
 
@@ -83,6 +87,18 @@ fn keeps_quorum(counted: &[Counted], step: ConfStep) -> bool {
     there * 2 > voters
 }
 
+/// Whether somebody has all that a server has that is let go, which may be what the others still need.
+fn keeps_state(counted: &[Counted], step: ConfStep) -> bool {
+    let ConfStep::Remove(gone) = step else { return true };
+    let loses = counted.iter().any(|c| c.id == gone && c.is_there && c.is_well);
+    !loses || counted.iter().any(|c| c.id != gone && has_all(c))
+}
+
+/// Whether a server can be reached, and has a state that is up to date.
+fn has_all(counted: &Counted) -> bool {
+    counted.is_there && counted.is_up_to_date && counted.is_well
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +112,7 @@ mod tests {
                 is_there: is(what, 't'),
                 is_up_to_date: is(what, 'u'),
                 is_ready: !is(what, 'c'),
+                is_well: !is(what, 'q'),
             })
             .collect()
     }
@@ -150,6 +167,22 @@ mod tests {
         expected.extend([2, 3].map(|id| Step::Change(ConfStep::Remove(id))));
         expected.push(Step::HandOver(4));
         assert_eq!(steps(&members, all, 1), expected);
+    }
+
+    #[test]
+    fn nobody_goes_whose_state_the_others_still_need() {
+        let mut members = Members::founders(&[1, 2, 3]);
+        members.servers.remove(&2);
+        // Of those that stay, one has a wrong state and one is far behind.
+        let all = [(1, "vtuq"), (2, "vt"), (3, ALL)];
+        assert_eq!(next_step(&members, &counted(&all), 1), None);
+        assert_eq!(next_step(&members, &counted(&all), 3), None, "nobody is there to lead instead");
+        let all = counted(&[(1, ALL), (2, "vt"), (3, ALL)]);
+        assert_eq!(next_step(&members, &all, 3), Some(Step::HandOver(1)));
+        assert_eq!(next_step(&members, &all, 1), Some(Step::Change(ConfStep::Remove(3))));
+        // One whose own state is of no use takes nothing away.
+        let all = counted(&[(1, "vtuq"), (2, "vt"), (3, "vtuq")]);
+        assert_eq!(next_step(&members, &all, 1), Some(Step::Change(ConfStep::Remove(3))));
     }
 
     #[test]

@@ -230,6 +230,7 @@ impl<D: Disk> Raft<D> {
                 // An empty one has nothing, however short the log.
                 is_up_to_date: *id == me || at.matched > 0 && at.matched + NEARLY_ALL >= last,
                 is_ready: true,
+                is_well: true,
             })
             .collect();
         counted.sort_by_key(|counted| counted.id);

@@ -80,6 +80,12 @@ impl<D: Disk> Node<D> {
         self.health.quarantine.is_some()
     }
 
+    /// Whether a server's state is of use, as far as is known, by its id for raft.
+    pub(super) fn is_well(&self, id: u64) -> bool {
+        let is_mine = id == self.config.raft_id;
+        !self.health.comparison.is_quarantined(id) && !(is_mine && self.is_quarantined())
+    }
+
     /// Whether nothing is applied to the state, and nobody served from it.
     pub(super) fn is_out(&self) -> bool {
         self.is_quarantined() || self.health.waits
@@ -287,7 +293,7 @@ impl<D: Disk> Node<D> {
     /// Lets another server lead, one whose state is of use if there is one.
     pub(super) fn hand_over(&mut self) {
         let is_there = |id: u64| self.linked.contains(&id);
-        let is_well = |id: u64| is_there(id) && !self.health.comparison.is_quarantined(id);
+        let is_well = |id: u64| is_there(id) && self.is_well(id);
         let to = self.raft.successor(is_well).or_else(|| self.raft.successor(is_there));
         if let Some(to) = to {
             tracing::info!(raft_id = to, "hands leadership over");

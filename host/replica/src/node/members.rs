@@ -111,7 +111,10 @@ impl<D: Disk> Node<D> {
             return;
         }
         let mut counted = self.raft.counted(|id| self.linked.contains(&id));
-        counted.iter_mut().for_each(|c| c.is_ready = self.compiled.is_ready(c.id));
+        for server in &mut counted {
+            server.is_ready = self.compiled.is_ready(server.id);
+            server.is_well = self.is_well(server.id);
+        }
         match next_step(&self.members, &counted, self.config.raft_id) {
             Some(Step::Change(step)) => {
                 tracing::info!(?step, "whom raft counts changes, by their ids for raft");
