@@ -146,14 +146,18 @@ impl Ensemble {
         })
     }
 
-    /// Whether a server runs that the leader, or it itself, knows to be removed.
+    /// Whether a server runs that the leader, or it itself, knows to be removed, and counted by raft no
+    /// more: until then an operator leaves it its data, as `vivarium member` says.
     pub fn is_removed(&self, id: u64) -> bool {
         let raft_id = self.servers.get(&id).filter(|s| s.is_up()).and_then(Server::raft_id);
         let state = self.leader().and_then(|leader| self.servers.get(&leader.server)?.state());
         let own = self.servers.get(&id).and_then(Server::state);
         let unknown = |raft_id: u64| {
             let mut known = state.into_iter().chain(own).map(|state| &state.meta().members);
-            known.any(|m| !m.servers.is_empty() && m.server_of(raft_id).is_none())
+            known.any(|m| {
+                let is_counted = m.voters.contains(&raft_id) || m.learners.contains(&raft_id);
+                !m.servers.is_empty() && m.server_of(raft_id).is_none() && !is_counted
+            })
         };
         // One that was let in a moment ago may not know it yet.
         own.is_some_and(|state| state.meta().applied > 0) && raft_id.is_some_and(unknown)

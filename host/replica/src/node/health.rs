@@ -83,7 +83,7 @@ impl<D: Disk> Node<D> {
     /// Whether a server's state is of use, as far as is known, by its id for raft.
     pub(super) fn is_well(&self, id: u64) -> bool {
         let is_mine = id == self.config.raft_id;
-        !self.health.comparison.is_quarantined(id) && !(is_mine && self.is_quarantined())
+        !(self.health.comparison.is_quarantined(id) || is_mine && self.is_quarantined())
     }
 
     /// Whether nothing is applied to the state, and nobody served from it.
