@@ -46,7 +46,14 @@ impl Checker for Refusals {
                 row.quarantine = None;
                 row
             };
-            let may = rows.iter().flatten().any(|row| refuses(row, decision) == Some(true))
+            // Or it was rolled back to, and left again.
+            let was_between = rows.iter().flatten().any(|row| {
+                let mut row = Row::clone(row);
+                row.active = row.previous.take();
+                refuses(&row, decision) == Some(true)
+            });
+            let may = was_between
+                || rows.iter().flatten().any(|row| refuses(row, decision) == Some(true))
                 || !was_quarantined
                     && rows[1].is_some_and(|r| refuses(&before_it(r), decision) == Some(true));
             let must = rows.iter().all(|row| {
