@@ -319,17 +319,19 @@ fn two_states_with_plugins_never_differ() {
 }
 
 /// Entries, each with the digests that follow it: what a release's program made of them. A release adds
-/// its own, by `RECORD_CORPUS=1`, and leaves the earlier ones as they are.
+/// its own, by `RECORD_CORPUS=1`, and leaves the earlier ones as they are. What the plugins of
+/// `tests/native` do is part of it.
 fn corpus() -> PathBuf {
     let name = format!("tests/corpus/apply-{APPLY_VERSION}");
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 fn record(path: &Path) {
-    let mut state = in_memory(MemoryStore::default(), Box::new(NoHooks));
-    let mut generator = Generator::new(77);
+    let native = Native::default();
+    let mut state = in_memory(MemoryStore::default(), Box::new(native.clone()));
+    let mut generator = Generator::with_plugins(77);
     let mut out = Vec::new();
-    for index in BIRTH.0 + 1..BIRTH.0 + 150 {
+    for index in BIRTH.0 + 1..BIRTH.0 + 300 {
         let (entry, _) = generator.entry(&state.view());
         state.apply(index, 1 + index / 50, &entry).expect("it applies");
         out.extend_from_slice(&(entry.len() as u32).to_be_bytes());
@@ -337,6 +339,8 @@ fn record(path: &Path) {
         out.extend_from_slice(&state.meta().digest.to_be_bytes());
         out.extend_from_slice(&state.meta().history.to_be_bytes());
     }
+    let calls = native.calls.load(Ordering::Relaxed);
+    assert!(calls > 100, "plugins were called {calls} times");
     std::fs::create_dir_all(path.parent().expect("it is in a directory")).expect("it is made");
     std::fs::write(path, out).expect("it is written");
 }
@@ -350,8 +354,8 @@ fn what_earlier_programs_wrote_is_applied_as_they_did() {
     let directory = std::fs::read_dir(path.parent().expect("it is in a directory"));
     for file in directory.expect("there is a corpus").map(|file| file.expect("it is listed").path())
     {
-        let (mut state, mut index) =
-            (in_memory(MemoryStore::default(), Box::new(NoHooks)), BIRTH.0);
+        let hooks = Box::new(Native::default());
+        let (mut state, mut index) = (in_memory(MemoryStore::default(), hooks), BIRTH.0);
         let bytes = std::fs::read(&file).expect("it reads");
         let mut rest = &bytes[..];
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
