@@ -134,14 +134,15 @@ impl Ensemble {
         admitted
     }
 
-    /// Whether all run and vote, and all know that.
+    /// Whether all run and vote, and are to, and all know that.
     pub fn is_complete(&self) -> bool {
         let mut ids: Vec<u64> = self.servers.values().filter_map(Server::raft_id).collect();
         ids.sort_unstable();
         self.servers.values().all(|server| {
             server.state().is_some_and(|state| {
                 let members = &state.meta().members;
-                members.voters == ids && members.learners.is_empty()
+                let stay = ids.iter().all(|id| members.server_of(*id).is_some());
+                members.voters == ids && members.learners.is_empty() && stay
             })
         })
     }
