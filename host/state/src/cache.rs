@@ -144,8 +144,8 @@ impl NodeCache {
                 tables[shard] = self.shards[shard].table.try_lock();
             }
         }
-        let mut cells: SmallVec<[&Arc<Cell>; 128]> = SmallVec::new();
-        let mut nodes: SmallVec<[MutexGuard<'_, Versions>; 128]> = SmallVec::new();
+        let mut cells: SmallVec<[&Arc<Cell>; 64]> = SmallVec::new();
+        let mut nodes: SmallVec<[MutexGuard<'_, Versions>; 64]> = SmallVec::new();
         for hash in hashes {
             // Whatever has a hash like it: to look closer would be to wait for it.
             let table = tables[shard_of(*hash)].as_ref();

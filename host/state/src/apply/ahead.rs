@@ -39,9 +39,9 @@ impl Ahead {
         if self.passed > self.near {
             let from = self.near;
             self.near = self.hashes.len().min(self.passed + WINDOW);
-            if self.near - from >= LEAST {
-                cache.bring_near(&self.hashes[from..self.near]);
-            }
+            // A long multi passes many at once; what is looked at together is locked together.
+            let parts = self.hashes[from..self.near].chunks(WINDOW);
+            parts.filter(|part| part.len() >= LEAST).for_each(|part| cache.bring_near(part));
         }
     }
 }
