@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::node::BATCH_COMMANDS_MAX;
+use crate::node::BATCH_OPERATIONS_MAX;
 
 /// How many entries may wait to be applied before nothing more is proposed.
 pub(crate) const BACKLOG_ENTRIES_MAX: u64 = 64;
@@ -27,20 +27,23 @@ pub(crate) struct Backlog {
     waiting: VecDeque<(u64, i64)>,
     /// How long the last entry took.
     entry_ms: i64,
-    commands_max: usize,
+    operations_max: usize,
 }
 
 impl Backlog {
     /// All is applied up to this index.
     pub(crate) fn new(applied: u64) -> Self {
-        let (waiting, commands_max) = (VecDeque::new(), BATCH_COMMANDS_MAX);
-        Self { given: applied, applied, waiting, entry_ms: 0, commands_max }
+        let (waiting, operations_max) = (VecDeque::new(), BATCH_OPERATIONS_MAX);
+        Self { given: applied, applied, waiting, entry_ms: 0, operations_max }
     }
 
     /// The Machine goes on with a state that has applied up to this index.
     pub(crate) fn install(&mut self, index: u64) {
-        *self =
-            Self { entry_ms: self.entry_ms, commands_max: self.commands_max, ..Self::new(index) };
+        *self = Self {
+            entry_ms: self.entry_ms,
+            operations_max: self.operations_max,
+            ..Self::new(index)
+        };
     }
 
     /// Up to which entry the Machine has been given any, and up to which it may be.
@@ -54,17 +57,17 @@ impl Backlog {
         self.waiting.push_back((index, now_ms));
     }
 
-    /// It has applied the entry at this index, with so many commands, in so many milliseconds.
-    pub(crate) fn applied(&mut self, index: u64, commands: usize, took_ms: i64) {
+    /// It has applied the entry at this index, with so many operations, in so many milliseconds.
+    pub(crate) fn applied(&mut self, index: u64, operations: usize, took_ms: i64) {
         self.applied = self.applied.max(index);
         while self.waiting.front().is_some_and(|(given, _)| *given <= index) {
             self.waiting.pop_front();
         }
         self.entry_ms = took_ms;
         if took_ms > ENTRY_MS_MAX {
-            self.commands_max = (self.commands_max / 2).max(1);
-        } else if took_ms * 2 <= ENTRY_MS_MAX && commands * 2 >= self.commands_max {
-            self.commands_max = (self.commands_max * 2).min(BATCH_COMMANDS_MAX);
+            self.operations_max = (self.operations_max / 2).max(1);
+        } else if took_ms * 2 <= ENTRY_MS_MAX && operations * 2 >= self.operations_max {
+            self.operations_max = (self.operations_max * 2).min(BATCH_OPERATIONS_MAX);
         }
     }
 
@@ -78,9 +81,9 @@ impl Backlog {
         most.saturating_sub(last.saturating_sub(self.applied))
     }
 
-    /// How many commands an entry may have: fewer, the longer they take.
-    pub(crate) fn commands_max(&self) -> usize {
-        self.commands_max
+    /// How many operations an entry may have: fewer, the longer they take.
+    pub(crate) fn operations_max(&self) -> usize {
+        self.operations_max
     }
 }
 
@@ -116,22 +119,22 @@ mod tests {
     #[test]
     fn entries_shrink_while_they_take_too_long_and_grow_again() {
         let mut backlog = Backlog::new(0);
-        let mut sizes = |ms_per_command: f64, entries: u64| -> usize {
+        let mut sizes = |ms_per_operation: f64, entries: u64| -> usize {
             for _ in 0..entries {
-                let commands = backlog.commands_max();
-                let took_ms = commands as f64 * ms_per_command;
-                backlog.applied(backlog.applied + 1, commands, took_ms as i64);
+                let operations = backlog.operations_max();
+                let took_ms = operations as f64 * ms_per_operation;
+                backlog.applied(backlog.applied + 1, operations, took_ms as i64);
             }
-            backlog.commands_max()
+            backlog.operations_max()
         };
-        assert_eq!(sizes(0.01, 5), BATCH_COMMANDS_MAX);
+        assert_eq!(sizes(0.01, 5), BATCH_OPERATIONS_MAX);
         assert_eq!(sizes(1.0, 20), 32);
         assert_eq!(sizes(60.0, 20), 1);
         assert_eq!(sizes(5.0, 20), 8);
-        assert_eq!(sizes(0.01, 20), BATCH_COMMANDS_MAX);
+        assert_eq!(sizes(0.01, 20), BATCH_OPERATIONS_MAX);
         // Small ones say little of large ones.
         backlog.applied(backlog.applied + 1, 1000, 60);
         backlog.applied(backlog.applied + 1, 10, 0);
-        assert_eq!(backlog.commands_max(), BATCH_COMMANDS_MAX / 2);
+        assert_eq!(backlog.operations_max(), BATCH_OPERATIONS_MAX / 2);
     }
 }

@@ -102,8 +102,8 @@ pub enum Report {
         own: Option<u64>,
         /// The time of the state, in milliseconds since the epoch.
         time_ms: i64,
-        /// How many commands the entry held.
-        commands: usize,
+        /// How many operations the entry held.
+        operations: usize,
         /// How long that took, in microseconds.
         took_us: i64,
     },

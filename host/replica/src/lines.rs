@@ -114,10 +114,10 @@ impl Lines {
         self.lines.values().all(|line| line.groups.is_empty())
     }
 
-    /// The next entries, at most so many, of so many commands each unless a server's group has more;
+    /// The next entries, at most so many, of so many operations each unless a server's group has more;
     /// what has no place in them stays. The servers take turns, group by group, so that none waits for
     /// the others to have nothing more.
-    pub(crate) fn pack(&mut self, entries_max: usize, commands_max: usize) -> Vec<Entry> {
+    pub(crate) fn pack(&mut self, entries_max: usize, operations_max: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         let (next, first): (Vec<u32>, Vec<u32>) =
@@ -133,9 +133,9 @@ impl Lines {
                     return false;
                 };
                 let from = last.map_or(0, |last| last + usize::from(numbered.apart));
-                let load = Load { commands: numbered.group.commands.len(), bytes: numbered.bytes };
+                let load = Load { operations: numbered.operations(), bytes: numbered.bytes };
                 let has_room = |at: &usize| {
-                    entries.get(*at).is_none_or(|e| e.load.has_room(load, commands_max))
+                    entries.get(*at).is_none_or(|e| e.load.has_room(load, operations_max))
                 };
                 let at = (from..entries_max).find(has_room);
                 let at = at.filter(|_| bytes == 0 || bytes + numbered.bytes <= ROUND_BYTES_MAX);

@@ -249,7 +249,7 @@ impl Machine {
             if boot != self.me.1 && applied.outcomes.iter().any(in_vain) {
                 reports.push(Report::Replaces(boot));
             }
-            let (commands, time_ms) = (applied.outcomes.len(), self.state.meta().time_ms);
+            let (operations, time_ms) = (applied.operations, self.state.meta().time_ms);
             let view = self.state.view();
             if self.wants.is_none() || !Arc::ptr_eq(&view.plugins, &before.plugins) {
                 let wants = Wants::of(&view.plugins);
@@ -261,7 +261,7 @@ impl Machine {
             let (me, waiting) = (self.me, &mut self.waiting);
             self.published.publish(view, applied.outcomes, me, waiting, reports);
             let took_us = (self.steady)() - began_us;
-            reports.push(Report::Applied { index, own, time_ms, commands, took_us });
+            reports.push(Report::Applied { index, own, time_ms, operations, took_us });
             let Meta { digest: state, history, .. } = *self.state.meta();
             let every = self.compared_every;
             if is_compared(index, every, is_asked, (before_ms, time_ms)) {

@@ -5,7 +5,7 @@
 //! * Commands of this server are numbered without a gap, in the order in which they are to be applied
 //!   (`proposals.rs`). Whoever leads, they go the same way.
 //! * The leader packs all commands in hand, its own and the other servers', into as few entries as
-//!   their order allows, up to [`BATCH_COMMANDS_MAX`] and [`BATCH_BYTES_MAX`] each (`lines.rs`).
+//!   their order allows, up to [`BATCH_OPERATIONS_MAX`] and [`BATCH_BYTES_MAX`] each (`lines.rs`).
 //! * One sync covers all of them, up to [`ROUND_BYTES_MAX`].
 //! * Nothing more is proposed while too much waits to be applied (`backlog.rs`).
 //! * An entry's time is that of a majority's clocks (`clocks.rs`).
@@ -50,8 +50,8 @@ use crate::raft::{Raft, RaftMessage, payload};
 use crate::read_index::ReadIndex;
 use crate::snapshots::{Receiver, SnapshotJob, SnapshotMessage};
 
-/// How many commands one entry holds.
-pub const BATCH_COMMANDS_MAX: usize = 1024;
+/// How many operations one entry holds; one multi may have more.
+pub const BATCH_OPERATIONS_MAX: usize = 1024;
 /// How many bytes of payload one entry holds; one command may be longer.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How many bytes of payload go out with one sync; one command may be longer.
@@ -388,10 +388,10 @@ impl<D: Disk> Node<D> {
         }
         match report {
             Report::LeftState => self.installs = false,
-            Report::Applied { index, own, time_ms, commands, took_us } => {
+            Report::Applied { index, own, time_ms, operations, took_us } => {
                 self.applied = index;
                 self.clocks.reached(time_ms);
-                self.backlog.applied(index, commands, took_us / 1000);
+                self.backlog.applied(index, operations, took_us / 1000);
                 self.raft.applied(index);
                 if let Some(own) = own {
                     self.proposals.applied(own);

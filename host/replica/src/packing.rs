@@ -31,19 +31,19 @@ pub(crate) type Item = (Queued, Option<Ticket>);
 /// How full an entry is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Load {
-    pub(crate) commands: usize,
+    pub(crate) operations: usize,
     pub(crate) bytes: usize,
 }
 
 impl Load {
-    /// Whether so much more fits, with so many commands at most; into an empty entry anything does.
-    pub(crate) fn has_room(self, more: Self, commands_max: usize) -> bool {
-        let (commands, bytes) = (self.commands + more.commands, self.bytes + more.bytes);
-        self.commands == 0 || commands <= commands_max && bytes <= BATCH_BYTES_MAX
+    /// Whether so much more fits, with so many operations at most; into an empty entry anything does.
+    pub(crate) fn has_room(self, more: Self, operations_max: usize) -> bool {
+        let (operations, bytes) = (self.operations + more.operations, self.bytes + more.bytes);
+        self.operations == 0 || operations <= operations_max && bytes <= BATCH_BYTES_MAX
     }
 
     pub(crate) fn add(&mut self, more: Self) {
-        self.commands += more.commands;
+        self.operations += more.operations;
         self.bytes += more.bytes;
     }
 }
@@ -59,7 +59,7 @@ struct Entry {
 pub(crate) fn pack(
     queue: &mut VecDeque<Item>,
     entries_max: usize,
-    commands_max: usize,
+    operations_max: usize,
 ) -> Vec<Vec<Item>> {
     let mut entries: Vec<Entry> = Vec::new();
     // The last entry with a command of each connection; `entries_max` if one was left.
@@ -85,9 +85,9 @@ pub(crate) fn pack(
             Queued::Command(_) if left.is_empty() => own.max(entries.len().saturating_sub(1)),
             Queued::Command(_) => entries_max,
         };
-        let load = Load { commands: 1, bytes: size };
+        let load = Load { operations: queued.operations(), bytes: size };
         let has_room =
-            |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load, commands_max));
+            |at: &usize| entries.get(*at).is_none_or(|e| e.load.has_room(load, operations_max));
         let at = (from..entries_max).find(has_room);
         if let Some(ticket) = &ticket {
             places.insert(ticket.outbox.id, at.unwrap_or(entries_max));
@@ -110,6 +110,13 @@ pub(crate) fn pack(
 }
 
 impl Queued {
+    fn operations(&self) -> usize {
+        match self {
+            Self::Write { op, .. } => op.operations(),
+            Self::Command(_) => 1,
+        }
+    }
+
     /// Roughly how many bytes it takes in the log.
     pub(crate) fn bytes(&self) -> usize {
         match self {
@@ -137,7 +144,7 @@ fn op_bytes(op: &Op) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::BATCH_COMMANDS_MAX;
+    use crate::node::BATCH_OPERATIONS_MAX;
     use crate::outbox::{Outbox, Waits};
 
     fn outbox(id: u64) -> Arc<Outbox> {
@@ -164,7 +171,7 @@ mod tests {
 
     fn packed(queue: Vec<Item>, entries_max: usize) -> (Vec<Vec<String>>, Vec<String>) {
         let mut queue = VecDeque::from(queue);
-        let entries = pack(&mut queue, entries_max, BATCH_COMMANDS_MAX);
+        let entries = pack(&mut queue, entries_max, BATCH_OPERATIONS_MAX);
         (entries.iter().map(names).collect(), names(&queue))
     }
 
@@ -235,9 +242,9 @@ mod tests {
         assert_eq!(entries, [vec!["long"], halves.clone(), halves, vec!["half"]]);
         assert_eq!(left, ["half", "half", "half"]);
 
-        let many = (0..BATCH_COMMANDS_MAX + 1).map(|_| write(&a, "x", 1, false)).collect();
+        let many = (0..BATCH_OPERATIONS_MAX + 1).map(|_| write(&a, "x", 1, false)).collect();
         let (entries, left) = packed(many, 64);
-        assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [BATCH_COMMANDS_MAX, 1]);
+        assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [BATCH_OPERATIONS_MAX, 1]);
         assert!(left.is_empty());
     }
 }

@@ -34,6 +34,11 @@ impl Numbered {
     pub(crate) fn next(&self) -> u64 {
         self.group.first + self.group.commands.len() as u64
     }
+
+    /// How many operations they are.
+    pub(crate) fn operations(&self) -> usize {
+        self.group.commands.iter().map(Command::operations).sum()
+    }
 }
 
 /// Commands as they go to the leader.

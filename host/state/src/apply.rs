@@ -74,6 +74,8 @@ pub struct SessionRow {
 pub struct Applied {
     /// One for each command, in order.
     pub outcomes: Vec<Outcome>,
+    /// How many operations the commands were.
+    pub operations: usize,
     /// Whether a leader had nothing else to say.
     pub is_idle: bool,
     /// What guards in the shadow are to be asked about, off this thread, over the view before the entry
@@ -292,7 +294,7 @@ impl State {
             }
             txn.plugins.skip(name);
         }
-        let (mut outcomes, mut is_idle) = (Vec::new(), false);
+        let (mut outcomes, mut operations, mut is_idle) = (Vec::new(), 0, false);
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
             let commands = batch.groups.iter().map(|group| group.commands.len()).sum();
@@ -313,6 +315,7 @@ impl State {
                         changes: Vec::new(),
                     };
                     let taken = meta.origins.get(&server).copied();
+                    operations += command.operations();
                     is_idle |= matches!(command, Command::Nothing);
                     if let Command::Conf(step) = command {
                         Arc::make_mut(&mut meta.members).change(step);
@@ -376,7 +379,7 @@ impl State {
         {
             self.begin_flush()?;
         }
-        Ok(Applied { outcomes, is_idle, shadowed })
+        Ok(Applied { outcomes, operations, is_idle, shadowed })
     }
 
     /// Whether a command is the next one of its server's boot.
@@ -542,11 +545,10 @@ fn session_of(command: &Command) -> i64 {
 /// How many operations a command may have, for what plugins may take.
 fn operations_of(command: &Command) -> u64 {
     match command {
-        Command::Write { op: Op::Multi(ops), .. } => ops.len() as u64,
         Command::CloseSession { .. } | Command::ContinueClose { .. } => {
             session::EPHEMERALS_PER_ENTRY as u64
         }
-        _ => 1,
+        command => command.operations() as u64,
     }
 }
 

@@ -339,7 +339,25 @@ pub enum SettingChange {
     PluginGrants(Vec<String>),
 }
 
+impl Command {
+    /// How many operations it is: a multi is as many as are in it.
+    pub fn operations(&self) -> usize {
+        match self {
+            Self::Write { op, .. } => op.operations(),
+            _ => 1,
+        }
+    }
+}
+
 impl Op {
+    /// How many operations it is: a multi is as many as are in it.
+    pub fn operations(&self) -> usize {
+        match self {
+            Self::Multi(ops) => ops.len().max(1),
+            _ => 1,
+        }
+    }
+
     /// Whether it asks for an ephemeral, which a local session cannot have.
     pub fn makes_ephemerals(&self) -> bool {
         match self {

@@ -32,9 +32,9 @@ impl<D: Disk> Node<D> {
         }
         let room = (BACKLOG_ENTRIES_MAX as usize).saturating_sub(self.proposals.groups());
         let mut apart = false;
-        let commands_max = self.backlog.commands_max();
+        let operations_max = self.backlog.operations_max();
         let entries =
-            if room == 0 { Vec::new() } else { pack(&mut self.queue, room, commands_max) };
+            if room == 0 { Vec::new() } else { pack(&mut self.queue, room, operations_max) };
         for items in entries {
             let after_read = |(_, ticket): &Item| ticket.as_ref().is_some_and(|t| t.after_read);
             apart |= items.iter().any(after_read);
@@ -63,7 +63,7 @@ impl<D: Disk> Node<D> {
         if room == 0 || !self.clocks.is_known() {
             return false;
         }
-        for entry in self.lines.pack(room as usize, self.backlog.commands_max()) {
+        for entry in self.lines.pack(room as usize, self.backlog.operations_max()) {
             let payload =
                 entry.encode(self.clocks.time_ms(), || self.present(), || self.supported());
             if let Err(error) = self.raft.propose(payload) {
