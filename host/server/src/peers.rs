@@ -442,7 +442,7 @@ fn listen((server, from): (u32, u64), wire: Wire, inputs: &Mailbox<Input>) {
         }
         // What came together is handed over together.
         if !is_whole(reader.buffer()) {
-            inputs.put(heard.drain(..));
+            inputs.bring(heard.drain(..));
         }
     }
 }

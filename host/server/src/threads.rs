@@ -12,7 +12,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use replica::log::{Log, RealDisk};
 use replica::node::NodeError;
 use replica::snapshots::SnapshotJob;
-use replica::{BigReads, Input, Machine, Node, NodeConfig, Now, Published, Read, Report, Work};
+use replica::{
+    BigReads, Input, Machine, Node, NodeConfig, Now, Published, Reach, Read, Report, Work,
+};
 use state::{Fault, Flush, Members, State};
 
 use crate::mailbox::Mailbox;
@@ -152,6 +154,30 @@ fn node_broken(error: &NodeError) -> ! {
     }
 }
 
+/// A thread without which there is no server: where it panics, nobody must wait for it, and be served what
+/// gets older and older.
+fn spawn(name: &str, body: Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    // Reserved, not used: what calls plugins needs it (see the crate `plugin`).
+    let thread = thread.stack_size(plugin::THREAD_STACK_BYTES);
+    thread.spawn(move || {
+        let _vital = Vital;
+        body();
+    })
+}
+
+/// Ends the process where a panic goes past it.
+struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let thread = std::thread::current();
+            broken("a thread of the server", &thread.name().unwrap_or("one without a name"));
+        }
+    }
+}
+
 /// What the store answered: damage is for the Node, which has another server heal it.
 fn ask<T>(answer: Result<T, Fault>, inputs: &Mailbox<Input>) -> Option<T> {
     match answer {
@@ -204,20 +230,21 @@ impl Replica {
         // Bounded by the servers: each asks for one chunk.
         let snapshots = Arc::new(Mailbox::new(usize::MAX));
         let stop = Arc::new(AtomicBool::new(false));
-        // Reserved, not used: what calls plugins needs it (see the crate `plugin`).
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            let thread = std::thread::Builder::new().name(name.to_owned());
-            thread.stack_size(plugin::THREAD_STACK_BYTES).spawn(body)
-        };
         let mut threads = Vec::new();
         {
-            let thread = NodeThread {
+            let started = Instant::now();
+            let rounds = NodeRounds {
+                next_tick: started,
+                next_reap: started + reaping.every,
+                started,
+                inputs: Vec::new(),
+                reach: node.reach(),
+                proposed: Proposed::default(),
                 node,
                 inbox: Arc::clone(&inputs),
                 work: Arc::clone(&work),
                 snapshots: Arc::clone(&snapshots),
                 stores: Arc::clone(&stores),
-                stop: Arc::clone(&stop),
                 reaping,
                 published: Arc::clone(&published),
                 peers,
@@ -225,7 +252,13 @@ impl Replica {
                 part: Arc::clone(&part),
                 watched: Arc::clone(&watched),
             };
-            let body = move || thread.run();
+            let (inbox, stop) = (Arc::clone(&inputs), Arc::clone(&stop));
+            let (work, snapshots) = (Arc::clone(&work), Arc::clone(&snapshots));
+            let body = move || {
+                run_node(rounds, &inbox, &stop);
+                work.close();
+                snapshots.close();
+            };
             threads.push(spawn("node", Box::new(body))?);
         }
         let flushes = Arc::new(Mailbox::new(1));
@@ -307,14 +340,28 @@ impl Replica {
     }
 }
 
-/// What the Node's thread works with.
-struct NodeThread {
+/// Has rounds of the Node done: by this thread, which sees to it that the clock is heard, and by those
+/// that hear other servers, for which it would else have to be woken each time.
+fn run_node(mut rounds: NodeRounds, inbox: &Mailbox<Input>, stop: &AtomicBool) {
+    inbox.lend(Box::new(move || {
+        let _vital = Vital;
+        rounds.next()
+    }));
+    let mut wait = Duration::ZERO;
+    while !stop.load(Ordering::SeqCst) {
+        wait = inbox.work(wait).unwrap_or(TICK);
+    }
+    inbox.take_back();
+    inbox.close();
+}
+
+/// The Node, and what a round of it takes.
+struct NodeRounds {
     node: Node<RealDisk>,
     inbox: Arc<Mailbox<Input>>,
     work: Arc<Mailbox<Work>>,
     snapshots: Arc<Mailbox<SnapshotJob>>,
     stores: Arc<Stores>,
-    stop: Arc<AtomicBool>,
     reaping: Reaping,
     published: Arc<Published>,
     peers: Peers,
@@ -322,76 +369,75 @@ struct NodeThread {
     members: Arc<Members>,
     part: Arc<AtomicU8>,
     watched: Arc<Watched>,
+    started: Instant,
+    next_tick: Instant,
+    next_reap: Instant,
+    /// Memory for what is taken out of the inbox.
+    inputs: Vec<Input>,
+    /// What it could reach after the last round.
+    reach: Reach,
+    proposed: Proposed,
 }
 
-impl NodeThread {
-    fn run(mut self) {
-        let alone = self.part.load(Ordering::Relaxed) == Part::Standalone as u8;
-        let started = Instant::now();
-        let mut next_tick = started;
-        let mut next_reap = started + self.reaping.every;
-        let mut inputs = Vec::new();
-        let mut reach = self.node.reach();
-        let mut proposed = Proposed::default();
-        while !self.stop.load(Ordering::SeqCst) {
-            self.inbox.take(&mut inputs, next_tick.saturating_duration_since(Instant::now()));
-            inputs.drain(..).for_each(|input| self.node.step(input));
-            let now = Instant::now();
-            let now_ms = milliseconds(now - started);
-            let ticks = now >= next_tick;
-            if ticks {
-                next_tick = now + TICK;
-                let damage = self.published.take_damage().map(Input::Damaged);
-                damage.into_iter().for_each(|damage| self.node.step(damage));
-                self.node.tick(now_ms).unwrap_or_else(|error| node_broken(&error));
-                self.watched.put(self.node.status());
-            }
-            let before = std::mem::replace(&mut reach, self.node.reach());
-            if ticks || reach != before {
-                self.published.look(now_ms, reach);
-            }
-            if now >= next_reap {
-                next_reap = now + self.reaping.every;
-                self.reap();
-            }
-            let peers = &self.peers;
-            let began = Instant::now();
-            let now = Now { steady_ms: milliseconds(began - started), wall_ms: clock_ms() };
-            let mut todo = self
-                .node
-                .flush(now, &mut |messages| peers.send(messages))
-                .unwrap_or_else(|error| node_broken(&error));
-            let (leader, leads) = (self.node.leader().0, self.node.leads());
-            let marks = self.node.last_and_committed();
-            proposed.round(&self.watched, marks, (leader, leads), began);
-            if let Some(quarantine) = &todo.quarantine {
-                // At once: the Machine may have work in hand.
-                self.published.shut_down(&quarantine.why);
-                let written = self.stores.put_in_quarantine(quarantine);
-                written.unwrap_or_else(|error| broken("the data directory", &error));
-            }
-            if !Arc::ptr_eq(&self.members, self.node.members()) {
-                self.members = Arc::clone(self.node.members());
-                let cluster = self.published.view().cluster_id;
-                let updated = self.peers.update(&self.members, cluster);
-                updated.unwrap_or_else(|error| broken("a link", &error));
-            }
-            if !alone {
-                self.part.store(Part::in_ensemble(&self.node) as u8, Ordering::Relaxed);
-            }
-            if todo.install.is_some() {
-                self.stores.named(self.node.generation());
-            }
-            if !todo.snapshots.is_empty() {
-                self.snapshots.put(todo.snapshots.drain(..));
-            }
-            if !todo.is_empty() && !self.work.put([todo]) {
-                break;
-            }
+impl NodeRounds {
+    /// A round: what came is taken, and everything done that follows from it. Gives the time to the next
+    /// tick.
+    fn next(&mut self) -> Duration {
+        self.inbox.take(&mut self.inputs, Duration::ZERO);
+        self.inputs.drain(..).for_each(|input| self.node.step(input));
+        let now = Instant::now();
+        let now_ms = milliseconds(now - self.started);
+        let ticks = now >= self.next_tick;
+        if ticks {
+            self.next_tick = now + TICK;
+            let damage = self.published.take_damage().map(Input::Damaged);
+            damage.into_iter().for_each(|damage| self.node.step(damage));
+            self.node.tick(now_ms).unwrap_or_else(|error| node_broken(&error));
+            self.watched.put(self.node.status());
         }
-        self.work.close();
-        self.snapshots.close();
-        self.inbox.close();
+        let before = std::mem::replace(&mut self.reach, self.node.reach());
+        if ticks || self.reach != before {
+            self.published.look(now_ms, self.reach);
+        }
+        if now >= self.next_reap {
+            self.next_reap = now + self.reaping.every;
+            self.reap();
+        }
+        let peers = &self.peers;
+        let began = Instant::now();
+        let now = Now { steady_ms: milliseconds(began - self.started), wall_ms: clock_ms() };
+        let mut todo = self
+            .node
+            .flush(now, &mut |messages| peers.send(messages))
+            .unwrap_or_else(|error| node_broken(&error));
+        let (leader, leads) = (self.node.leader().0, self.node.leads());
+        let marks = self.node.last_and_committed();
+        self.proposed.round(&self.watched, marks, (leader, leads), began);
+        if let Some(quarantine) = &todo.quarantine {
+            // At once: the Machine may have work in hand.
+            self.published.shut_down(&quarantine.why);
+            let written = self.stores.put_in_quarantine(quarantine);
+            written.unwrap_or_else(|error| broken("the data directory", &error));
+        }
+        if !Arc::ptr_eq(&self.members, self.node.members()) {
+            self.members = Arc::clone(self.node.members());
+            let cluster = self.published.view().cluster_id;
+            let updated = self.peers.update(&self.members, cluster);
+            updated.unwrap_or_else(|error| broken("a link", &error));
+        }
+        if self.part.load(Ordering::Relaxed) != Part::Standalone as u8 {
+            self.part.store(Part::in_ensemble(&self.node) as u8, Ordering::Relaxed);
+        }
+        if todo.install.is_some() {
+            self.stores.named(self.node.generation());
+        }
+        if !todo.snapshots.is_empty() {
+            self.snapshots.put(todo.snapshots.drain(..));
+        }
+        if !todo.is_empty() {
+            self.work.put([todo]);
+        }
+        self.next_tick.saturating_duration_since(Instant::now())
     }
 
     fn reap(&mut self) {
@@ -520,4 +566,26 @@ fn run_big_reads(arriving: &Mailbox<Read>, stop: &AtomicBool) {
         };
     }
     arriving.close();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set in the process that panics.
+    const PANICS: &str = "A_VITAL_THREAD_PANICS";
+
+    #[test]
+    fn where_a_vital_thread_panics_the_server_ends() {
+        if std::env::var_os(PANICS).is_some() {
+            let thread = spawn("node", Box::new(|| panic!("a bug")));
+            let _ = thread.expect("a thread").join();
+            std::process::exit(0);
+        }
+        let this = std::env::current_exe().expect("a program");
+        let mut again = std::process::Command::new(this);
+        again.args(["--exact", "threads::tests::where_a_vital_thread_panics_the_server_ends"]);
+        let output = again.env(PANICS, "1").output().expect("it runs");
+        assert_eq!(output.status.code(), Some(EXIT_BROKEN));
+    }
 }
