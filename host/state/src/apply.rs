@@ -284,6 +284,7 @@ impl State {
         batch: Option<Batch>,
     ) -> Result<Applied, Fault> {
         let base = Arc::clone(&self.view);
+        self.gathering.forget_replaced(self.alive.look().1);
         let mut meta = self.meta.clone();
         let mut txn = Txn::new(&base, index, (meta.next_acl, meta.history));
         txn.mutants = self.mutants;

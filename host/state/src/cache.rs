@@ -59,6 +59,25 @@ struct Table {
     queue: VecDeque<Arc<Cell>>,
 }
 
+/// What became of a write to the cache.
+pub(crate) struct Written {
+    pub(crate) cell: Arc<Cell>,
+    /// How much memory it takes, in bytes, for the first of its gathering that wrote this znode.
+    pub(crate) first: Option<usize>,
+    /// Whether older versions are kept, for views that may soon be gone: see [`NodeCache::forget`].
+    pub(crate) has_older: bool,
+}
+
+impl Versions {
+    /// Forgets the older ones that the views of `alive` do not see.
+    fn forget(&mut self, alive: &Alive) {
+        if !self.older.is_empty() {
+            let mut until = self.newest.0;
+            self.older.retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
+        }
+    }
+}
+
 impl Cell {
     fn as_of(&self, index: u64) -> Option<Option<Arc<Znode>>> {
         let versions = self.versions.lock();
@@ -187,8 +206,7 @@ impl NodeCache {
     }
 
     /// Keeps what the entry at `index` wrote at a path, whose cell is given if it is known, and of what
-    /// was before all that the views of `alive` see. The first of its gathering, by number from 1, that
-    /// wrote this znode is given the cell, and how much memory that takes, in bytes.
+    /// was before all that the views of `alive` see. The gathering's number is from 1.
     pub(crate) fn put_written(
         &self,
         cell: Option<Arc<Cell>>,
@@ -196,7 +214,7 @@ impl NodeCache {
         (index, node): Version,
         alive: &Alive,
         gathering: u32,
-    ) -> Option<(Arc<Cell>, usize)> {
+    ) -> Written {
         let cell = match cell {
             Some(cell) => cell,
             None => {
@@ -207,30 +225,31 @@ impl NodeCache {
                     let (path, written) = (Arc::clone(path), (index, node));
                     let bytes = entry_bytes(&path, &written);
                     let cell = self.insert(shard, &mut table, hash, path, written, gathering);
-                    return Some((cell, bytes));
+                    return Written { cell, first: Some(bytes), has_older: false };
                 };
                 Arc::clone(cell)
             }
         };
         let mut versions = cell.versions.lock();
         let first = std::mem::replace(&mut versions.gathering, gathering) != gathering;
+        versions.forget(alive);
         let before = std::mem::replace(&mut versions.newest, (index, node));
         let bytes = entry_bytes(path, &versions.newest);
         let counted = std::mem::replace(&mut versions.bytes, bytes);
-        if !versions.older.is_empty() {
-            let mut until = before.0;
-            versions
-                .older
-                .retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
-        }
         if alive.any(before.0, index) {
             versions.older.insert(0, before);
         }
+        let has_older = !versions.older.is_empty();
         drop(versions);
         let shard = self.shard(cell.hash);
         shard.bytes.fetch_add(bytes, Ordering::Relaxed);
         shard.bytes.fetch_sub(counted, Ordering::Relaxed);
-        first.then_some((cell, bytes))
+        Written { cell, first: first.then_some(bytes), has_older }
+    }
+
+    /// Forgets the older versions of a znode that the views of `alive` do not see any more.
+    pub(crate) fn forget(cell: &Cell, alive: &Alive) {
+        cell.versions.lock().forget(alive);
     }
 
     /// Tells that no view older than `index` is alive, nor one whose picture of the store is older

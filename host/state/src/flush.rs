@@ -39,6 +39,8 @@ pub(crate) struct Gathering {
     pub(crate) recent: Arc<Recent>,
     /// The znodes that changed, each once.
     pub(crate) dirty: Vec<Arc<Cell>>,
+    /// Those of which the last entry has left an older version, for the view before it.
+    pub(crate) superseded: Vec<Arc<Cell>>,
     /// How many bytes of entries they come from.
     pub(crate) bytes: usize,
     /// How many bytes of memory are held until they are written, about.
@@ -46,6 +48,12 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
+    /// Forgets what the last entry has replaced, but for what the views of `alive` see: their memory is
+    /// still near then, and the next znodes take its place.
+    pub(crate) fn forget_replaced(&mut self, alive: &Alive) {
+        self.superseded.drain(..).for_each(|cell| NodeCache::forget(&cell, alive));
+    }
+
     /// Takes in what the entry at `index` wrote, while the views of `alive` may be read.
     pub(crate) fn put(
         &mut self,
@@ -62,10 +70,13 @@ impl Gathering {
                 self.put_row(row, index, alive);
             }
             let written = cache.put_written(cell, &path, (index, now), alive, self.number);
-            if let Some((cell, bytes)) = written {
+            if written.has_older {
+                self.superseded.push(Arc::clone(&written.cell));
+            }
+            if let Some(bytes) = written.first {
                 // One that is new gains the least from waiting: most are not changed again soon.
                 self.pinned_bytes += if existed { bytes } else { NEW_ZNODE_WEIGHT * bytes };
-                self.dirty.push(cell);
+                self.dirty.push(written.cell);
             }
         }
         for row in rows {
