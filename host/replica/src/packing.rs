@@ -247,4 +247,23 @@ mod tests {
         assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [BATCH_OPERATIONS_MAX, 1]);
         assert!(left.is_empty());
     }
+
+    #[test]
+    fn a_multi_counts_as_what_is_in_it() {
+        let a = outbox(1);
+        let check = || Op::Check { path: "/x".to_owned(), version: -1 };
+        let multi = |operations: usize| {
+            let mut item = write(&a, "", 1, false);
+            if let Queued::Write { op, .. } = &mut item.0 {
+                *op = Op::Multi((0..operations).map(|_| check()).collect());
+            }
+            item
+        };
+        let half = BATCH_OPERATIONS_MAX / 2;
+        let long = 2 * BATCH_OPERATIONS_MAX;
+        let queue = [half, half, 1, long, 0].map(multi).into();
+        let (entries, left) = packed(queue, 64);
+        assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 1]);
+        assert!(left.is_empty());
+    }
 }

@@ -315,3 +315,30 @@ fn shard_of(hash: u64) -> usize {
 fn entry_bytes(path: &str, version: &Version) -> usize {
     path.len() + 160 + version.1.as_ref().map_or(0, |node| node.memory_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_replaced_is_there_for_as_long_as_a_view_sees_it() {
+        let cache = NodeCache::new(1 << 20);
+        let path: Arc<str> = "/a".into();
+        let cell = cache.put_read(&path, 4, None);
+        let write = |index, alive: &[u64]| {
+            let cell = Some(Arc::clone(&cell));
+            cache.put_written(cell, &path, (index, None), &Alive::at(alive), 1)
+        };
+        let first = write(7, &[5, 6]);
+        assert!(first.first.is_some() && first.has_older);
+        let second = write(8, &[6, 7]);
+        assert!(second.first.is_none(), "it was written in this gathering");
+        let seen = || (4..9).map(|index| cell.as_of(index).is_some()).collect::<Vec<_>>();
+        assert_eq!(seen(), [true; 5]);
+        NodeCache::forget(&cell, &Alive::at(&[5, 8]));
+        assert_eq!(seen(), [true; 5], "5 is in the hands of somebody");
+        NodeCache::forget(&cell, &Alive::at(&[8]));
+        assert_eq!(seen(), [false, false, false, false, true]);
+        assert!(!write(9, &[]).has_older, "nobody saw the one before");
+    }
+}

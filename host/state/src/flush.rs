@@ -25,7 +25,7 @@ use crate::view::View;
 
 /// How much is gathered before it is written, in bytes of entries: what a start has to replay, at about
 /// 50 MiB/s. What is set again and again is written once in that.
-pub const GATHER_BYTES_MAX: usize = 64 << 20;
+pub const GATHER_BYTES_MAX: usize = 128 << 20;
 /// How much memory what is gathered may take, about.
 pub(crate) const PINNED_BYTES_MAX: usize = 64 << 20;
 /// How many times the memory of a znode that was made counts in that.
