@@ -64,7 +64,7 @@ pub(crate) struct Written {
     pub(crate) cell: Arc<Cell>,
     /// How much memory it takes, in bytes, for the first of its gathering that wrote this znode.
     pub(crate) first: Option<usize>,
-    /// Whether older versions are kept, for views that may soon be gone: see [`NodeCache::forget`].
+    /// Whether older versions are kept, for views that may soon be gone: see [`Cell::forget`].
     pub(crate) has_older: bool,
 }
 
@@ -79,6 +79,11 @@ impl Versions {
 }
 
 impl Cell {
+    /// Forgets the older versions that the views of `alive` do not see any more.
+    pub(crate) fn forget(&self, alive: &Alive) {
+        self.versions.lock().forget(alive);
+    }
+
     fn as_of(&self, index: u64) -> Option<Option<Arc<Znode>>> {
         let versions = self.versions.lock();
         let mut versions = std::iter::once(&versions.newest).chain(&versions.older);
@@ -247,11 +252,6 @@ impl NodeCache {
         Written { cell, first: first.then_some(bytes), has_older }
     }
 
-    /// Forgets the older versions of a znode that the views of `alive` do not see any more.
-    pub(crate) fn forget(cell: &Cell, alive: &Alive) {
-        cell.versions.lock().forget(alive);
-    }
-
     /// Tells that no view older than `index` is alive, nor one whose picture of the store is older
     /// than `base`.
     pub(crate) fn set_oldest(&self, index: u64, base: u64) {
@@ -335,9 +335,9 @@ mod tests {
         assert!(second.first.is_none(), "it was written in this gathering");
         let seen = || (4..9).map(|index| cell.as_of(index).is_some()).collect::<Vec<_>>();
         assert_eq!(seen(), [true; 5]);
-        NodeCache::forget(&cell, &Alive::at(&[5, 8]));
+        cell.forget(&Alive::at(&[5, 8]));
         assert_eq!(seen(), [true; 5], "5 is in the hands of somebody");
-        NodeCache::forget(&cell, &Alive::at(&[8]));
+        cell.forget(&Alive::at(&[8]));
         assert_eq!(seen(), [false, false, false, false, true]);
         assert!(!write(9, &[]).has_older, "nobody saw the one before");
     }

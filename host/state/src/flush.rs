@@ -51,7 +51,7 @@ impl Gathering {
     /// Forgets what the last entry has replaced, but for what the views of `alive` see: their memory is
     /// still near then, and the next znodes take its place.
     pub(crate) fn forget_replaced(&mut self, alive: &Alive) {
-        self.superseded.drain(..).for_each(|cell| NodeCache::forget(&cell, alive));
+        self.superseded.drain(..).for_each(|cell| cell.forget(alive));
     }
 
     /// Takes in what the entry at `index` wrote, while the views of `alive` may be read.
