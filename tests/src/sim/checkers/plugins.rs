@@ -1,6 +1,8 @@
 //! Who is to refuse something does so, and nobody else; and what is to be built is built.
 
+use state::command::PluginCommand;
 use state::plugins::{Build, Decision, Effect, Mode, OnFault, Row, Said};
+use state::{Batch, Command};
 
 use super::{Checker, Known};
 use crate::sim::counts::Counts;
@@ -17,7 +19,7 @@ impl Checker for Refusals {
     }
 
     fn observe(&mut self, event: &Event, known: &Known<'_>, _: &mut Counts) -> Result<(), String> {
-        let Event::Committed { first: true, index, .. } = event else { return Ok(()) };
+        let Event::Committed { first: true, index, payload, .. } = event else { return Ok(()) };
         let (before, after) = known.reference.views();
         for decision in known.reference.decisions() {
             let name = decision.name.as_str();
@@ -37,35 +39,37 @@ impl Checker for Refusals {
             {
                 return is_wrong("it never says that");
             }
-            // It may have begun or ended to decide in this entry; even both, if it was activated and went
-            // into quarantine.
-            let was_quarantined = rows[0]
-                .is_some_and(|row| row.quarantine.is_some() && refuses(row, decision).is_some());
-            let before_it = |row: &Row| {
-                let mut row = row.clone();
-                row.quarantine = None;
-                row
-            };
-            // Or it was rolled back to, and left again.
-            let was_between = rows.iter().flatten().any(|row| {
-                let mut row = Row::clone(row);
-                row.active = row.previous.take();
-                refuses(&row, decision) == Some(true)
-            });
-            let may = was_between
-                || rows.iter().flatten().any(|row| refuses(row, decision) == Some(true))
-                || !was_quarantined
-                    && rows[1].is_some_and(|r| refuses(&before_it(r), decision) == Some(true));
-            let must = rows.iter().all(|row| {
-                let row = row.filter(|row| row.build == Build::Done);
-                row.is_some_and(|row| refuses(row, decision) == Some(true))
-            });
+            if is_told(payload, name) {
+                // It may have begun and ended to decide between others' commands of this entry.
+                continue;
+            }
+            let refuses = rows.map(|row| row.and_then(|row| refuses(row, decision)) == Some(true));
+            // It may have gone into quarantine meanwhile, or have been built.
+            let may = refuses[0];
+            let is_built = rows.iter().flatten().all(|row| row.build == Build::Done);
+            let must = refuses == [true; 2] && is_built;
             if refused && !may || !refused && must {
                 return is_wrong(if refused { "it must not refuse" } else { "it must refuse" });
             }
         }
         Ok(())
     }
+}
+
+/// Whether operators say in this entry what becomes of a binding.
+fn is_told(payload: &[u8], binding: &str) -> bool {
+    let groups = Batch::decode(payload).into_iter().flat_map(|batch| batch.groups);
+    groups.flat_map(|group| group.commands).any(|command| {
+        matches!(
+            &command,
+            Command::Plugin(
+                PluginCommand::Activate { name, .. }
+                | PluginCommand::SetMode { name, .. }
+                | PluginCommand::Rollback { name }
+                | PluginCommand::Remove { name, .. }
+            ) if name == binding
+        )
+    })
 }
 
 /// Whether a binding is to refuse something for what its plugin said; `None` if it is another generation.
