@@ -306,6 +306,8 @@ impl<D: Disk> Node<D> {
             }
             Input::Reads(ticket) => self.reads.wait(ticket),
             Input::HandOver => self.hand_over(),
+            // Of a state that is about to be left for another.
+            Input::Damaged(_) if self.installs => {}
             Input::Damaged(why) => self.quarantine(why, Vec::new()),
             // Of a state that nobody is to have.
             Input::Durable(_) if self.is_quarantined() => {}

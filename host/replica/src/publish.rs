@@ -172,9 +172,13 @@ impl Published {
         connected.into_values().chain(closing).chain(more).collect()
     }
 
-    /// Somebody who read found something damaged.
-    pub(crate) fn found_damage(&self, what: String) {
-        self.damage.lock().get_or_insert(what);
+    /// Somebody who read found something damaged. That counts for the state that is published, if the
+    /// view that was read is of that state.
+    pub(crate) fn found_damage(&self, what: String, read: &View) {
+        let current = self.view.read();
+        if current.is_of_same_state(read) {
+            self.damage.lock().get_or_insert(what);
+        }
     }
 
     /// What was found to be damaged since the last call, by those who read.
@@ -249,7 +253,7 @@ impl Published {
         let mut own = self.own.lock();
         let admission = own.admit(&view, outbox, asks, make).unwrap_or_else(|fault| {
             tracing::error!(%fault, "a session cannot be read; its client is let go");
-            self.found_damage(fault.to_string());
+            self.damage.lock().get_or_insert(fault.to_string());
             Admission::Elsewhere
         });
         if let Admission::Here { attached, .. } = &admission {
@@ -477,5 +481,31 @@ fn tell_of_ephemerals(audit: &dyn Audit, outcome: &Outcome) {
         if let Change::Deleted { path, .. } = change {
             audit.ephemeral_deleted(session, path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state::{MemoryStore, NoHooks, State};
+
+    use super::*;
+
+    fn view() -> Arc<View> {
+        let store = Box::new(MemoryStore::default());
+        State::open(store, Box::new(NoHooks), 1 << 20).expect("it opens").view()
+    }
+
+    #[test]
+    fn damage_counts_against_the_state_that_was_read() {
+        let (old, new) = (view(), view());
+        let published = Published::new(Arc::clone(&old));
+        let finds = |read: &View| {
+            published.found_damage("a row".to_owned(), read);
+            published.take_damage()
+        };
+        assert_eq!(finds(&old).as_deref(), Some("a row"));
+        published.install(Arc::clone(&new), Vec::new());
+        assert_eq!(finds(&old), None, "another state took its place");
+        assert_eq!(finds(&new).as_deref(), Some("a row"));
     }
 }

@@ -211,7 +211,7 @@ impl Read {
             Err(Stop::Fault(fault)) => {
                 tracing::error!(%fault, "a read failed; its connection is closed");
                 if matches!(fault, Fault::Damaged { .. }) {
-                    self.published.found_damage(fault.to_string());
+                    self.published.found_damage(fault.to_string(), &self.view);
                 }
                 return self.outbox.answer(self.number, missed, Say::Close);
             }

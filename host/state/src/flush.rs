@@ -133,10 +133,15 @@ impl Flush {
     /// The store with it, for other servers; `None` before it is written, and once the state is given
     /// up.
     pub fn source(&self) -> Option<Source> {
-        if self.given_up.load(Ordering::Acquire) {
+        if self.is_given_up() {
             return None;
         }
         Some(Source::new(self.step.lock().written()?, self.meta.clone()))
+    }
+
+    /// Whether the state that it is of is of no use any more: then it says nothing that this fails.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     /// The state is of no use any more, and nobody is to have it.

@@ -100,6 +100,11 @@ impl Listing {
 type Found = (Option<Arc<Cell>>, Option<Arc<Znode>>);
 
 impl View {
+    /// Whether both are of one state, which is another one after a snapshot took its place.
+    pub fn is_of_same_state(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cache, &other.cache)
+    }
+
     /// The znode at `path`, if there is one. The empty path is the root, as in ZooKeeper.
     ///
     /// # Errors

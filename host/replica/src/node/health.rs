@@ -387,3 +387,45 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use state::{Members, MemoryStore, NoHooks, Settings, State};
+
+    use super::super::NodeConfig;
+    use super::*;
+    use crate::input::{Input, Report};
+    use crate::log::{Log, Options, SimDisk};
+
+    #[test]
+    fn damage_that_is_found_of_a_state_that_is_left_does_not_count() {
+        let (index, term) = state::apply::BIRTH;
+        let log = Log::create(SimDisk::new(), Options::default(), index, term).expect("a new log");
+        let store = Box::new(MemoryStore::default());
+        let founders = Members::founders(&[1, 2, 3]);
+        let state = State::open_or_found(store, Box::new(NoHooks), 1 << 20, &founders);
+        let state = state.expect("it opens");
+        let config = NodeConfig {
+            server: 0,
+            raft_id: 1,
+            election_ticks: (10, 11),
+            boot: 7,
+            cluster_id: 7,
+            settings: Settings::default(),
+            read_only_after_ms: None,
+            servers: BTreeMap::new(),
+            log_keep_bytes: 0,
+            knows: state::APPLY_VERSION,
+        };
+        let mut node = Node::new(log, state.meta(), Vec::new(), config).expect("it starts");
+        // The Machine is on its way to another state.
+        node.installs = true;
+        node.step(Input::Damaged("a row of the old store".to_owned()));
+        assert!(!node.is_quarantined());
+        node.step(Input::Report(Report::LeftState));
+        node.step(Input::Damaged("a row of the new store".to_owned()));
+        assert!(node.is_quarantined());
+    }
+}

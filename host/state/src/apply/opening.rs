@@ -126,6 +126,7 @@ impl State {
         let decisions = Arc::clone(&self.view.decisions);
         let (cache_bytes, founders) = (self.view.cache.bytes_max(), Members::founders(&[1]));
         let new = Self::open_with(store, hooks, cache_bytes, &founders, decisions)?;
+        self.give_up();
         let mutants = StateMutants { misapply: false, ..self.mutants };
         let (gather_bytes_max, skips) = (self.gather_bytes_max, std::mem::take(&mut self.skips));
         *self = new.with_gather_bytes(gather_bytes_max).with_mutants(mutants);

@@ -530,7 +530,10 @@ impl Life {
             }
             Step::WriteFlush => {
                 let Some((flush, _)) = self.flushes.front() else { return Ok(()) };
-                let written = flush.run();
+                let written = match flush.run() {
+                    Err(Fault::Damaged { .. }) if flush.is_given_up() => Ok(()),
+                    written => written,
+                };
                 match self.ask(written)? {
                     Some(()) => self.flushes.front_mut().expect("it is there").1 = true,
                     None => drop(self.flushes.pop_front()),
