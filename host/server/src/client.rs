@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::audit::AuditLog;
-use crate::client_threads::ClientThreads;
+use crate::client_threads::{Bell, ClientThreads};
 use crate::four_letter::{self, Asked};
 use crate::mailbox::Mailbox;
 use crate::plugins::Meters;
@@ -114,13 +114,13 @@ pub(crate) async fn accept(
             continue;
         };
         let tls = tls.as_ref().map(|current| TlsAcceptor::from(Arc::clone(&current.borrow())));
-        let served = threads.serve(stream, move |stream| async move {
+        let served = threads.serve(stream, move |stream, bell| async move {
             match tls {
                 None => {
                     let (reader, writer) = stream.into_split();
-                    serve(reader, writer, (remote, false), Vec::new(), &clients).await;
+                    serve(reader, writer, (remote, false), Vec::new(), (&clients, bell)).await;
                 }
-                Some(tls) => serve_tls(&tls, stream, remote, &clients).await,
+                Some(tls) => serve_tls(&tls, stream, remote, (&clients, bell)).await,
             }
             drop(place);
         });
@@ -167,7 +167,7 @@ async fn serve_tls(
     tls: &TlsAcceptor,
     stream: TcpStream,
     remote: SocketAddr,
-    clients: &Arc<Clients>,
+    (clients, bell): (&Arc<Clients>, Arc<Bell>),
 ) {
     let handshake = tokio::time::timeout(clients.limits.sessionless, tls.accept(stream)).await;
     let stream = match handshake {
@@ -185,7 +185,7 @@ async fn serve_tls(
         identities.push(Id::new("x509", name));
     }
     let (reader, writer) = tokio::io::split(stream);
-    serve(reader, writer, (remote, true), identities, clients).await;
+    serve(reader, writer, (remote, true), identities, (clients, bell)).await;
 }
 
 async fn serve(
@@ -193,12 +193,12 @@ async fn serve(
     mut writer: impl AsyncWrite + Unpin,
     (remote, is_secure): (SocketAddr, bool),
     mut identities: Vec<Id>,
-    clients: &Arc<Clients>,
+    (clients, bell): (&Arc<Clients>, Arc<Bell>),
 ) {
     let notify = Arc::new(Notify::new());
-    let wake = Arc::clone(&notify);
+    let task = Arc::clone(&notify);
     let id = clients.next_connection.fetch_add(1, Ordering::Relaxed);
-    let outbox = Outbox::new(id, Box::new(move || wake.notify_one()));
+    let outbox = Outbox::new(id, Box::new(move || bell.ring(&task)));
     let ip = remote.ip().to_canonical();
     identities.insert(0, Id::new("ip", ip.to_string()));
     let connection = Connection::new(

@@ -8,9 +8,10 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// The threads; they end, with all that runs on them, when this is dropped.
 pub(crate) struct ClientThreads {
@@ -19,9 +20,42 @@ pub(crate) struct ClientThreads {
 
 struct Thread {
     runtime: Handle,
+    bell: Arc<Bell>,
     /// Each connection on it has a clone.
     connections: Arc<()>,
     _ends: oneshot::Sender<()>,
+}
+
+/// Wakes the tasks of a thread. The event loop is woken by a system call for each task that another thread
+/// wakes; here the first of them wakes it, and it wakes all that came until then.
+#[derive(Default)]
+pub(crate) struct Bell {
+    rung: Notify,
+    /// Those to wake.
+    who: Mutex<Vec<Arc<Notify>>>,
+}
+
+impl Bell {
+    /// Wakes a task of this thread, from any thread.
+    pub(crate) fn ring(&self, task: &Arc<Notify>) {
+        let mut who = self.who.lock();
+        who.push(Arc::clone(task));
+        let is_first = who.len() == 1;
+        drop(who);
+        if is_first {
+            self.rung.notify_one();
+        }
+    }
+
+    /// Wakes them, on the thread itself, for ever.
+    async fn answer(&self) {
+        let mut who = Vec::new();
+        loop {
+            self.rung.notified().await;
+            std::mem::swap(&mut who, &mut *self.who.lock());
+            who.drain(..).for_each(|task| task.notify_one());
+        }
+    }
 }
 
 impl ClientThreads {
@@ -30,27 +64,34 @@ impl ClientThreads {
         let threads = (0..count).map(|at| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (ends, ended) = oneshot::channel();
+            let bell = Arc::new(Bell::default());
             let thread = Thread {
                 runtime: runtime.handle().clone(),
+                bell: Arc::clone(&bell),
                 connections: Arc::default(),
                 _ends: ends,
             };
             // Reserved, not used: authorizers run here (see the crate `plugin`).
             let named = std::thread::Builder::new().name(format!("clients-{at}"));
             named.stack_size(plugin::THREAD_STACK_BYTES).spawn(move || {
-                // It never gets a value: it ends when the sender is dropped.
-                let _ = runtime.block_on(ended);
+                runtime.block_on(async {
+                    tokio::select! {
+                        // It never gets a value: it ends when the sender is dropped.
+                        _ = ended => {}
+                        () = bell.answer() => {}
+                    }
+                });
             })?;
             Ok(thread)
         });
         Ok(Self { threads: threads.collect::<io::Result<_>>()? })
     }
 
-    /// Serves a connection on the thread that has the fewest.
+    /// Serves a connection on the thread that has the fewest, whose bell it is given.
     pub(crate) fn serve<F>(
         &self,
         stream: TcpStream,
-        serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+        serve: impl FnOnce(TcpStream, Arc<Bell>) -> F + Send + 'static,
     ) -> io::Result<()>
     where
         F: Future<Output = ()> + Send,
@@ -58,12 +99,12 @@ impl ClientThreads {
         let fewest =
             self.threads.iter().min_by_key(|thread| Arc::strong_count(&thread.connections));
         let thread = fewest.ok_or_else(|| io::Error::other("no thread serves clients"))?;
-        let counted = Arc::clone(&thread.connections);
+        let (counted, bell) = (Arc::clone(&thread.connections), Arc::clone(&thread.bell));
         // It leaves this event loop, to be watched by the other.
         let stream = stream.into_std()?;
         thread.runtime.spawn(async move {
             match TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream).await,
+                Ok(stream) => serve(stream, bell).await,
                 Err(error) => tracing::warn!(%error, "a connection could not be served"),
             }
             drop(counted);
