@@ -41,6 +41,31 @@ struct Slot {
     now: Option<Bytes>,
 }
 
+/// What plugins have read of their stores, as it was before the entry: one operation after the other asks
+/// for the same.
+#[derive(Default)]
+struct PrivateRows {
+    rows: BTreeMap<Vec<u8>, Option<Bytes>>,
+    bytes: usize,
+}
+
+/// How much of it is kept; the store is asked again for the rest.
+const PRIVATE_BYTES_MAX: usize = 1 << 20;
+
+impl PrivateRows {
+    fn get(&mut self, base: &View, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if let Some(row) = self.rows.get(key) {
+            return Ok(row.clone());
+        }
+        let row = base.rows.get(Keyspace::Plugins, key)?;
+        self.bytes += key.len() + row.as_ref().map_or(0, Bytes::len) + size_of::<Bytes>();
+        if self.bytes <= PRIVATE_BYTES_MAX {
+            self.rows.insert(key.to_vec(), row.clone());
+        }
+        Ok(row)
+    }
+}
+
 enum Undo {
     /// Which of the znodes, what it was, and what the counts were.
     Node(usize, Option<Arc<Znode>>, Counts),
@@ -69,6 +94,7 @@ pub(crate) struct Txn<'a> {
     /// Where in `nodes` a path is. Looked up, never iterated: its order decides nothing.
     places: HashTable<usize>,
     rows: BTreeMap<(Keyspace, Vec<u8>), Slot>,
+    private: PrivateRows,
     /// Long data: never read before it is written, so not digested here (its hash is, in its row).
     data: BTreeMap<Vec<u8>, Option<Bytes>>,
     new_acls: Vec<Arc<[Acl]>>,
@@ -117,6 +143,7 @@ impl<'a> Txn<'a> {
             nodes: Vec::new(),
             places: HashTable::new(),
             rows: BTreeMap::new(),
+            private: PrivateRows::default(),
             data: BTreeMap::new(),
             new_acls: Vec::new(),
             first_acl,
@@ -258,7 +285,10 @@ impl<'a> Txn<'a> {
         let before = match self.rows.get_mut(&id) {
             Some(slot) => std::mem::replace(&mut slot.now, now),
             None => {
-                let before = self.base.rows.get(keyspace, &id.1)?;
+                let before = match keyspace {
+                    Keyspace::Plugins => self.private.get(self.base, &id.1)?,
+                    _ => self.base.rows.get(keyspace, &id.1)?,
+                };
                 self.rows.insert(id.clone(), Slot { before: before.clone(), now });
                 before
             }
@@ -267,11 +297,12 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
-    /// A row as of now.
-    pub(crate) fn row_now(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        match self.rows.get(&(keyspace, key.to_vec())) {
+    /// A row of a private store as of now.
+    pub(crate) fn private_row(&mut self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let any_is = !self.rows.is_empty();
+        match any_is.then(|| self.rows.get(&(Keyspace::Plugins, key.to_vec()))).flatten() {
             Some(slot) => Ok(slot.now.clone()),
-            None => self.base.rows.get(keyspace, key),
+            None => self.private.get(self.base, key),
         }
     }
 

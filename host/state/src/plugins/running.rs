@@ -415,7 +415,7 @@ impl Ground for Txn<'_> {
     }
 
     fn row(&mut self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        self.row_now(Keyspace::Plugins, key)
+        self.private_row(key)
     }
 
     fn rows(&mut self, from: &[u8], to: &[u8], most: usize) -> Result<Vec<(Bytes, Bytes)>, Fault> {
