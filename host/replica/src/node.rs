@@ -50,8 +50,10 @@ use crate::raft::{Raft, RaftMessage, payload};
 use crate::read_index::ReadIndex;
 use crate::snapshots::{Receiver, SnapshotJob, SnapshotMessage};
 
-/// How many operations one entry holds; one multi may have more.
-pub const BATCH_OPERATIONS_MAX: usize = 1024;
+/// How many operations one entry holds; one multi may have more. What so many of them touch, about a
+/// kilobyte each, is still in a processor's own cache when the entry is finished and the next one frees
+/// what it replaced.
+pub const BATCH_OPERATIONS_MAX: usize = 128;
 /// How many bytes of payload one entry holds; one command may be longer.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How many bytes of payload go out with one sync; one command may be longer.

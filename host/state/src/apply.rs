@@ -298,9 +298,9 @@ impl State {
         let (mut outcomes, mut operations, mut is_idle) = (Vec::new(), 0, false);
         if let Some(batch) = batch {
             txn.time_ms = txn.time_ms.max(batch.time_ms);
-            let commands = batch.groups.iter().map(|group| group.commands.len()).sum();
-            outcomes.reserve(commands);
-            txn.expect(commands);
+            let commands = || batch.groups.iter().flat_map(|group| &group.commands);
+            outcomes.reserve(commands().count());
+            txn.expect(commands().map(Command::operations).sum());
             let mut ahead = Ahead::new(&batch);
             for group in batch.groups {
                 let identities: Vec<Vec<Id>> =

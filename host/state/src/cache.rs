@@ -22,6 +22,12 @@ use crate::alive::Alive;
 use crate::znode::Znode;
 
 const SHARDS: usize = 64;
+/// How many are brought near at once without memory for them being asked for.
+const NEAR: usize = 64;
+/// How many are looked at together, to be thrown out; and after how many that came in, so that nobody is
+/// stalled by many that must stay.
+const EVICTED_AT_ONCE: usize = 16;
+const EVICTED_AFTER: u32 = 4;
 
 type Version = (u64, Option<Arc<Znode>>);
 
@@ -57,6 +63,8 @@ struct Table {
     /// Looked up, never iterated: its order decides nothing.
     cells: HashTable<Arc<Cell>>,
     queue: VecDeque<Arc<Cell>>,
+    /// How many came in since anything was thrown out.
+    came: u32,
 }
 
 /// What became of a write to the cache.
@@ -142,13 +150,13 @@ impl NodeCache {
         self.shard(hash).table.lock().find(hash, path)?.as_of(index)
     }
 
-    /// The same for the one that applies, who may be about to write it.
+    /// The same for the one that applies, who may be about to write it and has hashed the path.
     pub(crate) fn get_to_change(
         &self,
         path: &str,
+        hash: u64,
         index: u64,
     ) -> Option<(Arc<Cell>, Option<Arc<Znode>>)> {
-        let hash = xxh3_64(path.as_bytes());
         let cell = Arc::clone(self.shard(hash).table.lock().find(hash, path)?);
         cell.used.store(true, Ordering::Relaxed);
         let node = cell.as_of(index)?;
@@ -157,9 +165,6 @@ impl NodeCache {
 
     /// Has the processor fetch what is here of znodes that are about to be looked up, by the hashes of
     /// their paths. It changes nothing, and leaves out what somebody else has locked.
-    ///
-    /// Each step only reads where the one before it found something, so that what one znode waits for
-    /// does not hold up the others; a lock in between would, hence all are taken first.
     pub(crate) fn bring_near(&self, hashes: &[u64]) {
         let mut tables = [const { None }; SHARDS];
         for hash in hashes {
@@ -168,22 +173,15 @@ impl NodeCache {
                 tables[shard] = self.shards[shard].table.try_lock();
             }
         }
-        let mut cells: SmallVec<[&Arc<Cell>; 64]> = SmallVec::new();
-        let mut nodes: SmallVec<[MutexGuard<'_, Versions>; 64]> = SmallVec::new();
-        for hash in hashes {
-            // Whatever has a hash like it: to look closer would be to wait for it.
-            let table = tables[shard_of(*hash)].as_ref();
-            cells.extend(table.and_then(|table| table.cells.find(*hash, |_| true)));
-        }
-        let mut read = cells.iter().map(|cell| cell.hash).fold(0, u64::wrapping_add);
-        for cell in &cells {
-            read = read.wrapping_add(cell.path.bytes().next().map_or(0, u64::from));
-        }
-        nodes.extend(cells.iter().filter_map(|cell| cell.versions.try_lock()));
-        for node in nodes.iter().filter_map(|versions| versions.newest.1.as_deref()) {
-            read = read.wrapping_add(node.read_all());
-        }
-        std::hint::black_box(read);
+        let cells: SmallVec<[&Arc<Cell>; NEAR]> = hashes
+            .iter()
+            .filter_map(|hash| {
+                // Whatever has a hash like it: to look closer would be to wait for it.
+                let table = tables[shard_of(*hash)].as_ref();
+                table.and_then(|table| table.cells.find(*hash, |_| true))
+            })
+            .collect();
+        touch(&cells);
     }
 
     /// What is to be written to the store as of `index`; what no view asks for any more is forgotten.
@@ -275,14 +273,24 @@ impl NodeCache {
         table.queue.push_back(Arc::clone(&cell));
         table.cells.insert_unique(hash, Arc::clone(&cell), |cell| cell.hash);
         shard.bytes.fetch_add(bytes, Ordering::Relaxed);
+        table.came += 1;
+        if table.came >= EVICTED_AFTER && shard.bytes.load(Ordering::Relaxed) > self.shard_bytes_max
+        {
+            table.came = 0;
+            self.evict(shard, table);
+        }
+        cell
+    }
+
+    /// Throws out what was not asked for of the next few in the queue: of so many that what each of them
+    /// waits for does not hold up the others.
+    fn evict(&self, shard: &Shard, table: &mut Table) {
         let oldest = self.oldest.load(Ordering::Relaxed);
         let oldest_base = self.oldest_base.load(Ordering::Relaxed);
-        // A few steps for each insertion keep the bound without ever stalling anyone.
-        for _ in 0..4 {
-            if shard.bytes.load(Ordering::Relaxed) <= self.shard_bytes_max {
-                break;
-            }
-            let Some(cell) = table.queue.pop_front() else { break };
+        let few = table.queue.len().min(EVICTED_AT_ONCE);
+        let cells: SmallVec<[Arc<Cell>; EVICTED_AT_ONCE]> = table.queue.drain(..few).collect();
+        touch(&cells.iter().collect::<SmallVec<[_; EVICTED_AT_ONCE]>>());
+        for cell in cells {
             let mut versions = cell.versions.lock();
             if versions.newest.0 <= oldest {
                 versions.older.clear();
@@ -303,8 +311,31 @@ impl NodeCache {
                 entry.remove();
             }
         }
-        cell
     }
+}
+
+/// Has the processor fetch all that is here of some cells, but for what somebody else has locked.
+///
+/// Each step only reads where the one before it found something, so that what one cell waits for does not
+/// hold up the others; a lock in between would, hence all are taken before anything is read under them.
+fn touch(cells: &[&Arc<Cell>]) {
+    // A cell takes two lines of memory at least; its count of holders is in the first.
+    let whole = |cell: &&Arc<Cell>| {
+        let is_used = u64::from(cell.used.load(Ordering::Relaxed));
+        cell.hash ^ is_used ^ Arc::strong_count(cell) as u64
+    };
+    let mut read = cells.iter().map(whole).fold(0, u64::wrapping_add);
+    for cell in cells {
+        read = read.wrapping_add(cell.path.bytes().next().map_or(0, u64::from));
+    }
+    let locked = cells.iter().filter_map(|cell| cell.versions.try_lock());
+    let locked: SmallVec<[MutexGuard<'_, Versions>; NEAR]> = locked.collect();
+    for versions in &locked {
+        let node = versions.newest.1.as_ref();
+        let node = node.map_or(0, |node| node.read_all() ^ Arc::strong_count(node) as u64);
+        read = read.wrapping_add(node ^ versions.bytes as u64 ^ versions.older.len() as u64);
+    }
+    std::hint::black_box(read);
 }
 
 /// By bits that its table does not use.

@@ -24,10 +24,12 @@ use crate::mutants::StateMutants;
 use crate::plugins::{Ran, Running};
 use crate::store::Write;
 use crate::view::{Counts, View};
-use crate::znode::{Owner, Znode};
+use crate::znode::{Data, Owner, Znode};
 
 /// A znode that the entry has looked at: as it was, and as it is by now.
 struct Touched {
+    /// That of the path, by [`xxh3_64`].
+    hash: u64,
     path: Arc<str>,
     /// Its place in the cache, if it had one.
     cell: Option<Arc<Cell>>,
@@ -152,11 +154,12 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// Makes room for the znodes of so many commands, most of which change one or two.
-    pub(crate) fn expect(&mut self, commands: usize) {
-        let nodes = &self.nodes;
-        self.places.reserve(2 * commands, |&place| xxh3_64(nodes[place].path.as_bytes()));
-        self.nodes.reserve(2 * commands);
+    /// Makes room for the znodes of so many operations, most of which are about one, and some about its
+    /// parent besides.
+    pub(crate) fn expect(&mut self, operations: usize) {
+        let (nodes, znodes) = (&self.nodes, operations + operations / 4 + 4);
+        self.places.reserve(znodes, |&place| nodes[place].hash);
+        self.nodes.reserve(znodes);
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -207,15 +210,15 @@ impl<'a> Txn<'a> {
         if let Some(place) = self.places.find(hash, |&place| &*nodes[place].path == path) {
             return Ok(*place);
         }
-        let (cell, before) = self.base.node_to_change(path)?;
+        let (cell, before) = self.base.node_to_change(path, hash)?;
         let place = self.nodes.len();
         // The root's may be asked for by the empty path.
-        let known = cell.as_ref().filter(|cell| &*cell.path == path);
+        let known = cell.as_ref().filter(|cell| cell.path.len() == path.len());
         let path = known.map_or_else(|| path.into(), |cell| Arc::clone(&cell.path));
-        self.nodes.push(Touched { path, cell, now: before.clone(), before, written: false });
+        let now = before.clone();
+        self.nodes.push(Touched { hash, path, cell, now, before, written: false });
         let nodes = &self.nodes;
-        let rehash = |&place: &usize| xxh3_64(nodes[place].path.as_bytes());
-        self.places.insert_unique(hash, place, rehash);
+        self.places.insert_unique(hash, place, |&place| nodes[place].hash);
         Ok(place)
     }
 
@@ -269,9 +272,10 @@ impl<'a> Txn<'a> {
 
     /// The data of a znode as of now.
     pub(crate) fn data(&self, path: &str, node: &Znode) -> Result<Option<Bytes>, Fault> {
-        match (&node.data, self.data.get(&keys::node(path))) {
-            (crate::znode::Data::Large(_), Some(data)) => Ok(data.clone()),
-            _ => self.base.data(path, node),
+        let is_long = matches!(node.data, Data::Large(_));
+        match is_long.then(|| self.data.get(&keys::node(path))).flatten() {
+            Some(data) => Ok(data.clone()),
+            None => self.base.data(path, node),
         }
     }
 
@@ -447,7 +451,7 @@ impl<'a> Txn<'a> {
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let mut scratch = Vec::new();
         let mut misapplied = false;
-        for Touched { path, cell, before, mut now, written } in self.nodes {
+        for Touched { path, cell, before, mut now, written, .. } in self.nodes {
             if !written || (before.is_none() && now.is_none()) {
                 continue;
             }

@@ -123,13 +123,14 @@ impl View {
     }
 
     /// The same for the one that applies, with its cell in the cache. That there is no znode is not
-    /// worth keeping then, since it is most often about to be created.
-    pub(crate) fn node_to_change(&self, path: &str) -> Result<Found, Fault> {
-        let Some(path) = possible(path) else { return Ok((None, None)) };
-        if let Some((cell, node)) = self.cache.get_to_change(path, self.index) {
+    /// worth keeping then, since it is most often about to be created. The path comes with its hash.
+    pub(crate) fn node_to_change(&self, asked: &str, hash: u64) -> Result<Found, Fault> {
+        let Some(path) = possible(asked) else { return Ok((None, None)) };
+        let hash = if asked.is_empty() { xxh3_64(path.as_bytes()) } else { hash };
+        if let Some((cell, node)) = self.cache.get_to_change(path, hash, self.index) {
             return Ok((Some(cell), node));
         }
-        if !self.store_may_have(path) {
+        if !self.known.may_have(hash, self.rows.base_index) {
             return Ok((None, None));
         }
         let node = self.stored(path)?;
