@@ -10,7 +10,7 @@
 //! * What is staged becomes the state by one record in the log (`Log::install`), which names its
 //!   generation; before that it is nothing, after that the old state is nothing.
 //! * A snapshot under way goes on when its link comes back, and when the leader changes, as long as
-//!   the sender lives and keeps it.
+//!   the sender answers and keeps it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +25,9 @@ use crate::raft::{RaftMessage, SnapshotAt};
 
 /// After so many ticks without an answer the receiver asks again.
 const ASK_AGAIN_TICKS: u32 = 20;
+/// After so many ticks without an answer it is taken from somebody else who offers one: the way from the
+/// sender may be cut, and the link not be broken by that.
+const MUTE_TICKS: u32 = 2 * ASK_AGAIN_TICKS;
 /// After so many ticks without being asked, the leader offers anew.
 const OFFER_AGAIN_TICKS: u32 = 60;
 /// For so many ticks it is waited for a majority to have the same state.
@@ -320,8 +323,17 @@ struct Incoming {
     stage: Stage,
     next: Cursor,
     asked: u32,
+    /// The tick at which it last went on.
+    moved: u32,
     /// Whether a majority is known to have had the same state then.
     is_confirmed: bool,
+}
+
+impl Incoming {
+    /// Whether its sender does not answer.
+    fn is_mute(&self, ticks: u32) -> bool {
+        matches!(self.stage, Stage::Asked(_)) && ticks.wrapping_sub(self.moved) >= MUTE_TICKS
+    }
 }
 
 /// A snapshot that is whole.
@@ -348,7 +360,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// Takes an offer of raft's. One that is under way goes on, for whoever leads now, unless its
-    /// sender cannot be reached; true if another one begins. `generation` is that of the state in use.
+    /// sender cannot be reached or does not answer; true if another one begins. `generation` is that of the state in use.
     pub(crate) fn offered(
         &mut self,
         offer: RaftMessage,
@@ -361,7 +373,8 @@ impl Receiver {
         match &mut self.incoming {
             Some(incoming)
                 if incoming.offer.is_some()
-                    && (is_there(incoming.from) || incoming.from == offer.from) =>
+                    && (incoming.from == offer.from
+                        || is_there(incoming.from) && !incoming.is_mute(ticks)) =>
             {
                 incoming.offer = Some(offer);
                 false
@@ -400,15 +413,17 @@ impl Receiver {
         self.generation = self.generation.max(generation) + 1;
         let (stage, next) = (Stage::Asked(None), Cursor::default());
         let (generation, asked) = (self.generation, ticks.wrapping_sub(ASK_AGAIN_TICKS));
-        let is_confirmed = false;
+        let (moved, is_confirmed) = (ticks, false);
         self.incoming =
-            Some(Incoming { from, of, generation, offer, stage, next, asked, is_confirmed });
+            Some(Incoming { from, of, generation, offer, stage, next, asked, moved, is_confirmed });
     }
 
     /// Whether nothing is under way; what this server asked for is given up if `keeps` does not hold of
-    /// its sender.
-    pub(crate) fn is_free(&mut self, keeps: impl Fn(u64) -> bool) -> bool {
-        self.incoming.take_if(|incoming| incoming.offer.is_none() && !keeps(incoming.from));
+    /// its sender, or it does not answer.
+    pub(crate) fn is_free(&mut self, keeps: impl Fn(u64) -> bool, ticks: u32) -> bool {
+        self.incoming.take_if(|incoming| {
+            incoming.offer.is_none() && (!keeps(incoming.from) || incoming.is_mute(ticks))
+        });
         self.incoming.is_none()
     }
 
@@ -417,6 +432,13 @@ impl Receiver {
     pub(crate) fn tick(&mut self, committed: u64, ticks: u32) -> Option<(u64, PeerMessage)> {
         // The entries came after all.
         self.incoming.take_if(|incoming| incoming.offer.is_some() && incoming.of.0 <= committed);
+        let mute = self.incoming.as_mut().filter(|incoming| incoming.is_mute(ticks));
+        let other = mute.and_then(|mute| mute.offer.take_if(|offer| offer.from != mute.from));
+        if let Some(offer) = other
+            && let Some(at) = &offer.snapshot
+        {
+            self.begin(offer.from, (at.index, at.term), Some(offer), 0, ticks);
+        }
         let incoming = self.incoming.as_mut()?;
         let is_late = ticks.wrapping_sub(incoming.asked) >= ASK_AGAIN_TICKS;
         if !is_late || matches!(incoming.stage, Stage::Writing) {
@@ -469,6 +491,7 @@ impl Receiver {
         match done.progress? {
             Progress::Unfinished(staging) => {
                 incoming.next = staging.next().clone();
+                incoming.moved = ticks;
                 incoming.stage = Stage::Asked(Some(Box::new(staging)));
                 self.incoming = Some(incoming);
                 self.ask_now(ticks);
@@ -499,8 +522,8 @@ mod tests {
 
     /// Whom it asks for what, at its next chance.
     fn asks(receiver: &mut Receiver) -> Option<(u64, u64)> {
-        receiver.ask_now(100);
-        match receiver.tick(0, 100)? {
+        receiver.ask_now(10);
+        match receiver.tick(0, 10)? {
             (from, PeerMessage::Snapshot(SnapshotMessage::Ask { of, .. })) => Some((from, of.0)),
             other => panic!("it asks for nothing else: {other:?}"),
         }
@@ -535,6 +558,28 @@ mod tests {
         assert_eq!(asks(&mut receiver), Some((2, 70)));
         let second = receiver.incoming.as_ref().map(|incoming| incoming.generation);
         assert_eq!(second, Some(2), "what the first had staged has another name");
+    }
+
+    #[test]
+    fn a_sender_that_does_not_answer_makes_place_for_another() {
+        let mut receiver = Receiver::default();
+        let mut asks_at =
+            |receiver: &mut Receiver, ticks| receiver.tick(0, ticks).map(|(from, _)| from);
+        assert!(receiver.offered(offer(1, 50), 0, |_| true, 10));
+        assert_eq!(asks_at(&mut receiver, 10), Some(1));
+        assert!(!receiver.offered(offer(2, 70), 0, |_| true, 20), "it may answer yet");
+        assert_eq!(asks_at(&mut receiver, 30), Some(1));
+        assert_eq!(asks_at(&mut receiver, 49), None);
+        assert_eq!(asks_at(&mut receiver, 50), Some(2), "its link is there, and it is mute");
+        // Nobody else has offered anything: it is asked again and again.
+        assert_eq!(asks_at(&mut receiver, 200), Some(2));
+        assert!(receiver.offered(offer(3, 80), 0, |_| true, 200));
+        assert_eq!(asks_at(&mut receiver, 200), Some(3));
+        // One that this server asked for makes place for the next that it asks.
+        let mut receiver = Receiver::default();
+        assert!(receiver.offered_to_heal(1, (50, 1), 0, 10));
+        assert!(!receiver.is_free(|_| true, 49));
+        assert!(receiver.is_free(|_| true, 50));
     }
 
     #[test]

@@ -257,11 +257,11 @@ impl<D: Disk> Node<D> {
         let (me, linked) = (self.config.raft_id, &self.linked);
         let Some(quarantine) = &mut self.health.quarantine else {
             // The state came otherwise.
-            self.receiver.is_free(|_| false);
+            self.receiver.is_free(|_| false, self.ticks);
             return;
         };
         let is_due = self.ticks.wrapping_sub(quarantine.asked) >= ASK_TICKS;
-        let is_free = self.receiver.is_free(|from| linked.contains(&from));
+        let is_free = self.receiver.is_free(|from| linked.contains(&from), self.ticks);
         if !is_due {
             return;
         }
