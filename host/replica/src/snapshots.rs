@@ -360,7 +360,8 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// Takes an offer of raft's. One that is under way goes on, for whoever leads now, unless its
-    /// sender cannot be reached or does not answer; true if another one begins. `generation` is that of the state in use.
+    /// sender cannot be reached or does not answer; true if another one begins. `generation` is that of
+    /// the state in use.
     pub(crate) fn offered(
         &mut self,
         offer: RaftMessage,
@@ -563,7 +564,7 @@ mod tests {
     #[test]
     fn a_sender_that_does_not_answer_makes_place_for_another() {
         let mut receiver = Receiver::default();
-        let mut asks_at =
+        let asks_at =
             |receiver: &mut Receiver, ticks| receiver.tick(0, ticks).map(|(from, _)| from);
         assert!(receiver.offered(offer(1, 50), 0, |_| true, 10));
         assert_eq!(asks_at(&mut receiver, 10), Some(1));
