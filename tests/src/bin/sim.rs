@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tests::sim::counts::Counts;
 use tests::sim::mutants::{self, Mutant, Planted};
@@ -19,6 +19,9 @@ usage: sim [--seeds N] [--from S]            run N seeds (100) from S (0) on; al
        sim --mutants [--seeds N]             the same for all known bugs
        sim --list                            the names of the known bugs
 ";
+
+/// How often it is said how far many seeds have come.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// From this many seeds on every kind of thing must have happened.
 const SEEDS_FOR_COUNTS: u64 = 100;
@@ -106,7 +109,7 @@ fn planted(mutant: &Mutant) -> Planted {
 }
 
 /// Runs seeds on all processors until one fails; the sum of the counts, and the failure of the
-/// lowest seed.
+/// lowest seed. How many are done is said on stderr every minute.
 fn run_seeds(
     planted: Planted,
     without: &Without,
@@ -115,6 +118,16 @@ fn run_seeds(
 ) -> (Counts, Option<Failure>) {
     let next = AtomicU64::new(from);
     let sum = Mutex::new((Counts::default(), None::<Failure>));
+    let progress = Mutex::new((0, Instant::now()));
+    let tell_progress = || {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, told) = &mut *progress;
+        *done += 1;
+        if told.elapsed() >= TELL_EVERY {
+            *told = Instant::now();
+            eprintln!("{done} of {seeds} seeds from {from} on are clean so far");
+        }
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -128,7 +141,10 @@ fn run_seeds(
                     let (result, _) = run(&Options { planted, without, ..Options::of(seed) });
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     match result {
-                        Ok(counts) => sum.0.add(&counts),
+                        Ok(counts) => {
+                            sum.0.add(&counts);
+                            tell_progress();
+                        }
                         Err(failure) => {
                             next.store(from + seeds, Ordering::Relaxed);
                             if sum.1.as_ref().is_none_or(|known| failure.seed < known.seed) {
