@@ -519,11 +519,7 @@ fn run_store(flushes: &Mailbox<Arc<Flush>>, inputs: &Mailbox<Input>, published: 
     loop {
         let open = flushes.take(&mut taken, Duration::from_secs(3600));
         for flush in taken.drain(..) {
-            let done = flush.run().and_then(|()| flush.sync());
-            if done.is_err() && flush.is_given_up() {
-                continue;
-            }
-            let done = ask(done, inputs);
+            let done = ask(flush.run().and_then(|()| flush.sync()), inputs);
             if let Some(source) = done.and_then(|()| flush.source()) {
                 let source = Arc::new(source);
                 published.put_durable(Arc::clone(&source));

@@ -139,9 +139,16 @@ impl Flush {
         Some(Source::new(self.step.lock().written()?, self.meta.clone()))
     }
 
-    /// Whether the state that it is of is of no use any more: then it says nothing that this fails.
-    pub fn is_given_up(&self) -> bool {
+    fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Damage that is met says nothing, once the state that it is of is of no use any more.
+    fn unless_given_up(&self, done: Result<(), Fault>) -> Result<(), Fault> {
+        match done {
+            Err(Fault::Damaged { .. }) if self.is_given_up() => Ok(()),
+            done => done,
+        }
     }
 
     /// The state is of no use any more, and nobody is to have it.
@@ -154,7 +161,8 @@ impl Flush {
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.
     pub fn run(&self) -> Result<(), Fault> {
-        self.write().map(|_| ())
+        let written = self.write().map(|_| ());
+        self.unless_given_up(written)
     }
 
     /// The same; gives the store with it.
@@ -216,7 +224,7 @@ impl Flush {
     /// # Errors
     /// [`Fault`] if the store fails; it must then be reopened.
     pub fn sync(&self) -> Result<(), Fault> {
-        self.store.sync()
+        self.unless_given_up(self.store.sync())
     }
 
     /// The store with it, if it is written; does not wait. Another thread may just have asked the same:

@@ -272,11 +272,12 @@ impl<'a> Txn<'a> {
 
     /// The data of a znode as of now.
     pub(crate) fn data(&self, path: &str, node: &Znode) -> Result<Option<Bytes>, Fault> {
-        let is_long = matches!(node.data, Data::Large(_));
-        match is_long.then(|| self.data.get(&keys::node(path))).flatten() {
-            Some(data) => Ok(data.clone()),
-            None => self.base.data(path, node),
+        if matches!(node.data, Data::Large(_))
+            && let Some(data) = self.data.get(&keys::node(path))
+        {
+            return Ok(data.clone());
         }
+        self.base.data(path, node)
     }
 
     pub(crate) fn put_row(
@@ -303,8 +304,7 @@ impl<'a> Txn<'a> {
 
     /// A row of a private store as of now.
     pub(crate) fn private_row(&mut self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        let any_is = !self.rows.is_empty();
-        match any_is.then(|| self.rows.get(&(Keyspace::Plugins, key.to_vec()))).flatten() {
+        match self.rows.get(&(Keyspace::Plugins, key.to_vec())) {
             Some(slot) => Ok(slot.now.clone()),
             None => self.private.get(self.base, key),
         }

@@ -530,10 +530,7 @@ impl Life {
             }
             Step::WriteFlush => {
                 let Some((flush, _)) = self.flushes.front() else { return Ok(()) };
-                let written = match flush.run() {
-                    Err(Fault::Damaged { .. }) if flush.is_given_up() => Ok(()),
-                    written => written,
-                };
+                let written = flush.run();
                 match self.ask(written)? {
                     Some(()) => self.flushes.front_mut().expect("it is there").1 = true,
                     None => drop(self.flushes.pop_front()),
