@@ -185,13 +185,21 @@ impl Ensemble {
 
     /// Whether all are complete, and no state has gone bad, or is to.
     pub fn is_sound(&self) -> bool {
-        let is_bad = |id: &u64, server: &Server| {
-            let is_wrong = self.corrupted.contains(id) || server.is_quarantined();
-            is_wrong || server.has_damaged_store()
-        };
         self.is_complete()
             && self.doomed.is_empty()
-            && !self.servers.iter().any(|(id, server)| is_bad(id, server))
+            && !self.ids().into_iter().any(|id| self.is_bad(id))
+    }
+
+    /// Whether no state but perhaps this server's has gone bad, or is to.
+    pub fn others_are_sound(&self, id: u64) -> bool {
+        let mut others = self.ids().into_iter().filter(|other| *other != id);
+        !others.any(|other| self.is_bad(other) || self.doomed.contains(&other))
+    }
+
+    /// Whether a server's state has gone bad, known to it or not.
+    fn is_bad(&self, id: u64) -> bool {
+        let is_known = |server: &Server| server.is_quarantined() || server.has_damaged_store();
+        self.corrupted.contains(&id) || self.servers.get(&id).is_some_and(is_known)
     }
 
     /// Whether a state is wrong, or is to be, and its server does not know that.

@@ -238,7 +238,10 @@ impl Faults {
         match rng.below(29) {
             25 | 26 if is_sound => return vec![(id, Fall::LogDamaged)],
             27 | 28 if is_sound => {
-                counts.stores_damaged += u64::from(server.damage_store(rng));
+                if server.damage_store(rng) {
+                    counts.stores_damaged += 1;
+                    events.push(Event::StoreDamaged { server: id });
+                }
             }
             0..=2 => return vec![(id, Fall::Power)],
             3..=6 => {
@@ -410,12 +413,15 @@ fn between(
 }
 
 /// What an operator asks for: that a server votes no more, or goes, or two of five go at once; and
-/// that all are back, once not all are there.
+/// that all are back, once not all are there. Nobody goes while another's state is wrong: that would be
+/// the second of three.
 fn reconfig(victim: u64, ids: &[u64], ensemble: &Ensemble, rng: &mut SimRng) -> Reconfig {
     let mut asked = Reconfig { version: -1, ..Reconfig::default() };
     let number = |id: u64| (id - 1).to_string();
     match rng.below(4) {
-        _ if !ensemble.is_complete() => asked.servers = membership::all(ids),
+        _ if !ensemble.is_complete() || !ensemble.others_are_sound(victim) => {
+            asked.servers = membership::all(ids);
+        }
         0 => asked.joining = membership::line(victim, proto::Role::Observer),
         1 if ids.len() > 3 => {
             let second = ids.iter().copied().find(|id| *id != victim).unwrap_or(victim);

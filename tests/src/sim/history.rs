@@ -57,7 +57,9 @@ pub enum Event {
     Installed { server: u64 },
     /// A server's state is not what the log makes of it any more.
     Corrupted { server: u64, index: u64 },
-    /// A server has found that out, and serves nobody.
+    /// A row of a server's store cannot be read any more.
+    StoreDamaged { server: u64 },
+    /// A server has found that its state is wrong or damaged, and serves nobody.
     Quarantined { server: u64 },
     /// It has said something to a client all the same.
     Served { server: u64, conn: u64 },
@@ -239,6 +241,9 @@ impl std::fmt::Display for Event {
             }
             Self::Corrupted { server, index } => {
                 write!(f, "THE STATE OF SERVER {server} IS WRONG from entry {index} on")
+            }
+            Self::StoreDamaged { server } => {
+                write!(f, "A ROW OF SERVER {server} IS DAMAGED")
             }
             Self::Served { server, conn } => {
                 write!(f, "server {server}: says something on connection {conn}")

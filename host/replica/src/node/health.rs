@@ -30,6 +30,8 @@ const ALARM_TICKS: u32 = 20;
 const IDLE_TICKS: u32 = 20;
 /// Every so many ticks another server is asked for its state, and another one to lead.
 const ASK_TICKS: u32 = 20;
+/// After so many ticks in which nobody gave a state an operator is to know.
+const NOBODY_TICKS: u32 = 200;
 
 /// What is known of this server's state.
 #[derive(Default)]
@@ -72,6 +74,8 @@ struct Quarantined {
     asked: u32,
     /// How often.
     times: usize,
+    /// Since when nobody has sent one, and whether its operator knows that.
+    alone: (u32, bool),
 }
 
 impl<D: Disk> Node<D> {
@@ -220,7 +224,8 @@ impl<D: Disk> Node<D> {
              another server's takes its place"
         );
         let asked = self.ticks.wrapping_sub(ASK_TICKS);
-        self.health.quarantine = Some(Quarantined { majority, asked, times: 0 });
+        let alone = (self.ticks, false);
+        self.health.quarantine = Some(Quarantined { majority, asked, times: 0, alone });
         self.health.news = Some(Quarantine { generation: self.generation(), why });
         (self.health.doubt, self.health.healed) = (None, None);
         self.health.comparison.forget(self.config.raft_id);
@@ -266,6 +271,18 @@ impl<D: Disk> Node<D> {
             return;
         }
         quarantine.asked = self.ticks;
+        if !is_free || self.health.healed.is_some() {
+            quarantine.alone = (self.ticks, false);
+        } else if !quarantine.alone.1 && self.ticks.wrapping_sub(quarantine.alone.0) >= NOBODY_TICKS
+        {
+            quarantine.alone.1 = true;
+            tracing::error!(
+                "for ten seconds no server has given a state in place of this one's, which is of no use: \
+                 start the servers that are down. Where there are no writes either, and no server with a \
+                 whole state can be started, this cannot end by itself: `vivarium recover --force-single` \
+                 goes on from the server whose state is best, or `vivarium snapshot restore` from a backup"
+            );
+        }
         let comparison = &self.health.comparison;
         let is_well =
             |id: &u64| *id != me && linked.contains(id) && !comparison.is_quarantined(*id);
@@ -399,8 +416,8 @@ mod tests {
     use crate::input::{Input, Report};
     use crate::log::{Log, Options, SimDisk};
 
-    #[test]
-    fn damage_that_is_found_of_a_state_that_is_left_does_not_count() {
+    /// The first of three, with nothing but its birth.
+    fn one_of_three() -> Node<SimDisk> {
         let (index, term) = state::apply::BIRTH;
         let log = Log::create(SimDisk::new(), Options::default(), index, term).expect("a new log");
         let store = Box::new(MemoryStore::default());
@@ -419,7 +436,12 @@ mod tests {
             log_keep_bytes: 0,
             knows: state::APPLY_VERSION,
         };
-        let mut node = Node::new(log, state.meta(), Vec::new(), config).expect("it starts");
+        Node::new(log, state.meta(), Vec::new(), config).expect("it starts")
+    }
+
+    #[test]
+    fn damage_that_is_found_of_a_state_that_is_left_does_not_count() {
+        let mut node = one_of_three();
         // The Machine is on its way to another state.
         node.installs = true;
         node.step(Input::Damaged("a row of the old store".to_owned()));
@@ -427,5 +449,24 @@ mod tests {
         node.step(Input::Report(Report::LeftState));
         node.step(Input::Damaged("a row of the new store".to_owned()));
         assert!(node.is_quarantined());
+    }
+
+    #[test]
+    fn an_operator_is_told_once_that_nobody_gives_a_state() {
+        let mut node = one_of_three();
+        node.step(Input::Damaged("a row".to_owned()));
+        let told_at: Vec<u32> = (1..=3 * NOBODY_TICKS)
+            .filter(|tick| {
+                let was_told = |node: &Node<SimDisk>| {
+                    node.health.quarantine.as_ref().is_some_and(|q| q.alone.1)
+                };
+                let before = was_told(&node);
+                node.tick(i64::from(*tick) * 50).expect("it ticks");
+                was_told(&node) && !before
+            })
+            .collect();
+        assert!(
+            matches!(told_at[..], [at] if (NOBODY_TICKS..=NOBODY_TICKS + ASK_TICKS).contains(&at))
+        );
     }
 }
