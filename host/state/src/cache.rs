@@ -19,11 +19,12 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::alive::Alive;
+use crate::spare;
 use crate::znode::Znode;
 
 const SHARDS: usize = 64;
 /// How many are brought near at once without memory for them being asked for.
-const NEAR: usize = 64;
+pub(crate) const NEAR: usize = 64;
 /// How many are looked at together, to be thrown out; and after how many that came in, so that nobody is
 /// stalled by many that must stay.
 const EVICTED_AT_ONCE: usize = 16;
@@ -77,11 +78,22 @@ pub(crate) struct Written {
 }
 
 impl Versions {
+    fn as_of(&self, index: u64) -> Option<Option<Arc<Znode>>> {
+        let mut all = std::iter::once(&self.newest).chain(&self.older);
+        Some(all.find(|(from, _)| *from <= index)?.1.clone())
+    }
+
     /// Forgets the older ones that the views of `alive` do not see.
     fn forget(&mut self, alive: &Alive) {
         if !self.older.is_empty() {
             let mut until = self.newest.0;
-            self.older.retain(|(from, _)| alive.any(*from, std::mem::replace(&mut until, *from)));
+            self.older.retain(|(from, node)| {
+                let is_seen = alive.any(*from, std::mem::replace(&mut until, *from));
+                if !is_seen {
+                    node.take().into_iter().for_each(spare::give);
+                }
+                is_seen
+            });
         }
     }
 }
@@ -93,9 +105,7 @@ impl Cell {
     }
 
     fn as_of(&self, index: u64) -> Option<Option<Arc<Znode>>> {
-        let versions = self.versions.lock();
-        let mut versions = std::iter::once(&versions.newest).chain(&versions.older);
-        Some(versions.find(|(from, _)| *from <= index)?.1.clone())
+        self.versions.lock().as_of(index)
     }
 }
 
@@ -189,8 +199,8 @@ impl NodeCache {
     /// # Panics
     /// If it is not there any more, though it was pinned.
     pub(crate) fn settle(&self, cell: &Cell, index: u64) -> Option<Arc<Znode>> {
-        let node = cell.as_of(index).expect("it is pinned until it is written");
         let mut versions = cell.versions.lock();
+        let node = versions.as_of(index).expect("it is pinned until it is written");
         if versions.newest.0 <= self.oldest.load(Ordering::Relaxed) {
             versions.older = SmallVec::new();
         }
@@ -318,7 +328,7 @@ impl NodeCache {
 ///
 /// Each step only reads where the one before it found something, so that what one cell waits for does not
 /// hold up the others; a lock in between would, hence all are taken before anything is read under them.
-fn touch(cells: &[&Arc<Cell>]) {
+pub(crate) fn touch(cells: &[&Arc<Cell>]) {
     // A cell takes two lines of memory at least; its count of holders is in the first.
     let whole = |cell: &&Arc<Cell>| {
         let is_used = u64::from(cell.used.load(Ordering::Relaxed));

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Fault;
 use crate::members::ConfStep;
 use crate::plugins::{Binding, Exports, Mode, ModuleHash, PluginLimit, PluginSettings};
+use crate::spare;
 
 /// The newest format of a batch that this program reads and writes.
 pub const BATCH_FORMAT: u32 = 6;
@@ -220,6 +221,7 @@ pub enum Op {
         /// The path, without a suffix.
         path: String,
         /// The data.
+        #[serde(with = "spare::data")]
         data: Option<Bytes>,
         /// The ACL as given: (permissions, scheme, id).
         acl: Vec<(i32, String, String)>,
@@ -240,6 +242,7 @@ pub enum Op {
         /// Which znode.
         path: String,
         /// The new data.
+        #[serde(with = "spare::data")]
         data: Option<Bytes>,
         /// Its version, or -1.
         version: i32,

@@ -31,6 +31,7 @@ mod known;
 pub mod members;
 mod recent;
 pub mod snapshot;
+mod spare;
 pub mod store;
 
 pub mod fault;

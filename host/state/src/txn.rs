@@ -22,6 +22,7 @@ use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
 use crate::plugins::{Ran, Running};
+use crate::spare;
 use crate::store::Write;
 use crate::view::{Counts, View};
 use crate::znode::{Data, Owner, Znode};
@@ -229,7 +230,7 @@ impl<'a> Txn<'a> {
         node: Option<Znode>,
     ) -> Result<(Arc<str>, Option<Arc<Znode>>), Fault> {
         let place = self.place(path)?;
-        let now = node.map(|node| Arc::new(node.changed()));
+        let now = node.map(|node| spare::znode(node.changed()));
         let touched = &mut self.nodes[place];
         touched.written = true;
         let before = std::mem::replace(&mut touched.now, now.clone());
