@@ -160,8 +160,10 @@ impl Ensemble {
                 !m.servers.is_empty() && m.server_of(raft_id).is_none() && !is_counted
             })
         };
-        // One that was let in a moment ago may not know it yet.
-        own.is_some_and(|state| state.meta().applied > 0) && raft_id.is_some_and(unknown)
+        // One that was let in a moment ago may not know it yet; one in quarantine knows nothing else.
+        let is_new = own.is_none_or(|state| state.meta().applied == 0);
+        let is_quarantined = self.servers.get(&id).is_some_and(Server::is_quarantined);
+        (!is_new || is_quarantined) && raft_id.is_some_and(unknown)
     }
 
     /// An operator sees that all servers are to vote, where that is not so.
