@@ -348,6 +348,16 @@ pub(crate) fn touch(cells: &[&Arc<Cell>]) {
     std::hint::black_box(read);
 }
 
+/// Has the processor fetch the paths of some cells, in the way of [`touch`].
+pub(crate) fn touch_paths(cells: &[Arc<Cell>]) {
+    let read = cells.iter().map(|cell| cell.hash).fold(0, u64::wrapping_add);
+    let ends = |path: &[u8]| {
+        u64::from(*path.first().unwrap_or(&0)) ^ u64::from(*path.last().unwrap_or(&0))
+    };
+    let paths = cells.iter().map(|cell| ends(cell.path.as_bytes())).fold(read, u64::wrapping_add);
+    std::hint::black_box(paths);
+}
+
 /// By bits that its table does not use.
 fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS

@@ -5,6 +5,8 @@
 //! * The rows, and the applied index that goes with them, are one batch.
 //! * Flushes of a state are written one after the other, in the order of their entries.
 
+mod by_path;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::alive::Alive;
 use crate::apply::{META_KEY, Meta, encode_meta};
-use crate::cache::{Cell, NodeCache};
+use crate::cache::{self, Cell, NEAR, NodeCache};
 use crate::fault::Fault;
 use crate::keys::{self, Keyspace};
 use crate::mutants::StateMutants;
@@ -187,12 +189,14 @@ impl Flush {
             let (mut key, mut row) = (Vec::new(), Vec::new());
             let mut there = Vec::with_capacity(dirty.len());
             // In about the order of their keys, in which a row is put beside the one before it.
-            let mut dirty: Vec<_> = dirty.iter().map(|cell| (&*cell.path, cell)).collect();
-            dirty.sort_unstable_by_key(|(path, _)| *path);
-            for (path, cell) in dirty {
+            let dirty = by_path::sorted(dirty);
+            for (at, cell) in dirty.iter().enumerate() {
+                if at % NEAR == 0 {
+                    cache::touch(&dirty[at..dirty.len().min(at + NEAR)]);
+                }
                 let node = view.cache.settle(cell, self.index());
                 key.clear();
-                keys::push_node(&mut key, path);
+                keys::push_node(&mut key, &cell.path);
                 let row = node.map(|node| {
                     there.push(cell.hash);
                     row.clear();
