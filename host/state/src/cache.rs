@@ -320,6 +320,9 @@ impl NodeCache {
             {
                 entry.remove();
             }
+            if let Some(Cell { versions, .. }) = Arc::into_inner(cell) {
+                versions.into_inner().newest.1.into_iter().for_each(spare::give);
+            }
         }
     }
 }
