@@ -205,14 +205,14 @@ pub struct Storage {
     #[serde(with = "bytes")]
     pub log_retain_bytes: u64,
     /// Memory for the store's blocks and decoded nodes together, bytes, at least 1 MiB.
-    /// Default 112 MiB.
+    /// Default 72 MiB.
     #[serde(with = "bytes")]
     pub cache_bytes: u64,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { log_segment_bytes: 64 << 20, log_retain_bytes: 256 << 20, cache_bytes: 112 << 20 }
+        Self { log_segment_bytes: 64 << 20, log_retain_bytes: 256 << 20, cache_bytes: 72 << 20 }
     }
 }
 
