@@ -176,6 +176,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "another thread than the one that makes znodes")]
     fn a_thread_that_makes_none_keeps_none() {
         let other = std::thread::spawn(|| {
             give(Arc::new(some(Bytes::from_static(b"abc"))));

@@ -24,24 +24,36 @@ pub(super) fn sorted(cells: &[Arc<Cell>]) -> Vec<&Arc<Cell>> {
 
 /// Sorts by the paths, which have no byte 0. The number is for the eight bytes.
 fn sort<T>(all: &mut [(u64, &[u8], T)]) {
-    if all.len() <= FEW {
-        return all.sort_unstable_by(|(_, a, _), (_, b, _)| a.cmp(b));
-    }
-    let first = all[0].1;
-    let shared = all.iter().fold(first.len(), |shared, (_, other, _)| {
-        if other.starts_with(&first[..shared]) {
-            return shared;
+    // Those that are still to be sorted, and how many bytes they have in common at least. What is behind
+    // these alone is looked at: a chain of thousands of znodes would take the square of its length else.
+    let mut unsorted = vec![(0..all.len(), 0)];
+    while let Some((range, common)) = unsorted.pop() {
+        let (start, run) = (range.start, &mut all[range]);
+        let rest = |path: &[u8]| path.len().min(common);
+        if run.len() <= FEW {
+            run.sort_unstable_by_key(|(_, path, _)| &path[rest(path)..]);
+            continue;
         }
-        let both = first[..shared].iter().zip(*other);
-        both.take_while(|(a, b)| a == b).count()
-    });
-    for (head, path, _) in all.iter_mut() {
-        *head = head_of(&path[shared..]);
-    }
-    all.sort_unstable_by_key(|(head, ..)| *head);
-    // If all are equal here, they are all the same.
-    if all.first().map(|(head, ..)| *head) != all.last().map(|(head, ..)| *head) {
-        all.chunk_by_mut(|(a, ..), (b, ..)| a == b).for_each(sort);
+        let first = &run[0].1[rest(run[0].1)..];
+        let shared = run[1..].iter().fold(first.len(), |shared, (_, other, _)| {
+            let both = first[..shared].iter().zip(&other[rest(other)..]);
+            both.take_while(|(a, b)| a == b).count()
+        });
+        for (head, path, _) in run.iter_mut() {
+            *head = head_of(&path[rest(path) + shared..]);
+        }
+        run.sort_unstable_by_key(|(head, ..)| *head);
+        // If all are equal here, they are all the same.
+        if run.first().map(|(head, ..)| *head) != run.last().map(|(head, ..)| *head) {
+            let mut end = start;
+            for equal in run.chunk_by(|(a, ..), (b, ..)| a == b) {
+                let begin = end;
+                end += equal.len();
+                if equal.len() > 1 {
+                    unsorted.push((begin..end, common + shared + 8));
+                }
+            }
+        }
     }
 }
 
@@ -77,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_path_comes_before_those_that_go_on_from_it() {
-        check(&(0..300).rev().map(|depth| "/a".repeat(depth)).collect::<Vec<_>>());
+        check(&(0..3000).rev().map(|depth| "/a".repeat(depth)).collect::<Vec<_>>());
         let long = "x".repeat(70_000);
         check(&(0..40).map(|i| format!("/{long}{}", i % 20 * 3)).collect::<Vec<_>>());
     }
@@ -85,6 +97,9 @@ mod tests {
     #[test]
     fn equal_ones_and_few_are_no_special_case() {
         check(&vec!["/the/same".to_owned(); 100]);
+        check(
+            &(0..100).map(|i| ["/the/same", "/the/same/not"][i % 2].to_owned()).collect::<Vec<_>>(),
+        );
         check(&["/b".to_owned(), "/a".to_owned()]);
         check(&[]);
     }
