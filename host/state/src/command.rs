@@ -221,7 +221,7 @@ pub enum Op {
         /// The path, without a suffix.
         path: String,
         /// The data.
-        #[serde(with = "spare::data")]
+        #[serde(deserialize_with = "spare::data")]
         data: Option<Bytes>,
         /// The ACL as given: (permissions, scheme, id).
         acl: Vec<(i32, String, String)>,
@@ -242,7 +242,7 @@ pub enum Op {
         /// Which znode.
         path: String,
         /// The new data.
-        #[serde(with = "spare::data")]
+        #[serde(deserialize_with = "spare::data")]
         data: Option<Bytes>,
         /// Its version, or -1.
         version: i32,

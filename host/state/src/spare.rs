@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
-use serde::ser::Serializer;
 
 use crate::znode::{Data, Znode};
 
@@ -78,39 +77,28 @@ fn copied(bytes: &[u8]) -> Bytes {
     }
 }
 
-/// A znode's data in a command, for `serde(with)`: as [`Bytes`] have it, in spare memory if there is some.
-pub(crate) mod data {
-    use super::*;
+/// A znode's data in a command, for serde's `deserialize_with`: in spare memory if there is some.
+pub(crate) fn data<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+    Ok(Option::<Copied>::deserialize(from)?.map(|Copied(data)| data))
+}
 
-    struct Copied(Bytes);
+struct Copied(Bytes);
 
-    impl<'de> Deserialize<'de> for Copied {
-        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            struct Copies;
-            impl Visitor<'_> for Copies {
-                type Value = Copied;
+impl<'de> Deserialize<'de> for Copied {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Copies;
+        impl Visitor<'_> for Copies {
+            type Value = Copied;
 
-                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    f.write_str("bytes")
-                }
-
-                fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Copied, E> {
-                    Ok(Copied(copied(bytes)))
-                }
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
             }
-            from.deserialize_bytes(Copies)
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Copied, E> {
+                Ok(Copied(copied(bytes)))
+            }
         }
-    }
-
-    pub(crate) fn serialize<S: Serializer>(data: &Option<Bytes>, to: S) -> Result<S::Ok, S::Error> {
-        serde::Serialize::serialize(data, to)
-    }
-
-    pub(crate) fn deserialize<'de, D>(from: D) -> Result<Option<Bytes>, D::Error>
-    where
-        D: Deserializer<'de>,
-    {
-        Ok(Option::<Copied>::deserialize(from)?.map(|Copied(data)| data))
+        from.deserialize_bytes(Copies)
     }
 }
 

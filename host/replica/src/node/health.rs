@@ -48,7 +48,8 @@ pub(super) struct Health {
     is_copy: bool,
     /// Whether the state that is to take its place is such a copy.
     comes_as_copy: bool,
-    doubt: Option<Doubt>,
+    /// Voters disagree, and nobody has a majority.
+    doubt: Option<Alarm>,
     quarantine: Option<Quarantined>,
     /// What the Machine is to be told, and whoever keeps the state.
     news: Option<Quarantine>,
@@ -60,8 +61,8 @@ pub(super) struct Health {
     pub(super) hopeless: Option<String>,
 }
 
-/// Voters disagree, and nobody has a majority.
-struct Doubt {
+/// Something that an operator is told once, if it lasts.
+struct Alarm {
     since: u32,
     told: bool,
 }
@@ -74,8 +75,8 @@ struct Quarantined {
     asked: u32,
     /// How often.
     times: usize,
-    /// Since when nobody has sent one, and whether its operator knows that.
-    alone: (u32, bool),
+    /// Nobody has sent one.
+    alone: Alarm,
 }
 
 impl<D: Disk> Node<D> {
@@ -194,7 +195,7 @@ impl<D: Disk> Node<D> {
             }
             Verdict::Doubt { .. } => {
                 let since = self.ticks;
-                self.health.doubt.get_or_insert(Doubt { since, told: false });
+                self.health.doubt.get_or_insert(Alarm { since, told: false });
             }
             Verdict::Wrong(Wrong { index, ours, theirs, majority }) => {
                 let servers: Vec<u32> = majority.iter().map(|id| self.server(*id)).collect();
@@ -224,7 +225,7 @@ impl<D: Disk> Node<D> {
              another server's takes its place"
         );
         let asked = self.ticks.wrapping_sub(ASK_TICKS);
-        let alone = (self.ticks, false);
+        let alone = Alarm { since: self.ticks, told: false };
         self.health.quarantine = Some(Quarantined { majority, asked, times: 0, alone });
         self.health.news = Some(Quarantine { generation: self.generation(), why });
         (self.health.doubt, self.health.healed) = (None, None);
@@ -272,10 +273,11 @@ impl<D: Disk> Node<D> {
         }
         quarantine.asked = self.ticks;
         if !is_free || self.health.healed.is_some() {
-            quarantine.alone = (self.ticks, false);
-        } else if !quarantine.alone.1 && self.ticks.wrapping_sub(quarantine.alone.0) >= NOBODY_TICKS
+            quarantine.alone = Alarm { since: self.ticks, told: false };
+        } else if !quarantine.alone.told
+            && self.ticks.wrapping_sub(quarantine.alone.since) >= NOBODY_TICKS
         {
-            quarantine.alone.1 = true;
+            quarantine.alone.told = true;
             tracing::error!(
                 "for ten seconds no server has given a state in place of this one's, which is of no use: \
                  start the servers that are down. Where there are no writes either, and no server with a \
@@ -458,7 +460,7 @@ mod tests {
         let told_at: Vec<u32> = (1..=3 * NOBODY_TICKS)
             .filter(|tick| {
                 let was_told = |node: &Node<SimDisk>| {
-                    node.health.quarantine.as_ref().is_some_and(|q| q.alone.1)
+                    node.health.quarantine.as_ref().is_some_and(|q| q.alone.told)
                 };
                 let before = was_told(&node);
                 node.tick(i64::from(*tick) * 50).expect("it ticks");
